@@ -1,0 +1,185 @@
+"""Every option of Dynamic Sparse Learning: its type, default, meaning and limits."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Optional
+
+from recbole_dsl.errors import DSLError
+from recbole_dsl.topology.budget import BUDGETS
+from recbole_dsl.topology.grow import GROW
+from recbole_dsl.topology.initialise import INITIALISERS
+from recbole_dsl.topology.prune import PRUNE
+from recbole_dsl.topology.schedule import SCHEDULES
+
+TOPOLOGIES = ("dynamic", "fixed")
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class DSLConfig:
+    """The options of Dynamic Sparse Learning (Wang et al. 2024); `describe_options` explains each.
+
+    Raises:
+        DSLError: naming the option, its value and what is allowed.
+    """
+
+    density: float = _option(0.1, "Alive weights / all weights of the sparse tensors, in (0, 1].")
+    targets: Optional[tuple[str, ...]] = _option(
+        None,
+        "Names or patterns (*, ?) of the modules or parameters to make sparse. "
+        "None: every weight with two or more dimensions that can be.",
+    )
+    exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")
+    sparse_init: str = _option(
+        "uniform",
+        "Which weights are alive at first. uniform: at random; erk: at random, small tensors denser; "
+        "magnitude: the largest of the dense initialisation.",
+    )
+    budget: Optional[str] = _option(
+        None,
+        "How the alive weights are shared among tensors. uniform: one density; erk: more for small tensors; "
+        "global: topology updates move weights between tensors. None: erk with sparse_init=erk, else uniform.",
+    )
+    topology: str = _option("dynamic", "dynamic: prune and grow; fixed: train the initial topology.")
+    update_interval: int = _option(200, "Optimizer steps between topology updates, at least 1.")
+    update_ratio: float = _option(0.5, "Share of alive weights exchanged at the first update, in [0, 1].")
+    schedule: str = _option("cosine", "How the update ratio falls: cosine or linear to 0.005, or constant.")
+    stop_fraction: float = _option(
+        1.0, "Share of the training, in [0, 1], after which the topology stays; the schedule ends there."
+    )
+    prune: str = _option(
+        "magnitude",
+        "What is pruned. magnitude: smallest |w|; set: the same, positive and negative weights apart; "
+        "taylor: smallest |w * gradient|; threshold: smallest |w| below prune_threshold.",
+    )
+    prune_threshold: float = _option(1e-3, "With prune=threshold: weights of this magnitude are kept.")
+    grow: str = _option(
+        "gradient",
+        "What is grown. gradient: largest |sum of gradients|; momentum: largest |moving average of gradients|; "
+        "random; random_unfired: never alive before first.",
+    )
+    grow_window: Optional[int] = _option(
+        None,
+        "Steps before an update whose gradients are collected for growth, at most update_interval. "
+        "None: 1 with grow=gradient, 50 with grow=momentum.",
+    )
+    grow_memory: float = _option(
+        1.0, "Share of a tensor's rows, in (0, 1], whose gradients are collected; the rows are drawn at random."
+    )
+    seed: int = _option(2020, "Seed of the topology; RecBole's own option.")
+
+    def __post_init__(self):
+        self._set("density", _number(self, "density", float, "in (0, 1]", lambda v: 0 < v <= 1))
+        self._set("targets", None if self.targets is None else _patterns(self, "targets"))
+        self._set("exclude", _patterns(self, "exclude"))
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if not ((isinstance(value, str) and value in known) or (name == "budget" and value is None)):
+                raise _refusal(self, name, "one of " + ", ".join(known))
+        for name in ("update_ratio", "stop_fraction"):
+            self._set(name, _number(self, name, float, "in [0, 1]", lambda v: 0 <= v <= 1))
+        at_least_one = "an integer >= 1", lambda v: v >= 1
+        self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
+        self._set("prune_threshold", _number(self, "prune_threshold", float, ">= 0", lambda v: v >= 0))
+        self._set("grow_memory", _number(self, "grow_memory", float, "in (0, 1]", lambda v: 0 < v <= 1))
+        self._set("seed", _number(self, "seed", int, "an integer >= 0", lambda v: v >= 0))
+        if self.grow_window is None:
+            self._set("grow_window", GROW[self.grow].window)
+        self._set("grow_window", _number(self, "grow_window", int, *at_least_one))
+        self._set("grow_window", min(self.grow_window, self.update_interval))
+        if self.budget is None:
+            self._set("budget", "erk" if self.sparse_init == "erk" else "uniform")
+        if self.sparse_init == "erk" and self.budget == "uniform":
+            raise _refusal(self, "budget", "erk or global with sparse_init=erk")
+
+    @classmethod
+    def build(cls, source: Optional[Mapping[str, Any]] = None, **options: Any) -> "DSLConfig":
+        """Take the options that ``source`` has, a RecBole Config or a dict, and then ``options`` on top.
+
+        Other names in ``source`` are not ours and are ignored; an unknown keyword raises a DSLError.
+        """
+        for name in options:
+            if name not in OPTIONS:
+                raise unknown_option(name, OPTIONS)
+        found = {name: source[name] for name in OPTIONS if source is not None and name in source}
+        return cls(**{**found, **options})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain data (numbers, strings, lists, None)."""
+        plain = {name: getattr(self, name) for name in OPTIONS}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def describe_options() -> str:
+    """One paragraph per option: how it is given, its default and its meaning."""
+    return "\n".join(f"  --{f.name}={f.default}\n      {f.metadata['help']}" for f in fields(DSLConfig))
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a name that looks like one of our options mistyped.
+
+    Args:
+        given: option names that the user wrote.
+        known: the names of the framework's own options, which are left alone.
+
+    Raises:
+        DSLError: naming the nearest option.
+    """
+    known = set(known)
+    for name in given:
+        if name not in OPTIONS and name not in known and nearest(name, OPTIONS):
+            raise unknown_option(name, OPTIONS)
+
+
+def nearest(name: str, known: Iterable[str]) -> Optional[str]:
+    """The entry of ``known`` that ``name`` is probably a mistyping of, or None."""
+    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.75)
+    return matches[0] if matches else None
+
+
+def unknown_option(name: str, known: Iterable[str]) -> DSLError:
+    """The error for an option that does not exist."""
+    match = nearest(name, known)
+    hint = f"did you mean {match}?" if match else f"the options are {', '.join(known)}"
+    return DSLError(f"unknown option {name}: {hint}")
+
+
+OPTIONS = tuple(f.name for f in fields(DSLConfig))
+
+_CHOICES = {
+    "sparse_init": INITIALISERS,
+    "budget": BUDGETS,
+    "topology": TOPOLOGIES,
+    "schedule": SCHEDULES,
+    "prune": PRUNE,
+    "grow": GROW,
+}
+
+
+def _refusal(config: DSLConfig, name: str, allowed: str) -> DSLError:
+    return DSLError(f"{name}={getattr(config, name)}: {name} must be {allowed}")
+
+
+def _number(config: DSLConfig, name: str, kind: type, allowed: str, accepts) -> Any:
+    value = getattr(config, name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not accepts(value) or (kind is int and value != int(value)):
+        raise _refusal(config, name, allowed)
+    return kind(value)
+
+
+def _patterns(config: DSLConfig, name: str) -> tuple[str, ...]:
+    value = getattr(config, name)
+    if isinstance(value, str):
+        value = value.replace(",", " ").split()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
+        raise _refusal(config, name, "names or patterns, as a list or separated by commas")
+    return tuple(value)

@@ -1,0 +1,172 @@
+"""Make the weights of any model sparse: which ones, how dense each, and a report of both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Optional
+
+import torch
+from torch import nn
+
+from recbole_dsl.config import DSLConfig
+from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.modules import attach, sparse_weights
+from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.topology.budget import TensorSize, allocate
+from recbole_dsl.topology.initialise import INITIALISERS
+
+
+@dataclass
+class SparsityReport:
+    """What `sparsify` did to a model; ``print(report)`` shows it.
+
+    Attributes:
+        weights: the sparse weights by the name of the dense parameter each replaced.
+        dense: name of each parameter that stayed dense -> (number of weights, reason).
+    """
+
+    weights: dict[str, SparseWeight]
+    dense: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @property
+    def nnz(self) -> int:
+        """Alive weights of the sparse tensors."""
+        return sum(weight.nnz for weight in self.weights.values())
+
+    @property
+    def numel(self) -> int:
+        """Weights that the sparse tensors would have as dense ones."""
+        return sum(weight.numel for weight in self.weights.values())
+
+    @property
+    def density(self) -> float:
+        return self.nnz / self.numel
+
+    def __str__(self) -> str:
+        stayed = sum(count for count, _ in self.dense.values())
+        lines = [
+            f"trainable weights: {self.nnz + stayed:,} || dense model: {self.numel + stayed:,} || "
+            f"density of the sparse tensors: {self.density:.4f}"
+        ]
+        width = max(len(name) for name in (*self.weights, *self.dense))
+        for name, weight in self.weights.items():
+            shape = " x ".join(map(str, weight.shape))
+            lines.append(f"  {name:<{width}}  sparse  {shape}, {weight.nnz:,} alive, {weight.density:.4f}")
+        for name, (count, reason) in self.dense.items():
+            lines.append(f"  {name:<{width}}  dense   {count:,} weights: {reason}")
+        return "\n".join(lines)
+
+
+def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityReport:
+    """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
+
+    The alive weights keep their value. Build the optimizer afterwards. On an already sparse model nothing
+    changes. One tensor used under two names stays one.
+
+    Raises:
+        DSLError: if ``targets`` names nothing, or a tensor that cannot be sparse, or if the budget leaves
+            a tensor no weight. The model is then unchanged.
+    """
+    config = config or DSLConfig()
+    present = sparse_weights(model)
+    places = _places(model)
+    if present:
+        return SparsityReport(present, {n: (p.numel(), "stayed dense") for n, p in places.dense(present)})
+    chosen, dense = _choose(model, places, config)
+    sizes = [
+        TensorSize(name, len(p), p[0].numel(), p.numel() - (0 if places.padding[name] is None else p[0].numel()))
+        for name, p in chosen.items()
+    ]
+    counts = allocate(sizes, config.density, config.budget)
+    generator = torch.Generator().manual_seed(config.seed)
+    weights = {}
+    for (name, parameter), nnz in zip(chosen.items(), counts):
+        padding = places.padding[name]
+        folded = parameter.detach().reshape(len(parameter), -1)
+        positions = INITIALISERS[config.sparse_init](folded, nnz, generator, padding)
+        weights[name] = SparseWeight(parameter, positions.to(parameter.device), padding)
+        for module, attribute in places.owners[name]:
+            attach(module, attribute, weights[name])
+    return SparsityReport(weights, dense)
+
+
+@dataclass
+class _Places:
+    """Where the parameters of a model are: by name, the modules that own each, and padding rows."""
+
+    parameters: dict[str, nn.Parameter]
+    owners: dict[str, list[tuple[nn.Module, str]]]
+    aliases: dict[str, list[str]]
+    padding: dict[str, Optional[int]]
+
+    def dense(self, sparse: Mapping[str, SparseWeight]):
+        values = {id(weight.values) for weight in sparse.values()}
+        return ((name, p) for name, p in self.parameters.items() if id(p) not in values)
+
+
+def _places(model: nn.Module) -> _Places:
+    places, name_of = _Places({}, {}, {}, {}), {}
+    for prefix, module in model.named_modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            full = f"{prefix}.{attribute}" if prefix else attribute
+            name = name_of.setdefault(id(parameter), full)
+            places.parameters[name] = parameter
+            places.owners.setdefault(name, []).append((module, attribute))
+            places.aliases.setdefault(name, []).append(full)
+            padding = module.padding_idx if isinstance(module, nn.Embedding) else None
+            places.padding[name] = places.padding.get(name) if padding is None else padding
+    return places
+
+
+def _choose(
+    model: nn.Module, places: _Places, config: DSLConfig
+) -> tuple[dict[str, nn.Parameter], dict[str, tuple[int, str]]]:
+    chosen, dense, matched = {}, {}, set()
+    for name, parameter in places.parameters.items():
+        names = {n for alias in places.aliases[name] for n in (alias, alias.rpartition(".")[0]) if n}
+        hits = {t for t in config.targets or () if any(fnmatchcase(n, t) for n in names)}
+        excluded = any(fnmatchcase(n, pattern) for n in names for pattern in config.exclude)
+        matched |= hits
+        reason = _stays_dense(parameter, [module for module, _ in places.owners[name]])
+        # a name without wildcards asks for this very tensor; a module's name asks for what of it can be
+        literal = hits & set(places.aliases[name])
+        if literal and reason and not excluded:
+            raise DSLError(f"targets={literal.pop()}: it cannot be sparse ({reason})")
+        if excluded:
+            reason = "excluded"
+        elif config.targets is not None and not hits:
+            reason = reason or "not among the targets"
+        if reason:
+            dense[name] = parameter.numel(), reason
+        else:
+            chosen[name] = parameter
+    for target in config.targets or ():
+        if target not in matched:
+            raise DSLError(f"targets={target}: must match one of {', '.join(places.parameters)}")
+    if not chosen:
+        what = "targets" if config.targets else "exclude" if config.exclude else "model"
+        value = ",".join(config.targets or config.exclude) or type(model).__name__
+        raise DSLError(f"{what}={value}: no trainable weight with two or more dimensions is left to be sparse")
+    return chosen, dense
+
+
+def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> Optional[str]:
+    """Why ``parameter`` cannot be sparse, or None if it can."""
+    if not parameter.requires_grad:
+        return "not trained"
+    if parameter.dim() < 2:
+        return "one-dimensional"
+    if not parameter.is_floating_point():
+        return "not a real floating-point tensor"
+    if parameter.numel() == 0:
+        return "empty"
+    for owner in owners:
+        if isinstance(owner, nn.RNNBase):
+            return "recurrent: its kernels read dense weights"
+        if isinstance(owner, nn.Embedding) and owner.max_norm is not None:
+            return "max_norm writes into the rows"
+        if isinstance(owner, nn.Embedding) and owner.scale_grad_by_freq:
+            return "scale_grad_by_freq needs the dense gradient"
+    return None

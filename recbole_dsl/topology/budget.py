@@ -1,0 +1,83 @@
+"""How many weights each tensor may keep alive."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recbole_dsl.errors import DSLError
+
+
+@dataclass(frozen=True)
+class TensorSize:
+    """What a budget rule knows of one tensor: (rows, columns) and how many entries may be alive."""
+
+    name: str
+    rows: int
+    columns: int
+    capacity: int
+
+    @property
+    def numel(self) -> int:
+        return self.rows * self.columns
+
+
+def allocate(sizes: Sequence[TensorSize], density: float, budget: str) -> list[int]:
+    """Number of alive weights per tensor; they sum to ``round(density * total size)`` exactly.
+
+    Every tensor keeps at least one weight and at most its capacity; when padding rows leave less room
+    than the density asks for, all of the room is used.
+
+    Args:
+        budget: a name in `BUDGETS`.
+
+    Raises:
+        DSLError: if there are fewer weights than tensors.
+    """
+    size = sum(s.numel for s in sizes)
+    total = min(round(density * size), sum(s.capacity for s in sizes))
+    if total < len(sizes):
+        smallest = min(sizes, key=lambda s: s.numel)
+        needed = math.ceil(len(sizes) / size * 1e6) / 1e6
+        raise DSLError(
+            f"density={density:g} leaves {smallest.name} no weight: {total} weights for {len(sizes)} "
+            f"tensors; use density >= {needed:g} or name fewer targets"
+        )
+    return _apportion(total, [BUDGETS[budget](s) for s in sizes], [s.capacity for s in sizes])
+
+
+def uniform(size: TensorSize) -> float:
+    """The same density for every tensor."""
+    return size.numel
+
+
+def erk(size: TensorSize) -> float:
+    """Erdős-Rényi kernel (Evci et al. 2020): weights in proportion to rows + columns, small tensors denser."""
+    return size.rows + size.columns
+
+
+# what each tensor's share of the budget is proportional to; "global" starts as uniform and lets the
+# topology updates move weights between tensors
+BUDGETS = {"uniform": uniform, "erk": erk, "global": uniform}
+
+
+def _apportion(total: int, shares: Sequence[float], caps: Sequence[int]) -> list[int]:
+    """Integers in [1, cap] nearest to a common multiple of ``shares`` that sum to ``total``."""
+    low, high = 0.0, max(cap / share for cap, share in zip(caps, shares))
+
+    def quotas(scale: float) -> list[float]:
+        return [min(max(scale * share, 1.0), float(cap)) for share, cap in zip(shares, caps)]
+
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(quotas(middle)) < total else (low, middle)
+    wanted = quotas(high)
+    counts = [int(q) for q in wanted]
+    by_remainder = sorted(range(len(counts)), key=lambda i: counts[i] - wanted[i])
+    difference = total - sum(counts)
+    while difference:
+        step = 1 if difference > 0 else -1
+        for i in by_remainder if step > 0 else reversed(by_remainder):
+            if difference and 1 <= counts[i] + step <= caps[i]:
+                counts[i] += step
+                difference -= step
+    return counts

@@ -1,0 +1,116 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from recbole_dsl import DSLConfig, DSLError, sparsify
+from recbole_dsl.sparse.modules import SparseEmbedding, sparse_weights
+from recbole_dsl.sparse.weight import SparseWeight
+from tests.toy import Toy
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = Toy(torch.float32)
+    sparsify(model, DSLConfig(density=0.5))
+    return model
+
+
+def test_embedding_is_a_drop_in(model):
+    item = model.item
+    assert isinstance(item, nn.Embedding) and isinstance(item, SparseEmbedding)
+    assert (item.num_embeddings, item.embedding_dim, item.padding_idx) == (15, 6, 0)
+    ids = torch.tensor([[1, 0], [3, 1]])
+    assert torch.equal(item(ids), item.weight[ids])
+    assert item.weight[0].abs().sum() == 0, "the padding row is empty"
+
+
+def test_embedding_from_a_weight():
+    dense = torch.randn(4, 3)
+    embedding = SparseEmbedding(SparseWeight(dense, torch.arange(12)))
+    assert torch.equal(embedding(torch.tensor([2, 2])), dense[[2, 2]])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda w: w.data.copy_(torch.zeros_like(w)),
+        lambda w: w.data.__setitem__(0, 1.0),
+        lambda w: w.data.transpose(0, 1).mul_(2),
+        lambda w: w.detach().__iadd__(1),
+        lambda w: nn.init.xavier_normal_(w),
+        lambda w: nn.init.constant_(w.data, 0.0),
+        lambda w: torch.add(w, 1, out=w),
+        lambda w: setattr(w, "data", torch.zeros(2)),
+    ],
+)
+def test_writing_into_the_dense_view_raises(model, write):
+    for weight in (model.user.weight, model.layer.weight, model.kernel):
+        with pytest.raises(DSLError, match="lost"):
+            write(weight)
+
+
+def test_reading_the_dense_view_gives_plain_tensors(model):
+    for result in (model.user.weight * 2, torch.cat([model.user.weight, model.item.weight]), model.kernel.sum()):
+        assert type(result) is torch.Tensor
+        result.add_(1)
+    other = torch.zeros(12, 6)
+    other.copy_(model.user.weight)
+    assert torch.equal(other, model.user.weight)
+
+
+def test_the_tensor_cannot_be_replaced(model):
+    with pytest.raises(DSLError, match="weight of SparseEmbedding is sparse"):
+        model.user.weight = nn.Parameter(torch.zeros(12, 6))
+    with pytest.raises(DSLError, match="kernel of Toy is sparse"):
+        model.kernel = torch.zeros(6, 2, 3)
+
+
+def test_classes_keep_their_name_and_kind(model):
+    assert type(model).__name__ == "Toy" and isinstance(model, Toy) and isinstance(model.layer, nn.Linear)
+
+
+def test_a_copy_is_independent(model):
+    other = copy.deepcopy(model)
+    weight = sparse_weights(other)["user.weight"]
+    weight.exchange(torch.tensor([0]), torch.tensor([], dtype=torch.long))
+    assert weight.nnz == sparse_weights(model)["user.weight"].nnz - 1
+
+
+def test_state_dict_holds_only_the_sparse_form(model):
+    state = model.state_dict()
+    assert {"user.weight.values", "user.weight.columns", "user.weight.row_offsets"} <= set(state)
+    assert "user.weight" not in state
+    restored = Toy(torch.float32)
+    sparsify(restored, DSLConfig(density=0.5, seed=1))
+    restored.load_state_dict(state)
+    ids = torch.tensor([1, 2])
+    assert torch.equal(restored(ids, ids), model(ids, ids))
+
+
+def test_lists_and_dictionaries_of_parameters():
+    class Lists(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.items = nn.ParameterList([nn.Parameter(torch.randn(4, 5)) for _ in range(2)])
+            self.named = nn.ParameterDict({"a": nn.Parameter(torch.randn(5, 3))})
+
+    model = Lists()
+    before = [p.detach().clone() for p in model.items]
+    report = sparsify(model, DSLConfig(density=1.0))
+    assert set(report.weights) == {"items.0", "items.1", "named.a"}
+    assert all(torch.equal(a, b) for a, b in zip(model.items, before))
+    assert model.named["a"].shape == (5, 3)
+
+
+def test_attention_and_convolution_work():
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    convolution = nn.Conv2d(1, 3, 2)
+    x = torch.randn(2, 4, 8)
+    expected = attention(x, x, x)[0], convolution(x.unsqueeze(1))
+    for module in (attention, convolution):
+        sparsify(module, DSLConfig(density=1.0))
+    assert torch.allclose(attention(x, x, x)[0], expected[0], atol=1e-6)
+    assert torch.allclose(convolution(x.unsqueeze(1)), expected[1], atol=1e-6)

@@ -1,0 +1,182 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_dsl import DSLConfig, DSLError, sparsify
+from recbole_dsl.config import TOPOLOGIES
+from recbole_dsl.topology.engine import DynamicTopology
+from recbole_dsl.topology.grow import GROW
+from recbole_dsl.topology.initialise import INITIALISERS
+from recbole_dsl.topology.prune import PRUNE
+from recbole_dsl.topology.schedule import SCHEDULES
+from tests.toy import WIDTH, Toy, alive_positions, toy_batch, toy_loss
+
+configs = st.builds(
+    dict,
+    density=st.sampled_from([0.05, 0.3, 0.62, 1.0]),
+    sparse_init=st.sampled_from(list(INITIALISERS)),
+    budget=st.sampled_from([None, "erk", "global"]),
+    topology=st.sampled_from(TOPOLOGIES),
+    update_interval=st.integers(1, 4),
+    update_ratio=st.sampled_from([0.0, 0.3, 1.0]),
+    schedule=st.sampled_from(list(SCHEDULES)),
+    stop_fraction=st.sampled_from([0.0, 0.5, 1.0]),
+    prune=st.sampled_from(list(PRUNE)),
+    prune_threshold=st.sampled_from([0.0, 0.3, 10.0]),
+    grow=st.sampled_from(list(GROW)),
+    grow_window=st.sampled_from([None, 1, 3]),
+    grow_memory=st.sampled_from([0.3, 1.0]),
+    seed=st.integers(0, 3),
+)
+
+
+def start(config, total_steps=12, lr=0.01):
+    torch.manual_seed(config.seed)
+    model = Toy()
+    report = sparsify(model, config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    topology = DynamicTopology(report.weights, config, total_steps)
+    topology.attach(optimizer)
+    return model, report, optimizer, topology
+
+
+def train_step(model, optimizer, batch):
+    optimizer.zero_grad()
+    toy_loss(model, batch).backward()
+    optimizer.step()
+
+
+@settings(max_examples=150)
+@given(configs)
+def test_invariants_hold_at_every_step(options):
+    config = DSLConfig(**options)
+    model, report, optimizer, topology = start(config)
+    generator = torch.Generator().manual_seed(0)
+    padding = WIDTH
+    room = sum(w.numel for w in report.weights.values()) - padding
+    budget = min(round(config.density * report.numel), room)
+    ever_alive = {name: alive_positions(w) for name, w in report.weights.items()}
+    for _ in range(12):
+        before = {name: alive_positions(w) for name, w in report.weights.items()}
+        updates = len(topology.updates)
+        train_step(model, optimizer, toy_batch(generator))
+        pruned = grown = 0
+        for name, weight in report.weights.items():
+            alive = alive_positions(weight)
+            new = alive - before[name]
+            pruned, grown = pruned + len(before[name] - alive), grown + len(new)
+            ever_alive[name] |= alive
+            fresh = [slot for slot, p in enumerate(weight.positions().tolist()) if p in new]
+            state = optimizer.state[weight.values]
+            for moment in (weight.values, state["exp_avg"], state["exp_avg_sq"]):
+                assert moment.shape == (weight.nnz,)
+                assert moment[fresh].eq(0).all(), "a grown weight is 0 and has no past"
+            assert weight.nnz >= 1
+            assert weight.values.grad is None or weight.values.grad.shape == weight.values.shape
+        assert report.nnz == budget, "the budget is exact at every step"
+        assert model.item.weight[0].eq(0).all() and 0 not in model.item.weight.nonzero()[:, 0]
+        if len(topology.updates) > updates:
+            update = topology.updates[-1]
+            # sets that met would leave fewer positions changed than were exchanged
+            assert pruned == grown == update.exchanged
+            assert update.density == {name: w.density for name, w in report.weights.items()}
+        else:
+            assert pruned == grown == 0
+        explored = sum(map(len, ever_alive.values())) / report.numel
+        assert topology.exploration_rate == pytest.approx(explored)
+    wanted = [s for s in range(1, 13) if s % config.update_interval == 0 and s < config.stop_fraction * 12]
+    assert [u.step for u in topology.updates] == (wanted if config.topology == "dynamic" else [])
+    dense_bytes = sum(8 * w.numel + 4 * w.n_rows for w in report.weights.values())
+    assert topology.growth_peak_bytes <= dense_bytes
+
+
+@given(configs)
+@settings(max_examples=20)
+def test_same_seed_and_data_give_the_same_topology(options):
+    config = DSLConfig(**options)
+    runs = []
+    for _ in range(2):
+        model, report, optimizer, topology = start(config)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(8):
+            train_step(model, optimizer, toy_batch(generator))
+        runs.append(({n: w.positions().tolist() for n, w in report.weights.items()}, topology.updates))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("grow, budget", [("gradient", None), ("random_unfired", None), ("momentum", "global")])
+def test_a_resumed_run_makes_the_same_updates(grow, budget):
+    config = DSLConfig(density=0.3, update_interval=3, grow=grow, budget=budget)
+    model, report, optimizer, topology = start(config)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(6):
+        train_step(model, optimizer, toy_batch(generator))
+    saved = {k: v.state_dict() for k, v in (("m", model), ("o", optimizer), ("t", topology))}
+    saved = torch.load(_roundtrip(saved), weights_only=True)
+    data = generator.get_state()
+    other, other_report, other_optimizer, other_topology = start(DSLConfig(**{**config.to_dict(), "seed": 5}))
+    other.load_state_dict(saved["m"])
+    other_optimizer.load_state_dict(saved["o"])
+    other_topology.load_state_dict(saved["t"])
+    assert other_topology.exploration_rate == topology.exploration_rate
+    for m, o in ((model, optimizer), (other, other_optimizer)):
+        generator.set_state(data)
+        for _ in range(6):
+            train_step(m, o, toy_batch(generator))
+    assert other_topology.updates == topology.updates
+    for name, weight in report.weights.items():
+        assert torch.equal(other_report.weights[name].dense(), weight.dense())
+
+
+def _roundtrip(state):
+    import io
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def test_the_window_sums_gradients_over_its_steps():
+    config = DSLConfig(density=0.3, update_interval=4, grow_window=3)
+    model, report, optimizer, topology = start(config, lr=0.0)
+    generator = torch.Generator().manual_seed(1)
+    batches = [toy_batch(generator) for _ in range(4)]
+    dense = Toy()
+    with torch.no_grad():
+        for name, weight in report.weights.items():
+            dict(dense.named_parameters())[name].copy_(weight.dense())
+        dense.layer.bias.copy_(model.layer.bias)
+    for batch in batches[1:]:
+        toy_loss(dense, batch).backward()
+    before = alive_positions(report.weights["user.weight"])
+    for batch in batches:
+        train_step(model, optimizer, batch)
+    scores = dense.user.weight.grad.view(-1).abs()
+    scores[list(before)] = -1
+    n = topology.updates[0].exchanged and len(alive_positions(report.weights["user.weight"]) - before)
+    best = set(scores.topk(n).indices.tolist())
+    assert alive_positions(report.weights["user.weight"]) - before == best
+
+
+def test_gradients_are_collected_in_the_window_only():
+    config = DSLConfig(density=0.3, update_interval=5, grow_window=2)
+    model, report, optimizer, topology = start(config)
+    generator = torch.Generator().manual_seed(1)
+    watched = []
+    for _ in range(10):
+        watched.append(report.weights["user.weight"].gradient_sink is not None)
+        train_step(model, optimizer, toy_batch(generator))
+    assert watched == [False, False, False, True, True] * 2
+    assert topology.growth_peak_bytes > 0
+    assert all(weight.gradient_sink is None for weight in report.weights.values())
+
+
+def test_total_steps_are_asked_for():
+    model, _, optimizer, topology = start(DSLConfig(update_interval=1), total_steps=None)
+    with pytest.raises(DSLError, match="total_steps"):
+        train_step(model, optimizer, toy_batch(torch.Generator()))
+    topology.total_steps = 10
+    train_step(model, optimizer, toy_batch(torch.Generator()))
+    assert topology.updates

@@ -1,0 +1,41 @@
+"""A small two-tower model with every kind of weight, and what tests read off its topology."""
+
+import torch
+from torch import nn
+
+from recbole_dsl.sparse.weight import SparseWeight
+
+USERS, ITEMS, WIDTH = 12, 15, 6
+
+
+class Toy(nn.Module):
+    """Embeddings (one padded), a linear layer, a three-dimensional weight and biases."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.user = nn.Embedding(USERS, WIDTH)
+        self.item = nn.Embedding(ITEMS, WIDTH, padding_idx=0)
+        self.layer = nn.Linear(2 * WIDTH, WIDTH)
+        self.kernel = nn.Parameter(torch.randn(WIDTH, 2, 3))
+        self.to(dtype)
+
+    def forward(self, users, items):
+        hidden = torch.tanh(self.layer(torch.cat([self.user(users), self.item(items)], -1)))
+        # distinct factors, so that no two positions of the kernel get the same gradient
+        factors = torch.linspace(1, 2, WIDTH, dtype=hidden.dtype)
+        return hidden @ self.kernel.reshape(WIDTH, -1) @ factors + hidden.sum(-1)
+
+
+def toy_batch(generator, n=64):
+    users = torch.randint(USERS, (n,), generator=generator)
+    items = torch.randint(ITEMS, (n,), generator=generator)
+    return users, items, torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def toy_loss(model, batch):
+    users, items, wanted = batch
+    return (model(users, items) - wanted).pow(2).mean()
+
+
+def alive_positions(weight: SparseWeight) -> set:
+    return set(weight.positions().tolist())
