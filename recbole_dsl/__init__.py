@@ -2,6 +2,25 @@
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
+from recbole_dsl.quick_start import load_data_and_model, objective_function, run, run_recbole_dsl
+from recbole_dsl.register import register, unregister
 from recbole_dsl.sparsify import SparsityReport, sparsify
+from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
+from recbole_dsl.trainer import DSLTrainer, dsl_trainer
 
-__all__ = ["DSLConfig", "DSLError", "SparsityReport", "sparsify"]
+__all__ = [
+    "DSLConfig",
+    "DSLError",
+    "DSLTrainer",
+    "DynamicTopology",
+    "SparsityReport",
+    "TopologyUpdate",
+    "dsl_trainer",
+    "load_data_and_model",
+    "objective_function",
+    "register",
+    "run",
+    "run_recbole_dsl",
+    "sparsify",
+    "unregister",
+]

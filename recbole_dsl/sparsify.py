@@ -68,10 +68,10 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
             a tensor no weight. The model is then unchanged.
     """
     config = config or DSLConfig()
-    present = sparse_weights(model)
     places = _places(model)
+    present = sparse_weights(model)
     if present:
-        return SparsityReport(present, {n: (p.numel(), "stayed dense") for n, p in places.dense(present)})
+        return SparsityReport(present, _dense_beside(present, places))
     chosen, dense = _choose(model, places, config)
     sizes = [
         TensorSize(name, len(p), p[0].numel(), p.numel() - (0 if places.padding[name] is None else p[0].numel()))
@@ -99,9 +99,8 @@ class _Places:
     aliases: dict[str, list[str]]
     padding: dict[str, Optional[int]]
 
-    def dense(self, sparse: Mapping[str, SparseWeight]):
-        values = {id(weight.values) for weight in sparse.values()}
-        return ((name, p) for name, p in self.parameters.items() if id(p) not in values)
+    def owning_modules(self, name: str) -> list[nn.Module]:
+        return [module for module, _ in self.owners[name]]
 
 
 def _places(model: nn.Module) -> _Places:
@@ -129,7 +128,7 @@ def _choose(
         hits = {t for t in config.targets or () if any(fnmatchcase(n, t) for n in names)}
         excluded = any(fnmatchcase(n, pattern) for n in names for pattern in config.exclude)
         matched |= hits
-        reason = _stays_dense(parameter, [module for module, _ in places.owners[name]])
+        reason = _stays_dense(parameter, places.owning_modules(name))
         # a name without wildcards asks for this very tensor; a module's name asks for what of it can be
         literal = hits & set(places.aliases[name])
         if literal and reason and not excluded:
@@ -150,6 +149,15 @@ def _choose(
         value = ",".join(config.targets or config.exclude) or type(model).__name__
         raise DSLError(f"{what}={value}: no trainable weight with two or more dimensions is left to be sparse")
     return chosen, dense
+
+
+def _dense_beside(sparse: Mapping[str, SparseWeight], places: _Places) -> dict[str, tuple[int, str]]:
+    values = {id(weight.values) for weight in sparse.values()}
+    return {
+        name: (parameter.numel(), _stays_dense(parameter, places.owning_modules(name)) or "not chosen")
+        for name, parameter in places.parameters.items()
+        if id(parameter) not in values
+    }
 
 
 def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> Optional[str]:

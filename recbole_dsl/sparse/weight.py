@@ -154,6 +154,25 @@ class SparseWeight(nn.Module):
             self.values.data = moved(self.values)
         self._set_topology(positions)
 
+    def problem(self, values: Tensor, columns: Tensor, row_offsets: Tensor) -> Optional[str]:
+        """What keeps the three tensors from being a topology of this shape, or None."""
+        if values.dim() != 1 or columns.shape != values.shape:
+            return f"{tuple(values.shape)} values and {tuple(columns.shape)} columns do not belong together"
+        if row_offsets.shape != (self.n_rows + 1,):
+            return f"the file has {row_offsets.numel() - 1} rows, the model {self.n_rows}"
+        offsets, columns = row_offsets.long(), columns.long()
+        counts = offsets.diff()
+        if offsets[0] != 0 or offsets[-1] != len(values) or (counts < 0).any():
+            return "row_offsets do not divide the values into rows"
+        if len(columns) and (columns.min() < 0 or columns.max() >= self.n_columns):
+            return f"columns are outside 0..{self.n_columns - 1}"
+        positions = torch.repeat_interleave(counts) * self.n_columns + columns
+        if (positions.diff() <= 0).any():
+            return "columns do not ascend within each row"
+        if self.padding_row is not None and counts[self.padding_row] != 0:
+            return f"the padding row {self.padding_row} has entries"
+        return None
+
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
 
@@ -181,7 +200,7 @@ class SparseWeight(nn.Module):
         """Take any topology of this shape, whatever its nnz; refuse one that is not a topology."""
         new = [state_dict.get(prefix + name) for name in ("values", "columns", "row_offsets")]
         if all(isinstance(t, Tensor) for t in new):
-            problem = self._problem(*new)
+            problem = self.problem(*new)
             if problem:
                 errors.append(f"{prefix[:-1]}: {problem}")
                 return
@@ -191,24 +210,6 @@ class SparseWeight(nn.Module):
                 self.values.data = self.values.new_empty(values.shape)
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
-
-    def _problem(self, values: Tensor, columns: Tensor, row_offsets: Tensor) -> Optional[str]:
-        if values.dim() != 1 or columns.shape != values.shape:
-            return f"{tuple(values.shape)} values and {tuple(columns.shape)} columns do not belong together"
-        if row_offsets.shape != (self.n_rows + 1,):
-            return f"the file has {row_offsets.numel() - 1} rows, the model {self.n_rows}"
-        offsets, columns = row_offsets.long(), columns.long()
-        counts = offsets.diff()
-        if offsets[0] != 0 or offsets[-1] != len(values) or (counts < 0).any():
-            return "row_offsets do not divide the values into rows"
-        if len(columns) and (columns.min() < 0 or columns.max() >= self.n_columns):
-            return f"columns are outside 0..{self.n_columns - 1}"
-        positions = torch.repeat_interleave(counts) * self.n_columns + columns
-        if (positions.diff() <= 0).any():
-            return "columns do not ascend within each row"
-        if self.padding_row is not None and counts[self.padding_row] != 0:
-            return f"the padding row {self.padding_row} has entries"
-        return None
 
 
 def smallest_unsigned(n: int) -> torch.dtype:

@@ -67,7 +67,7 @@ class DynamicTopology:
         self._total_steps = total_steps
         self.step = 0
         self.updates: list[TopologyUpdate] = []
-        self._optimizers: list[torch.optim.Optimizer] = []
+        self.optimizers: list[torch.optim.Optimizer] = []
         self._buffers: dict[str, GradientBuffer] = {}
         self._peak_bytes: dict[str, int] = {}
         # not the stream that drew the initial topology
@@ -100,7 +100,7 @@ class DynamicTopology:
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the steps of ``optimizer`` and update the topology after them; several may be attached."""
-        self._optimizers.append(optimizer)
+        self.optimizers.append(optimizer)
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._collect_if_due()
 
@@ -199,7 +199,7 @@ class DynamicTopology:
             mine = pruned[(pruned >= first_slot) & (pruned < first_slot + size)] - first_slot
             last_position = first_position + weight.numel
             new = grown[(grown >= first_position) & (grown < last_position)] - first_position
-            states = [o.state[weight.values] for o in self._optimizers if weight.values in o.state]
+            states = [o.state[weight.values] for o in self.optimizers if weight.values in o.state]
             weight.exchange(mine, new, states)
             self._explored[name].mark(new)
             first_slot, first_position = first_slot + size, last_position

@@ -1,0 +1,135 @@
+"""What a sparse model costs and what it would cost dense, measured on the tensors that exist."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from recbole_dsl.flops import forward_flops
+from recbole_dsl.sparse.modules import sparse_weights
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """One line of the table: a quantity of the dense and of the sparse model, None where not measured."""
+
+    name: str
+    dense: Optional[int]
+    sparse: Optional[int]
+    is_bytes: bool = False
+
+    def __str__(self) -> str:
+        shown = [_readable(value, self.is_bytes) for value in (self.dense, self.sparse)]
+        share = f"{self.sparse / self.dense:.4f}" if self.dense and self.sparse is not None else "-"
+        return f"{self.name:<34}{shown[0]:>16}{shown[1]:>16}{share:>16}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a model; ``print(cost)`` shows the table.
+
+    Attributes:
+        weights: weights, alive ones only in the sparse column.
+        bytes: bytes of the weights and of the indices that locate them.
+        optimizer_bytes: bytes of the optimizer's state.
+        flops: operations to score one interaction.
+        checkpoint_bytes: size of the checkpoint file.
+        growth_bytes: the most memory that collecting gradients for growth took, for a short time.
+    """
+
+    weights: CostRow
+    bytes: CostRow
+    optimizer_bytes: CostRow
+    flops: CostRow
+    checkpoint_bytes: CostRow
+    growth_bytes: CostRow
+
+    @property
+    def rows(self) -> tuple[CostRow, ...]:
+        return tuple(vars(self).values())
+
+    def __str__(self) -> str:
+        head = f"{'cost':<34}{'dense':>16}{'sparse':>16}{'sparse / dense':>16}"
+        return "\n".join([head, *map(str, self.rows)])
+
+
+def measure_cost(
+    model: nn.Module,
+    optimizers: Iterable[Optimizer],
+    forward: Callable[[], Any],
+    checkpoint: Optional[str] = None,
+    growth_bytes: int = 0,
+) -> Cost:
+    """Measure the sparse ``model`` and what it would be with dense weights of the same shapes.
+
+    Args:
+        optimizers: those that train it; their state for alive weights stands for the whole tensor in the
+            dense column.
+        forward: scores one interaction.
+        checkpoint: its file, if it was saved. The dense size is that of the file with its sparse tensors
+            exchanged for dense ones.
+    """
+    weights = list(sparse_weights(model).values())
+    optimizers = list(optimizers)
+    stored = {id(p): p for p in model.parameters()}.values()
+    n_sparse, n_bytes = sum(p.numel() for p in stored), sum(map(_bytes, stored))
+    extra_weights = sum(w.numel - w.nnz for w in weights)
+    extra_bytes = sum((w.numel - w.nnz) * w.values.element_size() for w in weights)
+    index_bytes = sum(w.index_bytes for w in weights)
+    state_bytes = sum(_bytes(t) for o in optimizers for s in o.state.values() for t in _tensors(s))
+    extra_state = sum(
+        (w.numel - w.nnz) * t.element_size()
+        for w in weights
+        for o in optimizers
+        for t in _tensors(o.state.get(w.values, {}))
+        if t.shape == w.values.shape
+    )
+    file_bytes = os.path.getsize(checkpoint) if checkpoint and os.path.isfile(checkpoint) else None
+    dense_file = None
+    if file_bytes is not None:
+        # the record of what was alive: one bit per weight, of no use to a dense model
+        record = sum((w.numel + 7) // 8 for w in weights)
+        dense_file = file_bytes + extra_bytes + extra_state - index_bytes - record
+    dense_flops, sparse_flops = _flops(model, forward)
+    return Cost(
+        weights=CostRow("weights", n_sparse + extra_weights, n_sparse),
+        bytes=CostRow("weights + indices", n_bytes + extra_bytes, n_bytes + index_bytes, True),
+        optimizer_bytes=CostRow("optimizer state", state_bytes + extra_state, state_bytes, True),
+        flops=CostRow("forward FLOPs, one interaction", dense_flops, sparse_flops),
+        checkpoint_bytes=CostRow("checkpoint", dense_file, file_bytes, True),
+        growth_bytes=CostRow("gradients for growth, at the peak", None, growth_bytes, True),
+    )
+
+
+def _flops(model: nn.Module, forward: Callable[[], Any]) -> tuple[Optional[int], Optional[int]]:
+    training = model.training
+    model.eval()
+    try:
+        return forward_flops(model, forward)
+    except (NotImplementedError, RuntimeError, TypeError, AttributeError, KeyError, ValueError):
+        # a model without predict, or with an operation that cannot be traced: the rest is worth showing
+        return None, None
+    finally:
+        model.train(training)
+
+
+def _tensors(state: dict) -> list[Tensor]:
+    return [value for value in state.values() if isinstance(value, Tensor)]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _readable(value: Optional[int], is_bytes: bool) -> str:
+    if value is None:
+        return "-"
+    if not is_bytes:
+        return f"{value:,}"
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value} B"

@@ -1,0 +1,105 @@
+"""Floating-point operations of a forward pass, counted on the tensors that take part in it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.sparse.weight import SparseWeight
+
+aten = torch.ops.aten
+
+
+def forward_flops(model: nn.Module, forward: Callable[[], object]) -> tuple[int, int]:
+    """Operations of ``forward()`` as a dense model and with the sparse weights of ``model``.
+
+    Counted are the additions and multiplications whose operands are not zero, in matrix products (of sparse
+    matrices too), convolutions, element-wise products, sums and additions: what a kernel that skips zeros has
+    to do. For the dense figure every entry of the sparse weights is taken as alive. The random state is left
+    as it was.
+
+    Returns:
+        (dense, sparse)
+    """
+    counts = []
+    with torch.no_grad(), torch.random.fork_rng():
+        for filled in (True, False):
+            counter = _Counter()
+            with _filled(model, filled), counter:
+                forward()
+            counts.append(int(counter.total))
+    return counts[0], counts[1]
+
+
+class _Counter(TorchDispatchMode):
+    total = 0.0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        rule = _RULES.get(func.overloadpacket)
+        if rule is not None:
+            self.total += float(rule(out, *args))
+        return out
+
+
+@contextmanager
+def _filled(model: nn.Module, filled: bool) -> Iterator[None]:
+    """Let the sparse weights read as if every entry were alive."""
+    weights = list(sparse_weights(model).values()) if filled else []
+    try:
+        for weight in weights:
+            weight.rows = lambda ids, w=weight: _full(w, (*ids.shape, *w.shape[1:]))
+            weight.dense = lambda w=weight: _full(w, w.shape)
+        yield
+    finally:
+        for weight in weights:
+            del weight.rows, weight.dense
+
+
+def _full(weight: SparseWeight, shape: Sequence[int]) -> Tensor:
+    return weight.values.new_empty(shape).uniform_(0.5, 1.5)
+
+
+def _ones(tensor: Tensor) -> Tensor:
+    """1.0 where ``tensor`` is not zero."""
+    return (tensor != 0).double()
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    if a.layout is not torch.strided:
+        coo = a.to_sparse_coo().coalesce()
+        entries = torch.bincount(coo.indices()[1], minlength=a.shape[1]).double()
+    else:
+        entries = _ones(a).sum(-2)
+    return 2 * (entries * _ones(b).sum(-1)).sum()
+
+
+def _addition(a, b) -> Tensor:
+    if not isinstance(b, Tensor):
+        return _ones(a).sum()
+    return (_ones(a) * _ones(b)).sum()
+
+
+def _convolution(out, x, weight, bias, *rest) -> Tensor:
+    return 2 * aten.convolution(_ones(x), _ones(weight), None, *rest).sum()
+
+
+_RULES = {
+    aten.mm: lambda out, a, b: _product(a, b),
+    aten.mv: lambda out, a, b: _product(a, b.unsqueeze(-1)),
+    aten.dot: lambda out, a, b: 2 * (_ones(a) * _ones(b)).sum(),
+    aten.bmm: lambda out, a, b: _product(a, b),
+    aten.addmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
+    aten.baddbmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
+    aten._sparse_addmm: lambda out, bias, a, b, **_: _product(a, b),
+    aten.convolution: _convolution,
+    aten.mul: lambda out, a, b: _ones(out).sum(),
+    aten.add: lambda out, a, b, **_: _addition(a, b),
+    aten.sub: lambda out, a, b, **_: _addition(a, b),
+    aten.sum: lambda out, a, *_: _ones(a).sum(),
+    aten.mean: lambda out, a, *_: _ones(a).sum(),
+}

@@ -1,0 +1,51 @@
+"""RecBole's log, opened when there is something to log about."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+
+import colorlog
+from recbole.utils import init_logger
+from recbole.utils.logger import log_colors_config
+
+
+@contextmanager
+def held_back_log(config, replace_handlers: bool = False) -> Iterator[logging.Logger]:
+    """Log to the console only; call RecBole's ``init_logger`` at the end and fill its file with what came before.
+
+    An error within leaves no log file and no handler behind.
+
+    Args:
+        replace_handlers: remove the handlers that are there, as RecBole's tuner does before each trial.
+    """
+    root = logging.getLogger()
+    if replace_handlers:
+        for handler in root.handlers[:]:
+            root.removeHandler(handler)
+    own_handlers = bool(root.handlers)
+    level = root.level
+    memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    console = logging.StreamHandler()
+    console.setFormatter(
+        colorlog.ColoredFormatter(
+            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M", log_colors=log_colors_config
+        )
+    )
+    if not own_handlers:
+        root.setLevel(getattr(logging, (config["state"] or "info").upper(), logging.INFO))
+        root.addHandler(memory)
+        root.addHandler(console)
+    try:
+        yield root
+    except BaseException:
+        root.setLevel(level)
+        raise
+    finally:
+        root.removeHandler(memory)
+        root.removeHandler(console)
+    init_logger(config)
+    files = [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]
+    for record in memory.buffer:
+        for handler in files:
+            handler.handle(record)

@@ -1,0 +1,232 @@
+"""Train, tune and load in one call, like ``recbole.quick_start``."""
+
+import os
+import sys
+from typing import Any, Optional
+from unittest import mock
+
+import torch.distributed as dist
+import yaml
+from ray import tune
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_environment, get_model, get_trainer, init_seed, set_color
+
+from recbole_dsl.checkpoint import read_checkpoint
+from recbole_dsl.config import DSLConfig, nearest
+from recbole_dsl.errors import DSLError
+from recbole_dsl.log import held_back_log
+from recbole_dsl.register import trainable_models
+from recbole_dsl.sparsify import sparsify
+from recbole_dsl.trainer import dsl_trainer, refuse_without_gradients, resolve_options, restore_model
+
+
+def run_recbole_dsl(
+    model=None, dataset=None, config_file_list=None, config_dict=None, saved=True, queue=None
+) -> dict[str, Any]:
+    """Train a RecBole model sparse from scratch, validate, stop early, save and test.
+
+    Takes what ``recbole.quick_start.run_recbole`` takes and returns what it returns. Every RecBole option
+    and every option of `DSLConfig` may be in ``config_file_list``, ``config_dict`` or on the command line.
+
+    Args:
+        model: model name; None if an option says it. So with ``dataset``.
+        config_file_list: list of YAML files.
+        config_dict: options that rank above the files.
+        saved: whether to save the best model, and to test it rather than the last.
+        queue: for several processes, gets the result of the first.
+
+    Raises:
+        DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
+    """
+    config = build_config(model, dataset, config_file_list, config_dict)
+    init_seed(config["seed"], config["reproducibility"])
+    with held_back_log(config) as logger:
+        logger.info(sys.argv)
+        logger.info(config)
+        dataset = load_dataset(config)
+        logger.info(dataset)
+        train_data, valid_data, test_data = data_preparation(config, dataset)
+        init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+        model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+        trainer_class = dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
+        trainer_class.prepare(config, model)
+        logger.info(model)
+    trainer = trainer_class(config, model)
+    best_valid_score, best_valid_result = trainer.fit(
+        train_data, valid_data, saved=saved, show_progress=config["show_progress"]
+    )
+    test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=config["show_progress"])
+    environment = get_environment(config)
+    logger.info("The running environment of this training is as follows:\n" + environment.draw())
+    logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
+    logger.info(set_color("test result", "yellow") + f": {test_result}")
+    result = {
+        "best_valid_score": best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": best_valid_result,
+        "test_result": test_result,
+    }
+    if not config["single_spec"]:
+        dist.destroy_process_group()
+    if config["local_rank"] == 0 and queue is not None:
+        queue.put(result)
+    return result
+
+
+def run(
+    model=None,
+    dataset=None,
+    config_file_list=None,
+    config_dict=None,
+    saved=True,
+    nproc=1,
+    world_size=-1,
+    ip="localhost",
+    port="5678",
+    group_offset=0,
+) -> Optional[dict[str, Any]]:
+    """`run_recbole_dsl` on ``nproc`` GPUs, like ``recbole.quick_start.run``."""
+    if nproc == 1 and world_size <= 0:
+        return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
+    import torch.multiprocessing as mp
+
+    # what is wrong for one process is wrong for all: say it once, before any starts
+    build_config(model, dataset, config_file_list, dict(config_dict or {}))
+    queue = mp.get_context("spawn").SimpleQueue()
+    options = {
+        **(config_dict or {}),
+        "world_size": nproc if world_size == -1 else world_size,
+        "ip": ip,
+        "port": port,
+        "nproc": nproc,
+        "offset": group_offset,
+    }
+    arguments = (model, dataset, config_file_list, options, saved, queue)
+    mp.spawn(_run_one_of_many, args=arguments, nprocs=nproc, join=True)
+    return None if queue.empty() else queue.get()
+
+
+def objective_function(config_dict=None, config_file_list=None, saved=True) -> dict[str, Any]:
+    """The objective for RecBole's ``HyperTuning`` and Ray Tune, like RecBole's own."""
+    config = build_config(None, None, config_file_list, config_dict)
+    init_seed(config["seed"], config["reproducibility"])
+    with held_back_log(config, replace_handlers=True):
+        dataset = load_dataset(config)
+        train_data, valid_data, test_data = data_preparation(config, dataset)
+        init_seed(config["seed"], config["reproducibility"])
+        model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+        trainer_class = dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
+        trainer_class.prepare(config, model)
+    trainer = trainer_class(config, model)
+    best_valid_score, best_valid_result = trainer.fit(train_data, valid_data, verbose=False, saved=saved)
+    test_result = trainer.evaluate(test_data, load_best_model=saved)
+    tune.report(**test_result)
+    return {
+        "model": config["model"],
+        "best_valid_score": best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": best_valid_result,
+        "test_result": test_result,
+    }
+
+
+def load_data_and_model(model_file: str) -> tuple:
+    """Load a saved model and the data it was trained on, like ``recbole.quick_start.load_data_and_model``.
+
+    The model is sparse, with the topology of the saved epoch.
+
+    Returns:
+        (config, model, dataset, train_data, valid_data, test_data)
+
+    Raises:
+        DSLError: if the file is not a whole checkpoint of this project, or its data is missing.
+    """
+    checkpoint = read_checkpoint(model_file)
+    # the options are those of the saved run, not those of the script that loads it
+    with mock.patch.object(sys, "argv", sys.argv[:1]):
+        config = build_config(checkpoint["model"], checkpoint["dataset"], None, checkpoint["config"])
+    init_seed(config["seed"], config["reproducibility"])
+    with held_back_log(config) as logger:
+        logger.info(config)
+        dataset = load_dataset(config)
+        logger.info(dataset)
+        train_data, valid_data, test_data = data_preparation(config, dataset)
+        init_seed(config["seed"], config["reproducibility"])
+        model = get_model(config["model"])(config, train_data._dataset)
+        sparsify(model, DSLConfig.build(checkpoint["dsl"]))
+        restore_model(model, checkpoint, model_file)
+    return config, model.to(config["device"]), dataset, train_data, valid_data, test_data
+
+
+def build_config(model=None, dataset=None, config_file_list=None, config_dict=None) -> Config:
+    """RecBole's Config, with every option of ours checked and every file that it needs found.
+
+    Raises:
+        DSLError: naming the option, its value and what is allowed.
+    """
+    for file in config_file_list or ():
+        if not os.path.isfile(file):
+            raise DSLError(f"config_files={file}: must be an existing YAML file")
+    try:
+        config = Config(model, dataset, config_file_list, dict(config_dict or {}))
+    except yaml.YAMLError as error:
+        files = " ".join(config_file_list)
+        raise DSLError(f"config_files={files}: must be YAML: {' '.join(str(error).split())}") from error
+    except (AttributeError, KeyError, NotImplementedError, SyntaxError, TypeError, ValueError) as error:
+        raise DSLError(_in_one_line(error)) from error
+    refuse_without_gradients(config["model"], config["MODEL_TYPE"])
+    resolve_options(config)
+    _check_dataset(config)
+    return config
+
+
+def load_dataset(config: Config):
+    """RecBole's dataset, downloaded where RecBole knows an address and there is none yet.
+
+    Raises:
+        DSLError: if it cannot be downloaded; nothing is left of the attempt.
+    """
+    path = config["data_path"]
+    if os.path.isdir(path):
+        return create_dataset(config)
+    try:
+        return create_dataset(config)
+    except (OSError, ValueError, SystemExit, RuntimeError) as error:
+        if os.path.isfile(os.path.join(path, f"{config['dataset']}.inter")):
+            # RecBole waits for other processes after a download, and fails when it has none
+            return create_dataset(config)
+        if os.path.isdir(path) and not os.listdir(path):
+            os.rmdir(path)
+        raise DSLError(f"dataset={config['dataset']}: not in {path} and not to be downloaded") from error
+
+
+def _run_one_of_many(rank, model, dataset, config_file_list, options, saved, queue) -> None:
+    run_recbole_dsl(model, dataset, config_file_list, {**options, "local_rank": rank}, saved, queue)
+
+
+def _check_dataset(config: Config) -> None:
+    name, path = config["dataset"], config["data_path"]
+    if config["dataset_save_path"]:
+        return
+    if not os.path.isdir(path):
+        import recbole
+
+        listing = os.path.join(os.path.dirname(recbole.__file__), "properties", "dataset", "url.yaml")
+        with open(listing, encoding="utf-8") as file:
+            if name not in yaml.safe_load(file):
+                raise DSLError(f"dataset={name}: must be a folder of atomic files at {path}")
+        return
+    parts = config["benchmark_filename"]
+    for file in [f"{name}.{part}.inter" for part in parts] if parts else [f"{name}.inter"]:
+        if not os.path.isfile(os.path.join(path, file)):
+            raise DSLError(f"dataset={name}: {file} must be in {path}")
+
+
+def _in_one_line(error: Exception) -> str:
+    message = " ".join(str(error.args[0] if error.args else error).split())
+    if "is not the name of an existing model" in message or "has no attribute" in message:
+        name = message.split("[")[1].split("]")[0] if "[" in message else message.rsplit("'", 2)[-2]
+        match = nearest(name, trainable_models())
+        return f"model={name}: {f'did you mean {match}?' if match else 'must be the name of a RecBole model'}"
+    return message or type(error).__name__
