@@ -141,8 +141,9 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> Optional[str]:
     """The entry of ``known`` that ``name`` is probably a mistyping of, or None."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.75)
-    return matches[0] if matches else None
+    by_lower_case = {entry.lower(): entry for entry in known}
+    matches = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.75)
+    return by_lower_case[matches[0]] if matches else None
 
 
 def unknown_option(name: str, known: Iterable[str]) -> DSLError:
@@ -152,7 +153,8 @@ def unknown_option(name: str, known: Iterable[str]) -> DSLError:
     return DSLError(f"unknown option {name}: {hint}")
 
 
-OPTIONS = tuple(f.name for f in fields(DSLConfig))
+DEFAULTS = {f.name: f.default for f in fields(DSLConfig)}
+OPTIONS = tuple(DEFAULTS)
 
 _CHOICES = {
     "sparse_init": INITIALISERS,

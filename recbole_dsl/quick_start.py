@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
-from unittest import mock
 
 import torch.distributed as dist
 import yaml
@@ -49,7 +50,7 @@ def run_recbole_dsl(
         train_data, valid_data, test_data = data_preparation(config, dataset)
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-        trainer_class = dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
+        trainer_class = _trainer_class(config)
         trainer_class.prepare(config, model)
         logger.info(model)
     trainer = trainer_class(config, model)
@@ -116,7 +117,7 @@ def objective_function(config_dict=None, config_file_list=None, saved=True) -> d
         train_data, valid_data, test_data = data_preparation(config, dataset)
         init_seed(config["seed"], config["reproducibility"])
         model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-        trainer_class = dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
+        trainer_class = _trainer_class(config)
         trainer_class.prepare(config, model)
     trainer = trainer_class(config, model)
     best_valid_score, best_valid_result = trainer.fit(train_data, valid_data, verbose=False, saved=saved)
@@ -143,8 +144,7 @@ def load_data_and_model(model_file: str) -> tuple:
         DSLError: if the file is not a whole checkpoint of this project, or its data is missing.
     """
     checkpoint = read_checkpoint(model_file)
-    # the options are those of the saved run, not those of the script that loads it
-    with mock.patch.object(sys, "argv", sys.argv[:1]):
+    with _without_command_line():
         config = build_config(checkpoint["model"], checkpoint["dataset"], None, checkpoint["config"])
     init_seed(config["seed"], config["reproducibility"])
     with held_back_log(config) as logger:
@@ -173,10 +173,19 @@ def build_config(model=None, dataset=None, config_file_list=None, config_dict=No
     except yaml.YAMLError as error:
         files = " ".join(config_file_list)
         raise DSLError(f"config_files={files}: must be YAML: {' '.join(str(error).split())}") from error
-    except (AttributeError, KeyError, NotImplementedError, SyntaxError, TypeError, ValueError) as error:
-        raise DSLError(_in_one_line(error)) from error
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        NotImplementedError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        name = model or (config_dict or {}).get("model")
+        raise DSLError(_in_one_line(error, name)) from error
     refuse_without_gradients(config["model"], config["MODEL_TYPE"])
-    resolve_options(config)
+    resolve_options(config, _trainer_class(config).default_options)
     _check_dataset(config)
     return config
 
@@ -190,19 +199,37 @@ def load_dataset(config: Config):
     path = config["data_path"]
     if os.path.isdir(path):
         return create_dataset(config)
+    missing = [path]
+    while not os.path.isdir(os.path.dirname(os.path.abspath(missing[-1]))):
+        missing.append(os.path.dirname(os.path.abspath(missing[-1])))
     try:
         return create_dataset(config)
     except (OSError, ValueError, SystemExit, RuntimeError) as error:
         if os.path.isfile(os.path.join(path, f"{config['dataset']}.inter")):
             # RecBole waits for other processes after a download, and fails when it has none
             return create_dataset(config)
-        if os.path.isdir(path) and not os.listdir(path):
-            os.rmdir(path)
+        for folder in missing:
+            if os.path.isdir(folder) and not os.listdir(folder):
+                os.rmdir(folder)
         raise DSLError(f"dataset={config['dataset']}: not in {path} and not to be downloaded") from error
+
+
+@contextmanager
+def _without_command_line() -> Iterator[None]:
+    """Keep Config from reading the options of the script that loads a model as those of the model."""
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
 
 
 def _run_one_of_many(rank, model, dataset, config_file_list, options, saved, queue) -> None:
     run_recbole_dsl(model, dataset, config_file_list, {**options, "local_rank": rank}, saved, queue)
+
+
+def _trainer_class(config: Config) -> type:
+    return dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
 
 
 def _check_dataset(config: Config) -> None:
@@ -223,10 +250,13 @@ def _check_dataset(config: Config) -> None:
             raise DSLError(f"dataset={name}: {file} must be in {path}")
 
 
-def _in_one_line(error: Exception) -> str:
+def _in_one_line(error: Exception, model: Optional[str]) -> str:
     message = " ".join(str(error.args[0] if error.args else error).split())
-    if "is not the name of an existing model" in message or "has no attribute" in message:
-        name = message.split("[")[1].split("]")[0] if "[" in message else message.rsplit("'", 2)[-2]
-        match = nearest(name, trainable_models())
-        return f"model={name}: {f'did you mean {match}?' if match else 'must be the name of a RecBole model'}"
+    # RecBole looks an unknown model up among its optional packages
+    if isinstance(model, str) and (
+        isinstance(error, (AttributeError, ImportError)) or "not the name of an existing model" in message
+    ):
+        match = nearest(model, trainable_models())
+        allowed = f"did you mean {match}?" if match else "must be the name of a RecBole model trained by gradients"
+        return f"model={model}: {allowed}"
     return message or type(error).__name__

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_dsl.checkpoint import load_weights, plain, plain_entries, read_checkpoint, write_checkpoint
-from recbole_dsl.config import DSLConfig, check_names
+from recbole_dsl.config import DEFAULTS, DSLConfig, check_names
 from recbole_dsl.cost import Cost, measure_cost
 from recbole_dsl.errors import DSLError
 from recbole_dsl.random_state import random_state, restore_random_state
@@ -246,7 +246,8 @@ def resolve_options(config, defaults: Optional[dict[str, Any]] = None) -> DSLCon
     given = {**(defaults or {}), **config.final_config_dict}
     dsl_config = DSLConfig.build(given)
     for name, value in dsl_config.to_dict().items():
-        config[name] = value
+        # what None stood for follows from the other options, which the next run may change
+        config[name] = None if given.get(name, DEFAULTS[name]) is None else value
     return dsl_config
 
 
