@@ -150,8 +150,7 @@ class SparseWeight(nn.Module):
             if self.values.grad is not None:
                 self.values.grad.zero_()
         else:
-            self.values.grad = None
-            self.values.data = moved(self.values)
+            self._resize(moved(self.values.detach()))
         self._set_topology(positions)
 
     def problem(self, values: Tensor, columns: Tensor, row_offsets: Tensor) -> Optional[str]:
@@ -181,6 +180,14 @@ class SparseWeight(nn.Module):
         if sink is not None and out.requires_grad:
             out.register_hook(lambda gradient: sink(ids, gradient))
 
+    def _resize(self, values: Tensor) -> None:
+        self.values.grad = None
+        # the last step's loss may still be alive, and with it a gradient accumulator of the old size, which
+        # the next step would use; a change of type makes PyTorch drop it
+        other = torch.float32 if values.dtype == torch.float64 else torch.float64
+        self.values.data = values.new_empty(0, dtype=other)
+        self.values.data = values
+
     def _set_topology(self, positions: Tensor) -> None:
         rows = torch.div(positions, self.n_columns, rounding_mode="floor")
         offsets = torch.zeros(self.n_rows + 1, dtype=torch.long, device=positions.device)
@@ -206,8 +213,7 @@ class SparseWeight(nn.Module):
                 return
             values, columns, row_offsets = (t.to(self.values.device) for t in new)
             if values.shape != self.values.shape:
-                self.values.grad = None
-                self.values.data = self.values.new_empty(values.shape)
+                self._resize(self.values.detach().new_empty(values.shape))
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
 

@@ -139,3 +139,16 @@ def test_moves_with_the_module():
     module = nn.Sequential(SparseWeight(torch.ones(3, 2), torch.tensor([0, 3])))
     module.to(torch.float16)
     assert module[0].values.dtype is torch.float16 and module[0].columns.dtype is torch.uint8
+
+
+def test_a_change_of_size_outlives_the_loss_of_the_step_before():
+    sparse = SparseWeight(torch.ones(3, 2), torch.tensor([0, 1, 4]))
+    optimizer = torch.optim.SGD(sparse.parameters(), lr=1.0)
+    loss = sparse.dense().sum()
+    loss.backward()
+    sparse.exchange(torch.tensor([0]), torch.tensor([], dtype=torch.long))
+    next_loss = sparse.dense().sum()
+    next_loss.backward()
+    optimizer.step()
+    assert sparse.values.tolist() == [0, 0]
+    del loss
