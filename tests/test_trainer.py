@@ -93,7 +93,13 @@ def test_nothing_as_large_as_a_dense_table_is_alive_after_training(model, option
         seen[id(thing)] = thing
         if isinstance(thing, torch.Tensor):
             queue += [thing.grad] if thing.is_leaf and thing.grad is not None else []
-        elif type(thing).__module__.split(".")[0] in ("builtins", "collections", "torch", "recbole", "recbole_dsl"):
+        elif type(thing).__module__.split(".")[0] in (
+            "builtins",
+            "collections",
+            "torch",
+            "recbole",
+            "recbole_dsl",
+        ):
             queue += gc.get_referents(thing)
     tensors = [t for t in seen.values() if isinstance(t, torch.Tensor)]
     values = [w.values for w in sparse_weights(trainer.model).values()]
@@ -119,8 +125,8 @@ def test_the_best_epochs_topology_is_what_is_tested(options):
 def test_a_resumed_run_continues_as_if_it_had_not_stopped(options, options_of_growth):
     options = {**options, **options_of_growth, "update_interval": 2, "stopping_step": 99, "eval_step": 1}
 
-    def run(resume_from=None, epochs=None):
-        config, model, train_data, valid_data, test_data = prepare("BPR", options)
+    def run(resume_from=None):
+        config, model, train_data, valid_data, _ = prepare("BPR", options)
         trainer = DSLTrainer(config, model)
         if resume_from:
             trainer.resume_checkpoint(resume_from)

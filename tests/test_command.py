@@ -1,0 +1,69 @@
+"""The command itself, in a subprocess, in an empty directory outside the repository."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(__file__).parent.parent / "run_recbole_dsl.py"
+
+
+def run(*arguments):
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(COMMAND), *arguments], capture_output=True, text=True, env=environment, timeout=600
+    )
+
+
+# MultiVAE makes a batch of users, and so few steps
+@pytest.mark.parametrize("model, interval", [("LightGCN", 20), ("BPR", 20), ("NeuMF", 20), ("MultiVAE", 1)])
+def test_trains_on_the_data_that_recbole_carries(model, interval):
+    done = run(
+        f"--model={model}", "--dataset=ml-100k", "--density=0.1", "--epochs=2", f"--update_interval={interval}",
+        "--train_batch_size=1024", "--show_progress=False",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (file,) = Path("log", model).glob("*.log")
+    lines = [
+        "density = 0.1",
+        "The number of users",
+        "trainable weights",
+        "topology update",
+        "epoch 1 training",
+        "exploration rate",
+        "forward FLOPs",
+        "test result",
+    ]
+    # the console has colours
+    for log in (file.read_text(), re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)):
+        places = [log.find(line) for line in lines]
+        assert -1 not in places and places == sorted(places)
+    assert sorted(os.listdir()) == ["log", "log_tensorboard", "saved"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--density=0"], "density=0: density must be in (0, 1]"),
+        (["--density", "0.5"], "--density: write --density=VALUE"),
+        (["--denisty=0.5"], "unknown option denisty: did you mean density?"),
+        (["--config_files=nowhere.yaml"], "config_files=nowhere.yaml: must be an existing YAML file"),
+        (["--model=Pop"], "model=Pop: must be a model with weights trained by gradients"),
+        (["--targets=table"], "targets=table: must match one of user_embedding.weight, item_embedding.weight"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"run_recbole_dsl: {message}"
+    assert "Traceback" not in done.stderr
+    assert os.listdir() == []
+
+
+def test_help_lists_the_options():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "--density=0.1" in done.stdout and "--config_files" in done.stdout
