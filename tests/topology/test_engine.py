@@ -138,26 +138,31 @@ def _roundtrip(state):
     return file
 
 
-def test_the_window_sums_gradients_over_its_steps():
-    config = DSLConfig(density=0.3, update_interval=4, grow_window=3)
+@pytest.mark.parametrize("grow, decay", [("gradient", 1.0), ("momentum", 0.9)])
+def test_the_window_adds_up_the_gradients_of_its_steps(grow, decay):
+    config = DSLConfig(density=0.3, update_interval=6, grow=grow, grow_window=5)
     model, report, optimizer, topology = start(config, lr=0.0)
     generator = torch.Generator().manual_seed(1)
-    batches = [toy_batch(generator) for _ in range(4)]
+    batches = [toy_batch(generator) for _ in range(6)]
     dense = Toy()
     with torch.no_grad():
         for name, weight in report.weights.items():
             dict(dense.named_parameters())[name].copy_(weight.dense())
         dense.layer.bias.copy_(model.layer.bias)
+    collected = 0
     for batch in batches[1:]:
+        dense.zero_grad()
         toy_loss(dense, batch).backward()
-    before = alive_positions(report.weights["user.weight"])
+        collected = decay * collected + dense.user.weight.grad
+    weight = report.weights["user.weight"]
+    before = alive_positions(weight)
     for batch in batches:
         train_step(model, optimizer, batch)
-    scores = dense.user.weight.grad.view(-1).abs()
+    grown = alive_positions(weight) - before
+    scores = collected.view(-1).abs()
     scores[list(before)] = -1
-    n = topology.updates[0].exchanged and len(alive_positions(report.weights["user.weight"]) - before)
-    best = set(scores.topk(n).indices.tolist())
-    assert alive_positions(report.weights["user.weight"]) - before == best
+    assert len(grown) == round(topology.updates[0].ratio * weight.nnz)
+    assert grown == set(scores.topk(len(grown)).indices.tolist())
 
 
 def test_gradients_are_collected_in_the_window_only():
