@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from recbole.quick_start import run_recbole
 
 import recbole_dsl
@@ -138,3 +139,21 @@ def test_a_wrong_registration_registers_nothing(models, options, message):
     with pytest.raises(DSLError, match=message):
         recbole_dsl.register(*models, **options)
     assert not hasattr(recbole.trainer, "BPRTrainer")
+
+
+def test_recboles_tuner_takes_the_objective(options):
+    from recbole.trainer import HyperTuning
+
+    Path("base.yaml").write_text(yaml.safe_dump({**options, "model": "BPR", "dataset": "tiny"}))
+    Path("params.txt").write_text("density choice [0.2,0.6]\nupdate_interval choice [4]\n")
+    tuner = HyperTuning(
+        recbole_dsl.objective_function,
+        algo="exhaustive",
+        max_evals=2,
+        params_file="params.txt",
+        fixed_config_file_list=["base.yaml"],
+    )
+    tuner.run()
+    assert {key for key in tuner.params2result} == {"density:0.2, update_interval:4", "density:0.6, update_interval:4"}
+    tuner.export_result("tuned.txt")
+    assert "density:" in Path("tuned.txt").read_text()
