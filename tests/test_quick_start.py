@@ -154,6 +154,6 @@ def test_recboles_tuner_takes_the_objective(options):
         fixed_config_file_list=["base.yaml"],
     )
     tuner.run()
-    assert {key for key in tuner.params2result} == {"density:0.2, update_interval:4", "density:0.6, update_interval:4"}
+    assert set(tuner.params2result) == {"density:0.2, update_interval:4", "density:0.6, update_interval:4"}
     tuner.export_result("tuned.txt")
     assert "density:" in Path("tuned.txt").read_text()
