@@ -2,13 +2,19 @@
 
 import argparse
 import sys
-
-from recbole_dsl.config import OPTIONS, describe_options, nearest
-from recbole_dsl.errors import DSLError
+import warnings
 
 
 def main() -> None:
     """Run the command line; exit with 2 and one line on what cannot be used."""
+    # of RecBole's and Ray's own code, some while it is imported; the user can do nothing about them, and they
+    # bury an error of one line
+    for category in (DeprecationWarning, FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(recbole|ray)\.")
+    from recbole_dsl.config import describe_options
+    from recbole_dsl.errors import DSLError
+    from recbole_dsl.quick_start import run
+
     parser = argparse.ArgumentParser(
         prog="run_recbole_dsl",
         description="Train a RecBole model sparse from scratch. Takes every RecBole option as --name=value, and:",
@@ -27,8 +33,6 @@ def main() -> None:
     args, others = parser.parse_known_args()
     try:
         _refuse_ignored(others)
-        from recbole_dsl.quick_start import run
-
         run(
             args.model,
             args.dataset,
@@ -46,6 +50,9 @@ def main() -> None:
 
 def _refuse_ignored(arguments: list[str]) -> None:
     """RecBole ignores what is not --name=value; one of our options must not be lost that way."""
+    from recbole_dsl.config import OPTIONS, nearest
+    from recbole_dsl.errors import DSLError
+
     for argument in arguments:
         name = argument.lstrip("-").split("=")[0].split(" ")[0]
         match = name if name in OPTIONS else nearest(name, OPTIONS)

@@ -31,7 +31,7 @@ class DSLConfig:
     density: float = _option(0.1, "Alive weights / all weights of the sparse tensors, in (0, 1].")
     targets: Optional[tuple[str, ...]] = _option(
         None,
-        "Names or patterns (*, ?) of the modules or parameters to make sparse. "
+        "Names or patterns (*, ?) of the modules (with all that is in them) or parameters to make sparse. "
         "None: every weight with two or more dimensions that can be.",
     )
     exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")

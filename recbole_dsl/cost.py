@@ -109,8 +109,9 @@ def _flops(model: nn.Module, forward: Callable[[], Any]) -> tuple[Optional[int],
     model.eval()
     try:
         return forward_flops(model, forward)
-    except (NotImplementedError, RuntimeError, TypeError, AttributeError, KeyError, ValueError):
-        # a model without predict, or with an operation that cannot be traced: the rest is worth showing
+    except Exception:
+        # a model without predict, or with an operation that cannot be traced, raises what it likes; a finished
+        # training and the rest of the table must not be lost for it
         return None, None
     finally:
         model.train(training)

@@ -41,7 +41,8 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         rule = _RULES.get(func.overloadpacket)
-        if rule is not None:
+        # integers locate the weights; they are not what the model computes
+        if rule is not None and out.is_floating_point():
             self.total += float(rule(out, *args))
         return out
 
@@ -64,42 +65,38 @@ def _full(weight: SparseWeight, shape: Sequence[int]) -> Tensor:
     return weight.values.new_empty(shape).uniform_(0.5, 1.5)
 
 
-def _ones(tensor: Tensor) -> Tensor:
-    """1.0 where ``tensor`` is not zero."""
-    return (tensor != 0).double()
-
-
 def _product(a: Tensor, b: Tensor) -> Tensor:
     if a.layout is not torch.strided:
         coo = a.to_sparse_coo().coalesce()
-        entries = torch.bincount(coo.indices()[1], minlength=a.shape[1]).double()
+        entries = torch.bincount(coo.indices()[1], minlength=a.shape[1])
     else:
-        entries = _ones(a).sum(-2)
-    return 2 * (entries * _ones(b).sum(-1)).sum()
+        entries = (a != 0).sum(-2)
+    return 2 * (entries * (b != 0).sum(-1)).sum()
 
 
 def _addition(a, b) -> Tensor:
     if not isinstance(b, Tensor):
-        return _ones(a).sum()
-    return (_ones(a) * _ones(b)).sum()
+        return a.count_nonzero()
+    return ((a != 0) & (b != 0)).sum()
 
 
 def _convolution(out, x, weight, bias, *rest) -> Tensor:
-    return 2 * aten.convolution(_ones(x), _ones(weight), None, *rest).sum()
+    ones = (x != 0).double(), (weight != 0).double()
+    return 2 * aten.convolution(*ones, None, *rest).sum()
 
 
 _RULES = {
     aten.mm: lambda out, a, b: _product(a, b),
     aten.mv: lambda out, a, b: _product(a, b.unsqueeze(-1)),
-    aten.dot: lambda out, a, b: 2 * (_ones(a) * _ones(b)).sum(),
+    aten.dot: lambda out, a, b: 2 * ((a != 0) & (b != 0)).sum(),
     aten.bmm: lambda out, a, b: _product(a, b),
     aten.addmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
     aten.baddbmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
     aten._sparse_addmm: lambda out, bias, a, b, **_: _product(a, b),
     aten.convolution: _convolution,
-    aten.mul: lambda out, a, b: _ones(out).sum(),
+    aten.mul: lambda out, a, b: out.count_nonzero(),
     aten.add: lambda out, a, b, **_: _addition(a, b),
     aten.sub: lambda out, a, b, **_: _addition(a, b),
-    aten.sum: lambda out, a, *_: _ones(a).sum(),
-    aten.mean: lambda out, a, *_: _ones(a).sum(),
+    aten.sum: lambda out, a, *_: a.count_nonzero(),
+    aten.mean: lambda out, a, *_: a.count_nonzero(),
 }

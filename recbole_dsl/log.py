@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 
 import colorlog
+from recbole.config import Config
 from recbole.utils import init_logger
 from recbole.utils.logger import log_colors_config
 
 
 @contextmanager
-def held_back_log(config, replace_handlers: bool = False) -> Iterator[logging.Logger]:
+def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[logging.Logger]:
     """Log to the console only; call RecBole's ``init_logger`` at the end and fill its file with what came before.
 
     An error within leaves no log file and no handler behind.

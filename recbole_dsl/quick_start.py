@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from typing import Any, Optional
 
 import torch.distributed as dist
@@ -11,6 +12,7 @@ import yaml
 from ray import tune
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.data.dataset import Dataset
 from recbole.utils import get_environment, get_model, get_trainer, init_seed, set_color
 
 from recbole_dsl.checkpoint import read_checkpoint
@@ -23,7 +25,12 @@ from recbole_dsl.trainer import dsl_trainer, refuse_without_gradients, resolve_o
 
 
 def run_recbole_dsl(
-    model=None, dataset=None, config_file_list=None, config_dict=None, saved=True, queue=None
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[Sequence[str]] = None,
+    config_dict: Optional[Mapping[str, Any]] = None,
+    saved: bool = True,
+    queue: Optional[SimpleQueue] = None,
 ) -> dict[str, Any]:
     """Train a RecBole model sparse from scratch, validate, stop early, save and test.
 
@@ -76,16 +83,16 @@ def run_recbole_dsl(
 
 
 def run(
-    model=None,
-    dataset=None,
-    config_file_list=None,
-    config_dict=None,
-    saved=True,
-    nproc=1,
-    world_size=-1,
-    ip="localhost",
-    port="5678",
-    group_offset=0,
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[Sequence[str]] = None,
+    config_dict: Optional[Mapping[str, Any]] = None,
+    saved: bool = True,
+    nproc: int = 1,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: str = "5678",
+    group_offset: int = 0,
 ) -> Optional[dict[str, Any]]:
     """`run_recbole_dsl` on ``nproc`` GPUs, like ``recbole.quick_start.run``."""
     if nproc == 1 and world_size <= 0:
@@ -108,7 +115,11 @@ def run(
     return None if queue.empty() else queue.get()
 
 
-def objective_function(config_dict=None, config_file_list=None, saved=True) -> dict[str, Any]:
+def objective_function(
+    config_dict: Optional[Mapping[str, Any]] = None,
+    config_file_list: Optional[Sequence[str]] = None,
+    saved: bool = True,
+) -> dict[str, Any]:
     """The objective for RecBole's ``HyperTuning`` and Ray Tune, like RecBole's own."""
     config = build_config(None, None, config_file_list, config_dict)
     init_seed(config["seed"], config["reproducibility"])
@@ -159,7 +170,12 @@ def load_data_and_model(model_file: str) -> tuple:
     return config, model.to(config["device"]), dataset, train_data, valid_data, test_data
 
 
-def build_config(model=None, dataset=None, config_file_list=None, config_dict=None) -> Config:
+def build_config(
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[Sequence[str]] = None,
+    config_dict: Optional[Mapping[str, Any]] = None,
+) -> Config:
     """RecBole's Config, with every option of ours checked and every file that it needs found.
 
     Raises:
@@ -169,7 +185,7 @@ def build_config(model=None, dataset=None, config_file_list=None, config_dict=No
         if not os.path.isfile(file):
             raise DSLError(f"config_files={file}: must be an existing YAML file")
     try:
-        config = Config(model, dataset, config_file_list, dict(config_dict or {}))
+        config = Config(model, dataset, list(config_file_list or ()) or None, dict(config_dict or {}))
     except yaml.YAMLError as error:
         files = " ".join(config_file_list)
         raise DSLError(f"config_files={files}: must be YAML: {' '.join(str(error).split())}") from error
@@ -190,7 +206,7 @@ def build_config(model=None, dataset=None, config_file_list=None, config_dict=No
     return config
 
 
-def load_dataset(config: Config):
+def load_dataset(config: Config) -> Dataset:
     """RecBole's dataset, downloaded where RecBole knows an address and there is none yet.
 
     Raises:

@@ -1,6 +1,7 @@
 """Make the weights of any model sparse: which ones, how dense each, and a report of both."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Optional
@@ -71,7 +72,7 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     places = _places(model)
     present = sparse_weights(model)
     if present:
-        return SparsityReport(present, _dense_beside(present, places))
+        return SparsityReport(present, _dense_beside(present, places, config))
     chosen, dense = _choose(model, places, config)
     sizes = [
         TensorSize(name, len(p), p[0].numel(), p.numel() - (0 if places.padding[name] is None else p[0].numel()))
@@ -99,6 +100,12 @@ class _Places:
     aliases: dict[str, list[str]]
     padding: dict[str, Optional[int]]
 
+    def hits(self, name: str, patterns: Iterable[str]) -> set[str]:
+        """Those of ``patterns`` that the parameter or a module that it is in matches."""
+        parts = [alias.split(".") for alias in self.aliases[name]]
+        names = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
+        return {pattern for pattern in patterns if any(fnmatchcase(n, pattern) for n in names)}
+
     def owning_modules(self, name: str) -> list[nn.Module]:
         return [module for module, _ in self.owners[name]]
 
@@ -124,19 +131,14 @@ def _choose(
 ) -> tuple[dict[str, nn.Parameter], dict[str, tuple[int, str]]]:
     chosen, dense, matched = {}, {}, set()
     for name, parameter in places.parameters.items():
-        names = {n for alias in places.aliases[name] for n in (alias, alias.rpartition(".")[0]) if n}
-        hits = {t for t in config.targets or () if any(fnmatchcase(n, t) for n in names)}
-        excluded = any(fnmatchcase(n, pattern) for n in names for pattern in config.exclude)
-        matched |= hits
+        targeted, excluded = places.hits(name, config.targets or ()), places.hits(name, config.exclude)
+        matched |= targeted | excluded
         reason = _stays_dense(parameter, places.owning_modules(name))
         # a name without wildcards asks for this very tensor; a module's name asks for what of it can be
-        literal = hits & set(places.aliases[name])
+        literal = targeted & set(places.aliases[name])
         if literal and reason and not excluded:
             raise DSLError(f"targets={literal.pop()}: it cannot be sparse ({reason})")
-        if excluded:
-            reason = "excluded"
-        elif config.targets is not None and not hits:
-            reason = reason or "not among the targets"
+        reason = _not_asked_for(name, reason, places, config)
         if reason:
             dense[name] = parameter.numel(), reason
         else:
@@ -144,6 +146,9 @@ def _choose(
     for target in config.targets or ():
         if target not in matched:
             raise DSLError(f"targets={target}: must match one of {', '.join(places.parameters)}")
+    for pattern in config.exclude:
+        if pattern not in matched:
+            warnings.warn(f"exclude={pattern}: matches none of {', '.join(places.parameters)}", stacklevel=3)
     if not chosen:
         what = "targets" if config.targets else "exclude" if config.exclude else "model"
         value = ",".join(config.targets or config.exclude) or type(model).__name__
@@ -151,13 +156,26 @@ def _choose(
     return chosen, dense
 
 
-def _dense_beside(sparse: Mapping[str, SparseWeight], places: _Places) -> dict[str, tuple[int, str]]:
+def _dense_beside(
+    sparse: Mapping[str, SparseWeight], places: _Places, config: DSLConfig
+) -> dict[str, tuple[int, str]]:
     values = {id(weight.values) for weight in sparse.values()}
-    return {
-        name: (parameter.numel(), _stays_dense(parameter, places.owning_modules(name)) or "not chosen")
-        for name, parameter in places.parameters.items()
-        if id(parameter) not in values
-    }
+    dense = {}
+    for name, parameter in places.parameters.items():
+        if id(parameter) not in values:
+            reason = _stays_dense(parameter, places.owning_modules(name))
+            reason = _not_asked_for(name, reason, places, config) or "not chosen"
+            dense[name] = parameter.numel(), reason
+    return dense
+
+
+def _not_asked_for(name: str, reason: Optional[str], places: _Places, config: DSLConfig) -> Optional[str]:
+    """Why ``name`` is left dense, given the ``reason`` for which it would have to be, if any."""
+    if places.hits(name, config.exclude):
+        return "excluded"
+    if config.targets is not None and not places.hits(name, config.targets):
+        return reason or "not among the targets"
+    return reason
 
 
 def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> Optional[str]:

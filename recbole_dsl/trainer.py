@@ -1,10 +1,12 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
 from functools import cache
-from typing import Any, ClassVar, Optional
+from typing import Any, Callable, ClassVar, Optional
 
 import torch
 import torch.distributed as dist
+from recbole.config import Config
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import ModelType, set_color
@@ -46,7 +48,7 @@ class DSLMixin:
     # ranks below the Config: what `register` was given
     default_options: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, config, model):
+    def __init__(self, config: Config, model: AbstractRecommender):
         self.dsl_config, self.sparsity = self.prepare(config, model)
         self.topology = DynamicTopology(self.sparsity.weights, self.dsl_config, on_update=self._log_update)
         self.cost: Optional[Cost] = None
@@ -58,7 +60,7 @@ class DSLMixin:
         self.logger.info(self.sparsity)
 
     @classmethod
-    def prepare(cls, config, model) -> tuple[DSLConfig, SparsityReport]:
+    def prepare(cls, config: Config, model: AbstractRecommender) -> tuple[DSLConfig, SparsityReport]:
         """Check the options and make ``model`` sparse; what a trainer does before it writes anything."""
         refuse_without_gradients(config["model"], model.type)
         dsl_config = resolve_options(config, cls.default_options)
@@ -84,7 +86,15 @@ class DSLMixin:
         """Every optimizer that this trainer built."""
         return self.topology.optimizers
 
-    def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
+    def fit(
+        self,
+        train_data: AbstractDataLoader,
+        valid_data: Optional[AbstractDataLoader] = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Optional[Callable[[int, float], None]] = None,
+    ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does, then log the cost table."""
         self._train_data, self._verbose = train_data, verbose
         self.topology.total_steps = len(train_data) * self.epochs
@@ -112,7 +122,13 @@ class DSLMixin:
             )
         return result
 
-    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+    def evaluate(
+        self,
+        eval_data: AbstractDataLoader,
+        load_best_model: bool = True,
+        model_file: Optional[str] = None,
+        show_progress: bool = False,
+    ) -> Optional[dict[str, float]]:
         """Evaluate as RecBole's trainer does, with the weights and the topology of the best epoch."""
         if not eval_data:
             return None
@@ -126,7 +142,7 @@ class DSLMixin:
         finally:
             drop_caches(self.model)
 
-    def resume_checkpoint(self, resume_file):
+    def resume_checkpoint(self, resume_file: str) -> None:
         """Continue from a checkpoint: weights, topology, optimizers and every random state.
 
         Raises:
@@ -150,7 +166,7 @@ class DSLMixin:
         self._random_state = checkpoint["random_state"]
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
 
-    def save_pretrained_model(self, epoch, saved_model_file):
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Save a model between the stages of a pre-training."""
         write_checkpoint(saved_model_file, self._checkpoint(epoch))
 
@@ -235,7 +251,7 @@ def refuse_without_gradients(name: str, model_type: ModelType) -> None:
         raise DSLError(f"model={name}: must be a model with weights trained by gradients")
 
 
-def resolve_options(config, defaults: Optional[dict[str, Any]] = None) -> DSLConfig:
+def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -> DSLConfig:
     """The DSL options of a RecBole ``config``, written back to it as they are used.
 
     Raises:

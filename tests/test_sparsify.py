@@ -72,7 +72,7 @@ def test_density_one_changes_no_value_and_draws_no_random_number():
         (["user"], (), {"user.weight"}),
         (["user.weight", "layer"], (), {"user.weight", "layer.weight"}),
         ("*.weight", "item", {"user.weight", "layer.weight"}),
-        (None, "us*,kernel,never_there", {"item.weight", "layer.weight"}),
+        (None, "us*,kernel", {"item.weight", "layer.weight"}),
     ],
 )
 def test_targets_and_exclude_choose_by_name_or_pattern(targets, exclude, chosen):
@@ -80,6 +80,16 @@ def test_targets_and_exclude_choose_by_name_or_pattern(targets, exclude, chosen)
     assert set(report.weights) == chosen
     for name in {"kernel", "user.weight", "item.weight", "layer.weight"} - chosen:
         assert report.dense[name][1] in ("excluded", "not among the targets")
+
+
+def test_a_modules_name_stands_for_all_that_is_in_it():
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4)), nn.Linear(4, 3))
+    assert set(sparsify(model, DSLConfig(density=0.5, targets="0")).weights) == {"0.0.weight", "0.1.weight"}
+
+
+def test_an_exclude_that_matches_nothing_is_warned_of():
+    with pytest.warns(UserWarning, match="exclude=usr: matches none of kernel, user.weight"):
+        sparsify(Toy(), DSLConfig(exclude=["usr", "item"]))
 
 
 @pytest.mark.parametrize(
@@ -104,9 +114,9 @@ def test_what_cannot_be_done_is_refused_and_the_model_left_alone(model, options,
 def test_a_second_call_changes_nothing():
     model = Toy()
     first = sparsify(model, DSLConfig(density=0.3, targets="user"))
-    second = sparsify(model, DSLConfig(density=0.9))
+    second = sparsify(model, DSLConfig(density=0.9, targets="user"))
     assert second.weights == first.weights and second.nnz == first.nnz
-    assert {n: c for n, (c, _) in second.dense.items()} == {n: c for n, (c, _) in first.dense.items()}
+    assert second.dense == first.dense
 
 
 def test_no_dense_tensor_is_left():
