@@ -93,7 +93,7 @@ def test_nothing_as_large_as_a_dense_table_is_alive_after_training(model, option
         seen[id(thing)] = thing
         if isinstance(thing, torch.Tensor):
             queue += [thing.grad] if thing.is_leaf and thing.grad is not None else []
-        elif type(thing).__module__.split(".")[0] in (
+        elif str(type(thing).__module__).split(".")[0] in (
             "builtins",
             "collections",
             "torch",

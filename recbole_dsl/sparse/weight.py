@@ -77,7 +77,7 @@ class SparseWeight(nn.Module):
         total = int(ends[-1]) if len(flat) else 0
         row = torch.repeat_interleave(counts, output_size=total)
         slots = torch.arange(total, device=flat.device) + (starts - ends + counts)[row]
-        targets = row * self.n_columns + self.columns[slots].long()
+        targets = row * self.n_columns + self._columns_of(slots)
         out = self.values.new_zeros(len(flat) * self.n_columns)
         out = out.index_copy(0, targets, self.values.index_select(0, slots))
         out = out.view(len(flat), self.n_columns)
@@ -175,6 +175,11 @@ class SparseWeight(nn.Module):
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
 
+    def _columns_of(self, slots: Tensor) -> Tensor:
+        # few of PyTorch's kernels know the unsigned types; these bits are gathered as signed ones
+        signed = self.columns.view(_SIGNED[self.columns.dtype])
+        return signed.index_select(0, slots).long() & _ALL_BITS[self.columns.dtype]
+
     def _watch(self, out: Tensor, ids: Optional[Tensor]) -> None:
         sink = self.gradient_sink
         if sink is not None and out.requires_grad:
@@ -216,6 +221,15 @@ class SparseWeight(nn.Module):
                 self._resize(self.values.detach().new_empty(values.shape))
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+
+
+_SIGNED = {
+    torch.uint8: torch.int8,
+    torch.uint16: torch.int16,
+    torch.uint32: torch.int32,
+    torch.int64: torch.int64,
+}
+_ALL_BITS = {torch.uint8: 2**8 - 1, torch.uint16: 2**16 - 1, torch.uint32: 2**32 - 1, torch.int64: -1}
 
 
 def smallest_unsigned(n: int) -> torch.dtype:

@@ -78,7 +78,9 @@ def test_exchange_of_equal_size_keeps_every_tensor_in_its_place():
     assert sparse.values.grad.tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("columns, dtype", [(256, torch.uint8), (257, torch.uint16), (70_000, torch.uint32)])
+@pytest.mark.parametrize(
+    "columns, dtype", [(256, torch.uint8), (257, torch.uint16), (65_536, torch.uint16), (70_000, torch.uint32)]
+)
 def test_columns_take_the_smallest_unsigned_type(columns, dtype):
     assert smallest_unsigned(columns) is dtype
     dense = torch.randn(3, columns)
