@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
+from recbole_dsl.sparse.places import find_places
 from recbole_dsl.sparse.weight import SparseWeight
 
 FORMAT = "recbole_dsl"
@@ -35,34 +37,39 @@ def write_checkpoint(path: str, state: Mapping[str, Any]) -> None:
         raise
 
 
-def read_checkpoint(path: str, device: Any = "cpu", model: Optional[str] = None) -> dict[str, Any]:
+def read_checkpoint(
+    path: str, device: Any = "cpu", model: Optional[str] = None, option: str = "model_file"
+) -> dict[str, Any]:
     """Read a file that `write_checkpoint` made, with ``torch.load(weights_only=True)``.
 
     Args:
         model: the name of the model it must be of, or None for any.
+        option: what the user named the file by, for the error.
 
     Raises:
         DSLError: if the file is missing, truncated, not ours, of a later version or of another model.
     """
     path = str(path)
     if not os.path.isfile(path):
-        raise DSLError(f"model_file={path}: must be an existing file")
+        raise DSLError(f"{option}={path}: must be an existing file")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         # torch raises what zip, pickle or its own reader happen to raise on such a file
-        raise DSLError(f"model_file={path}: must be a whole checkpoint of recbole_dsl") from error
+        raise DSLError(f"{option}={path}: must be a whole checkpoint of recbole_dsl") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise DSLError(f"model_file={path}: must be a checkpoint of recbole_dsl")
+        raise DSLError(f"{option}={path}: must be a checkpoint of recbole_dsl")
     if state["version"] > VERSION:
-        raise DSLError(f"model_file={path}: has version {state['version']}, must be at most {VERSION}")
+        raise DSLError(f"{option}={path}: has version {state['version']}, must be at most {VERSION}")
     if model is not None and state["model"].lower() != model.lower():
-        raise DSLError(f"model_file={path}: is of {state['model']}, must be of {model}")
+        raise DSLError(f"{option}={path}: is of {state['model']}, must be of {model}")
     return state
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, torch.Tensor], path: str) -> None:
-    """Load ``state_dict`` into ``model``, whatever the topology; a model that does not fit is left as it was.
+    """Load ``state_dict`` into ``model``, sparse or not yet, whatever the topology.
+
+    A model that does not fit is left as it was.
 
     Raises:
         DSLError: naming the first difference.
@@ -70,6 +77,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, torch.Tensor], path:
     problem = _misfit(model, state_dict)
     if problem:
         raise DSLError(f"model_file={path}: does not fit the model: {problem}")
+    become_sparse(model, state_dict)
     model.load_state_dict(state_dict)
 
 
@@ -104,23 +112,29 @@ def plain_entries(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _misfit(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> Optional[str]:
-    own = model.state_dict()
+    own = dict(model.state_dict())
+    sparse = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
+    places = find_places(model)
+    for name, weight in sparse_counterparts(places, state_dict).items():
+        for alias in places.aliases[name]:
+            del own[alias]
+            sparse[alias] = weight
+    own.update({f"{name}.{part}": tensor for name, w in sparse.items() for part, tensor in w.state_dict().items()})
     for name in own:
         if name not in state_dict:
             return f"{name} is missing"
     for name in state_dict:
         if name not in own:
             return f"{name} is unknown"
-    sparse = set()
-    for module_name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, SparseWeight):
-            names = [f"{module_name}.{part}" for part in ("values", "columns", "row_offsets")]
-            sparse.update(names)
-            problem = module.problem(*(state_dict[name] for name in names))
-            if problem:
-                return f"{module_name}: {problem}"
+    for name, weight in sparse.items():
+        parts = {part: f"{name}.{part}" for part in weight.state_dict()}
+        problem = weight.problem(**{part: state_dict[full] for part, full in parts.items()})
+        if problem:
+            return f"{name}: {problem}"
+        for full in parts.values():
+            del own[full]
     for name, tensor in own.items():
-        if name not in sparse and tensor.shape != state_dict[name].shape:
+        if tensor.shape != state_dict[name].shape:
             return f"{name} is {tuple(state_dict[name].shape)}, must be {tuple(tensor.shape)}"
     return None
 

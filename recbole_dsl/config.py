@@ -45,6 +45,11 @@ class DSLConfig:
         "How the alive weights are shared among tensors. uniform: one density; erk: more for small tensors; "
         "global: topology updates move weights between tensors. None: erk with sparse_init=erk, else uniform.",
     )
+    keep_rows: bool = _option(
+        False,
+        "Whether every row has an alive weight at first, where there are as many weights as rows, and none loses its "
+        "last one: no user or item is without a representation.",
+    )
     topology: str = _option("dynamic", "dynamic: prune and grow; fixed: train the initial topology.")
     update_interval: int = _option(200, "Optimizer steps between topology updates, at least 1.")
     update_ratio: float = _option(0.5, "Share of alive weights exchanged at the first update, in [0, 1].")
@@ -81,6 +86,8 @@ class DSLConfig:
             value = getattr(self, name)
             if not ((isinstance(value, str) and value in known) or (name == "budget" and value is None)):
                 raise _refusal(self, name, "one of " + ", ".join(known))
+        if not isinstance(self.keep_rows, bool):
+            raise _refusal(self, "keep_rows", "True or False")
         for name in ("update_ratio", "stop_fraction"):
             self._set(name, _number(self, name, float, "in [0, 1]", lambda v: 0 <= v <= 1))
         at_least_one = "an integer >= 1", lambda v: v >= 1

@@ -16,11 +16,10 @@ from recbole.data.dataset import Dataset
 from recbole.utils import get_environment, get_model, get_trainer, init_seed, set_color
 
 from recbole_dsl.checkpoint import read_checkpoint
-from recbole_dsl.config import DSLConfig, nearest
+from recbole_dsl.config import nearest
 from recbole_dsl.errors import DSLError
 from recbole_dsl.log import held_back_log
 from recbole_dsl.register import trainable_models
-from recbole_dsl.sparsify import sparsify
 from recbole_dsl.trainer import dsl_trainer, refuse_without_gradients, resolve_options, restore_model
 
 
@@ -156,7 +155,11 @@ def load_data_and_model(model_file: str) -> tuple:
     """
     checkpoint = read_checkpoint(model_file)
     with _without_command_line():
-        config = build_config(checkpoint["model"], checkpoint["dataset"], None, checkpoint["config"])
+        options = checkpoint["config"]
+        if options.get("pre_model_path"):
+            # the constructor wants to load what this model began as; that file need not exist any more
+            options = {**options, "pre_model_path": model_file}
+        config = build_config(checkpoint["model"], checkpoint["dataset"], None, options)
     init_seed(config["seed"], config["reproducibility"])
     with held_back_log(config) as logger:
         logger.info(config)
@@ -165,7 +168,6 @@ def load_data_and_model(model_file: str) -> tuple:
         train_data, valid_data, test_data = data_preparation(config, dataset)
         init_seed(config["seed"], config["reproducibility"])
         model = get_model(config["model"])(config, train_data._dataset)
-        sparsify(model, DSLConfig.build(checkpoint["dsl"]))
         restore_model(model, checkpoint, model_file)
     return config, model.to(config["device"]), dataset, train_data, valid_data, test_data
 
@@ -202,6 +204,8 @@ def build_config(
         raise DSLError(_in_one_line(error, name)) from error
     refuse_without_gradients(config["model"], config["MODEL_TYPE"])
     resolve_options(config, _trainer_class(config).default_options)
+    if config["pre_model_path"] and config["train_stage"]:
+        read_checkpoint(config["pre_model_path"], model=config["model"], option="pre_model_path")
     _check_dataset(config)
     return config
 

@@ -1,9 +1,8 @@
 """Make the weights of any model sparse: which ones, how dense each, and a report of both."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Optional
 
 import torch
@@ -11,7 +10,9 @@ from torch import nn
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
+from recbole_dsl.sparse.places import Places, find_places
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
 from recbole_dsl.topology.initialise import INITIALISERS
@@ -69,8 +70,8 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
             a tensor no weight. The model is then unchanged.
     """
     config = config or DSLConfig()
-    places = _places(model)
-    present = sparse_weights(model)
+    places = find_places(model)
+    present = {name: weight for name, weight in sparse_weights(model).items() if weight.values.requires_grad}
     if present:
         return SparsityReport(present, _dense_beside(present, places, config))
     chosen, dense = _choose(model, places, config)
@@ -84,50 +85,18 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     for (name, parameter), nnz in zip(chosen.items(), counts):
         padding = places.padding[name]
         folded = parameter.detach().reshape(len(parameter), -1)
-        positions = INITIALISERS[config.sparse_init](folded, nnz, generator, padding)
+        positions = INITIALISERS[config.sparse_init](folded, nnz, generator, padding, config.keep_rows)
         weights[name] = SparseWeight(parameter, positions.to(parameter.device), padding)
         for module, attribute in places.owners[name]:
             attach(module, attribute, weights[name])
+    frozen = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
+    for module in frozen.values():
+        follow_sparse_states(module)
     return SparsityReport(weights, dense)
 
 
-@dataclass
-class _Places:
-    """Where the parameters of a model are: by name, the modules that own each, and padding rows."""
-
-    parameters: dict[str, nn.Parameter]
-    owners: dict[str, list[tuple[nn.Module, str]]]
-    aliases: dict[str, list[str]]
-    padding: dict[str, Optional[int]]
-
-    def hits(self, name: str, patterns: Iterable[str]) -> set[str]:
-        """Those of ``patterns`` that the parameter or a module that it is in matches."""
-        parts = [alias.split(".") for alias in self.aliases[name]]
-        names = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
-        return {pattern for pattern in patterns if any(fnmatchcase(n, pattern) for n in names)}
-
-    def owning_modules(self, name: str) -> list[nn.Module]:
-        return [module for module, _ in self.owners[name]]
-
-
-def _places(model: nn.Module) -> _Places:
-    places, name_of = _Places({}, {}, {}, {}), {}
-    for prefix, module in model.named_modules():
-        for attribute, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            full = f"{prefix}.{attribute}" if prefix else attribute
-            name = name_of.setdefault(id(parameter), full)
-            places.parameters[name] = parameter
-            places.owners.setdefault(name, []).append((module, attribute))
-            places.aliases.setdefault(name, []).append(full)
-            padding = module.padding_idx if isinstance(module, nn.Embedding) else None
-            places.padding[name] = places.padding.get(name) if padding is None else padding
-    return places
-
-
 def _choose(
-    model: nn.Module, places: _Places, config: DSLConfig
+    model: nn.Module, places: Places, config: DSLConfig
 ) -> tuple[dict[str, nn.Parameter], dict[str, tuple[int, str]]]:
     chosen, dense, matched = {}, {}, set()
     for name, parameter in places.parameters.items():
@@ -157,7 +126,7 @@ def _choose(
 
 
 def _dense_beside(
-    sparse: Mapping[str, SparseWeight], places: _Places, config: DSLConfig
+    sparse: Mapping[str, SparseWeight], places: Places, config: DSLConfig
 ) -> dict[str, tuple[int, str]]:
     values = {id(weight.values) for weight in sparse.values()}
     dense = {}
@@ -169,13 +138,18 @@ def _dense_beside(
     return dense
 
 
-def _not_asked_for(name: str, reason: Optional[str], places: _Places, config: DSLConfig) -> Optional[str]:
+def _not_asked_for(name: str, reason: Optional[str], places: Places, config: DSLConfig) -> Optional[str]:
     """Why ``name`` is left dense, given the ``reason`` for which it would have to be, if any."""
     if places.hits(name, config.exclude):
         return "excluded"
     if config.targets is not None and not places.hits(name, config.targets):
         return reason or "not among the targets"
     return reason
+
+
+def _is_frozen_table(places: Places, name: str) -> bool:
+    parameter = places.parameters[name]
+    return parameter.dim() > 1 and not parameter.requires_grad
 
 
 def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> Optional[str]:

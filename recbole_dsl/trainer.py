@@ -1,5 +1,6 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
+import os
 from functools import cache
 from typing import Any, Callable, ClassVar, Optional
 
@@ -18,14 +19,20 @@ from recbole_dsl.config import DEFAULTS, DSLConfig, check_names
 from recbole_dsl.cost import Cost, measure_cost
 from recbole_dsl.errors import DSLError
 from recbole_dsl.random_state import random_state, restore_random_state
+from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsify import SparsityReport, sparsify
+from recbole_dsl.steps import is_pretraining, total_steps
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 
 # options that tell one of several processes apart
 _OF_A_PROCESS = {"local_rank", "world_size", "nproc", "ip", "port", "offset"}
 # options that Config makes from what it was given, in a form that it would not take
 _DERIVED = _OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
+
+
+# models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
+accept_sparse_states(AbstractRecommender)
 
 
 class DSLMixin:
@@ -97,7 +104,7 @@ class DSLMixin:
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does, then log the cost table."""
         self._train_data, self._verbose = train_data, verbose
-        self.topology.total_steps = len(train_data) * self.epochs
+        self.topology.total_steps = total_steps(self, train_data)
         if self._random_state is not None:
             restore_random_state(self._random_state, train_data.generator)
             self._random_state = None
@@ -109,6 +116,9 @@ class DSLMixin:
             show_progress=show_progress,
             callback_fn=callback_fn,
         )
+        if saved and is_pretraining(self) and not os.path.isfile(self.saved_model_file):
+            # the stage was shorter than its save_step; the next one, and the test, need what it trained
+            self._save_checkpoint(self.pretrain_epochs - 1, verbose=verbose)
         self.cost = measure_cost(
             self.model,
             self.optimizers,
@@ -169,6 +179,7 @@ class DSLMixin:
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Save a model between the stages of a pre-training."""
         write_checkpoint(saved_model_file, self._checkpoint(epoch))
+        self.saved_model_file = saved_model_file
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
@@ -282,9 +293,11 @@ def drop_caches(model: AbstractRecommender) -> None:
 
 def _caches(model: AbstractRecommender) -> set[str]:
     """Names of the tensors that a model derives from its weights, and derives again when they are None."""
+    # most models list them among their other parameters; KGIN and MCCLK only name them as those do
+    named = {name: value for name, value in vars(model).items() if name.startswith("restore_")}
     return {
         name
-        for name, value in model.other_parameter().items()
+        for name, value in {**named, **model.other_parameter()}.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
 

@@ -1,9 +1,10 @@
 import logging
 import sys
 
-import numpy as np
 import pytest
 from hypothesis import settings
+
+from tests.tiny import write_tiny
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
@@ -24,17 +25,10 @@ def clean_run(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def data_path(tmp_path_factory):
-    """A folder with the dataset "tiny": 40 users, 50 items, tastes in two groups."""
-    folder = tmp_path_factory.mktemp("data") / "tiny"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    lines = ["user_id:token\titem_id:token"]
-    for user in range(40):
-        taste = np.where(np.arange(50) % 2 == user % 2, 4.0, 1.0)
-        items = random.choice(50, size=15, replace=False, p=taste / taste.sum())
-        lines += [f"u{user}\ti{item}" for item in items]
-    (folder / "tiny.inter").write_text("\n".join(lines) + "\n")
-    return str(folder.parent)
+    """A folder with the generated dataset "tiny"."""
+    folder = tmp_path_factory.mktemp("data")
+    write_tiny(folder / "tiny")
+    return str(folder)
 
 
 @pytest.fixture

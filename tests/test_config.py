@@ -26,6 +26,7 @@ PROPERTIES = Path(__file__).parent.parent / "properties"
         ("grow_window", 0, ">= 1"),
         ("grow_memory", 0, r"in \(0, 1\]"),
         ("seed", -1, ">= 0"),
+        ("keep_rows", 1, "True or False"),
         ("targets", 3, "names or patterns"),
         ("exclude", [1], "names or patterns"),
         ("sparse_init", "best", "uniform, erk, magnitude"),

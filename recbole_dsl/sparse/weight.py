@@ -92,8 +92,13 @@ class SparseWeight(nn.Module):
         return out.view(self.shape)
 
     def view(self) -> DenseView:
-        """`dense` as a tensor that refuses to be written to, since the write would be lost."""
-        return self.dense().as_subclass(DenseView)
+        """`dense` as a tensor that refuses to be written to, since the write would be lost.
+
+        To ``isinstance`` it is an ``nn.Parameter``, which models ask for.
+        """
+        view = self.dense().as_subclass(DenseView)
+        view._is_param = True
+        return view
 
     def row_of_slots(self) -> Tensor:
         """(nnz,) int64: the row of every alive entry, ascending."""

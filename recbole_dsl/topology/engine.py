@@ -12,7 +12,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
 from recbole_dsl.topology.grow import GROW, Block, Candidates, best_candidates
-from recbole_dsl.topology.prune import PRUNE, AliveWeights, least_important
+from recbole_dsl.topology.prune import PRUNE, AliveWeights, best_of_each_row, least_important
 from recbole_dsl.topology.schedule import update_ratio
 
 # positions scored at a time: bounds the memory of a topology update
@@ -169,9 +169,10 @@ class DynamicTopology:
         ratio = update_ratio(self.config.schedule, self.config.update_ratio, progress)
         for buffer in self._buffers.values():
             buffer.reduce()
-        names = list(self.weights)
+        # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
+        names = [name for name, weight in self.weights.items() if weight.values.grad is not None]
         groups = [names] if self.config.budget == "global" else [[name] for name in names]
-        exchanged = sum(self._exchange(group, ratio) for group in groups)
+        exchanged = sum(self._exchange(group, ratio) for group in groups if group)
         self._stop_collecting()
         density = {name: weight.density for name, weight in self.weights.items()}
         update = TopologyUpdate(self.step, ratio, exchanged, self.exploration_rate, density)
@@ -183,15 +184,17 @@ class DynamicTopology:
         weights = [self.weights[name] for name in names]
         importance = [PRUNE[self.config.prune](self._alive(weight)) for weight in weights]
         nnz = [weight.nnz for weight in weights]
-        ends = torch.tensor(nnz).cumsum(0).tolist()
-        protected = None
-        if len(weights) > 1:
+        first_slots = [sum(nnz[:i]) for i in range(len(nnz))]
+        protected = []
+        if self.config.keep_rows:
+            protected = [best_of_each_row(i, w.row_of_slots()) for i, w in zip(importance, weights)]
+        elif len(weights) > 1:
             # no tensor may be emptied: its output and its gradients would stay zero for ever
-            best = [int(i.argmax()) + end - n for i, n, end in zip(importance, nnz, ends)]
-            protected = torch.tensor(best, device=importance[0].device)
+            protected = [i.argmax().view(1) for i in importance]
+        protected = [slots + first for slots, first in zip(protected, first_slots)]
         free = sum(weight.capacity for weight in weights) - sum(nnz)
         n = min(round(ratio * sum(nnz)), free)
-        pruned = least_important(torch.cat(importance), n, protected)
+        pruned = least_important(torch.cat(importance), n, torch.cat(protected) if protected else None)
         grown = best_candidates(lambda: self._blocks(names), self._criterion.score, len(pruned))
         grown = grown.to(pruned.device)
         first_slot = first_position = 0
@@ -207,9 +210,7 @@ class DynamicTopology:
 
     def _alive(self, weight: SparseWeight) -> AliveWeights:
         values = weight.values.detach()
-        gradient = weight.values.grad
-        gradient = torch.zeros_like(values) if gradient is None else gradient
-        return AliveWeights(values, gradient, self.config.prune_threshold)
+        return AliveWeights(values, weight.values.grad, self.config.prune_threshold)
 
     def _blocks(self, names: list[str]) -> Iterator[Block]:
         first = 0

@@ -73,3 +73,23 @@ def least_important(importance: Tensor, n: int, protected: Optional[Tensor] = No
         importance[protected] = float("inf")
     n = min(n, int(importance.isfinite().sum()))
     return importance.topk(n, largest=False, sorted=False).indices.sort().values
+
+
+def best_of_each_row(importance: Tensor, rows: Tensor) -> Tensor:
+    """The slot of the highest importance in each row that has any; the first of equals.
+
+    Args:
+        importance: (nnz,) float.
+        rows: (nnz,) int64, ascending: the row of each slot.
+
+    Returns:
+        (<= rows,) int64, ascending.
+    """
+    if not len(rows):
+        return rows
+    highest = importance.new_zeros(int(rows[-1]) + 1).scatter_reduce_(0, rows, importance, "amax")
+    slots = (importance == highest[rows]).nonzero().view(-1)
+    row = rows[slots]
+    first = torch.ones_like(row, dtype=torch.bool)
+    first[1:] = row.diff() > 0
+    return slots[first]

@@ -17,6 +17,7 @@ configs = st.builds(
     density=st.sampled_from([0.05, 0.3, 0.62, 1.0]),
     sparse_init=st.sampled_from(list(INITIALISERS)),
     budget=st.sampled_from([None, "erk", "global"]),
+    keep_rows=st.booleans(),
     topology=st.sampled_from(TOPOLOGIES),
     update_interval=st.integers(1, 4),
     update_ratio=st.sampled_from([0.0, 0.3, 1.0]),
@@ -73,6 +74,8 @@ def test_invariants_hold_at_every_step(options):
                 assert moment.shape == (weight.nnz,)
                 assert moment[fresh].eq(0).all(), "a grown weight is 0 and has no past"
             assert weight.nnz >= 1
+            if config.keep_rows:
+                assert {p // weight.n_columns for p in before[name]} <= {p // weight.n_columns for p in alive}
             assert weight.values.grad is None or weight.values.grad.shape == weight.values.shape
         assert report.nnz == budget, "the budget is exact at every step"
         assert model.item.weight[0].eq(0).all() and 0 not in model.item.weight.nonzero()[:, 0]

@@ -9,7 +9,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.topology.budget import BUDGETS, TensorSize, allocate
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.initialise import INITIALISERS, sample
-from recbole_dsl.topology.prune import PRUNE, AliveWeights, least_important
+from recbole_dsl.topology.prune import PRUNE, AliveWeights, best_of_each_row, least_important
 from recbole_dsl.topology.schedule import FINAL_RATIO, SCHEDULES, update_ratio
 
 
@@ -55,15 +55,25 @@ def test_sample_is_uniform():
         assert (counts / 4000 - k / 10).abs().max() < 0.03
 
 
-@given(st.sampled_from(list(INITIALISERS)), st.integers(2, 9), st.integers(1, 9), st.data())
-def test_initialisers_avoid_the_padding_row_and_are_exact(name, rows, columns, data):
+@given(st.sampled_from(list(INITIALISERS)), st.integers(2, 9), st.integers(1, 9), st.booleans(), st.data())
+def test_initialisers_avoid_the_padding_row_and_are_exact(name, rows, columns, keep_rows, data):
     padding = data.draw(st.one_of(st.none(), st.integers(0, rows - 1)))
     capacity = rows * columns - (0 if padding is None else columns)
     nnz = data.draw(st.integers(1, capacity))
     dense = torch.randn(rows, columns)
-    positions = INITIALISERS[name](dense, nnz, torch.Generator().manual_seed(0), padding)
+    positions = INITIALISERS[name](dense, nnz, torch.Generator().manual_seed(0), padding, keep_rows)
     assert positions.tolist() == sorted(set(positions.tolist())) and len(positions) == nnz
     assert padding is None or not (positions // columns == padding).any()
+    kept = rows - (padding is not None)
+    if keep_rows and nnz >= kept:
+        assert len(set((positions // columns).tolist())) == kept
+
+
+def test_the_other_weights_are_uniform_when_rows_are_kept():
+    counts, generator = torch.zeros(12), torch.Generator().manual_seed(0)
+    for _ in range(4000):
+        counts[INITIALISERS["uniform"](torch.zeros(3, 4), 6, generator, None, True)] += 1
+    assert (counts / 4000 - 0.5).abs().max() < 0.03
 
 
 def test_magnitude_keeps_the_largest():
@@ -103,6 +113,16 @@ def test_prune_criteria_choose_as_defined():
     )
     chosen = {name: least_important(f(alive), 3).tolist() for name, f in PRUNE.items()}
     assert chosen == {"magnitude": [2, 3, 4], "set": [1, 2, 3], "taylor": [0, 3, 5], "threshold": [2, 3]}
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 1.0, 2.0])), max_size=20))
+def test_best_of_each_row_is_one_slot_per_row(entries):
+    entries.sort(key=lambda entry: entry[0])
+    rows, importance = [row for row, _ in entries], [value for _, value in entries]
+    slots = best_of_each_row(torch.tensor(importance), torch.tensor(rows, dtype=torch.long)).tolist()
+    expected = {row: max(v for r, v in entries if r == row) for row in rows}
+    assert [rows[slot] for slot in slots] == sorted(expected)
+    assert all(importance[slot] == expected[rows[slot]] for slot in slots)
 
 
 def test_protected_slots_are_kept():

@@ -1,0 +1,55 @@
+"""Loading the state of a sparse model into one that is dense still: it becomes sparse."""
+
+from collections.abc import Mapping
+from functools import wraps
+
+import torch
+from torch import Tensor, nn
+
+from recbole_dsl.sparse.modules import attach
+from recbole_dsl.sparse.places import Places, find_places
+from recbole_dsl.sparse.weight import SparseWeight
+
+
+def become_sparse(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Make sparse what is dense in ``model`` and sparse in ``state_dict``; loading then fills it."""
+    places = find_places(model)
+    for name, weight in sparse_counterparts(places, state_dict).items():
+        for module, attribute in places.owners[name]:
+            attach(module, attribute, weight)
+
+
+def sparse_counterparts(places: Places, state_dict: Mapping[str, Tensor]) -> dict[str, SparseWeight]:
+    """A weight without entries for each dense parameter that ``state_dict`` holds in sparse form, by name."""
+    found = {}
+    for name, parameter in places.parameters.items():
+        if parameter.dim() > 1 and f"{name}.values" in state_dict and name not in state_dict:
+            nothing = torch.empty(0, dtype=torch.long, device=parameter.device)
+            found[name] = SparseWeight(parameter, nothing, places.padding[name])
+            found[name].requires_grad_(parameter.requires_grad)
+    return found
+
+
+def follow_sparse_states(module: nn.Module) -> None:
+    """Let the parameters of ``module`` itself become sparse when a sparse state is loaded into them.
+
+    For a frozen copy of a trained module, which models refresh by ``copy.load_state_dict(trained.state_dict())``.
+    """
+    module.register_load_state_dict_pre_hook(_become_sparse_below)
+
+
+def accept_sparse_states(model_class: type) -> None:
+    """Let dense models of ``model_class`` load the state of a sparse one, in their constructor too."""
+    usual = model_class.load_state_dict
+
+    @wraps(usual)
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        become_sparse(self, state_dict)
+        return usual(self, state_dict, *args, **kwargs)
+
+    model_class.load_state_dict = load_state_dict
+
+
+def _become_sparse_below(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_) -> None:
+    own = {name[len(prefix) :]: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+    become_sparse(module, own)

@@ -1,0 +1,53 @@
+"""Where the parameters of a model are."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Optional
+
+from torch import nn
+
+
+@dataclass
+class Places:
+    """The dense parameters of a model by their first name.
+
+    Attributes:
+        parameters: each parameter once, whatever the number of its names.
+        owners: the modules that hold it and under which attribute.
+        aliases: all its names, the first included.
+        padding: the row that an ``nn.Embedding`` among its owners keeps for padding, or None.
+    """
+
+    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    owners: dict[str, list[tuple[nn.Module, str]]] = field(default_factory=dict)
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+    padding: dict[str, Optional[int]] = field(default_factory=dict)
+
+    def hits(self, name: str, patterns: Iterable[str]) -> set[str]:
+        """Those of ``patterns`` that the parameter or a module that it is in matches."""
+        parts = [alias.split(".") for alias in self.aliases[name]]
+        names = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
+        return {pattern for pattern in patterns if any(fnmatchcase(n, pattern) for n in names)}
+
+    def owning_modules(self, name: str) -> list[nn.Module]:
+        return [module for module, _ in self.owners[name]]
+
+
+def find_places(model: nn.Module) -> Places:
+    """Look through every module of ``model``."""
+    places, name_of = Places(), {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for attribute, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            full = f"{prefix}.{attribute}" if prefix else attribute
+            name = name_of.setdefault(id(parameter), full)
+            places.parameters[name] = parameter
+            owners = places.owners.setdefault(name, [])
+            if not any(owner is module and key == attribute for owner, key in owners):
+                owners.append((module, attribute))
+            places.aliases.setdefault(name, []).append(full)
+            padding = module.padding_idx if isinstance(module, nn.Embedding) else None
+            places.padding[name] = places.padding.get(name) if padding is None else padding
+    return places
