@@ -47,8 +47,8 @@ class DSLConfig:
     )
     keep_rows: bool = _option(
         False,
-        "Whether every row has an alive weight at first, where there are as many weights as rows, and none loses its "
-        "last one: no user or item is without a representation.",
+        "Whether every row has an alive weight at first, where there are as many weights as rows, and none loses "
+        "its last one: no user or item is without a representation.",
     )
     topology: str = _option("dynamic", "dynamic: prune and grow; fixed: train the initial topology.")
     update_interval: int = _option(200, "Optimizer steps between topology updates, at least 1.")

@@ -1,7 +1,6 @@
 """Make the weights of any model sparse: which ones, how dense each, and a report of both."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -17,6 +16,8 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
 from recbole_dsl.topology.initialise import INITIALISERS
 
+_NOT_TRAINED = "not trained"
+
 
 @dataclass
 class SparsityReport:
@@ -25,10 +26,12 @@ class SparsityReport:
     Attributes:
         weights: the sparse weights by the name of the dense parameter each replaced.
         dense: name of each parameter that stayed dense -> (number of weights, reason).
+        frozen: sparse weights that are not trained, as a model has that was made from a sparse one.
     """
 
     weights: dict[str, SparseWeight]
     dense: dict[str, tuple[int, str]] = field(default_factory=dict)
+    frozen: dict[str, SparseWeight] = field(default_factory=dict)
 
     @property
     def nnz(self) -> int:
@@ -45,15 +48,16 @@ class SparsityReport:
         return self.nnz / self.numel
 
     def __str__(self) -> str:
-        stayed = sum(count for count, _ in self.dense.values())
+        stayed = sum(count for count, reason in self.dense.values() if reason != _NOT_TRAINED)
         lines = [
             f"trainable weights: {self.nnz + stayed:,} || dense model: {self.numel + stayed:,} || "
             f"density of the sparse tensors: {self.density:.4f}"
         ]
-        width = max(len(name) for name in (*self.weights, *self.dense))
-        for name, weight in self.weights.items():
+        width = max(len(name) for name in (*self.weights, *self.frozen, *self.dense))
+        for name, weight in {**self.weights, **self.frozen}.items():
             shape = " x ".join(map(str, weight.shape))
-            lines.append(f"  {name:<{width}}  sparse  {shape}, {weight.nnz:,} alive, {weight.density:.4f}")
+            note = f", {_NOT_TRAINED}" if name in self.frozen else ""
+            lines.append(f"  {name:<{width}}  sparse  {shape}, {weight.nnz:,} alive, {weight.density:.4f}{note}")
         for name, (count, reason) in self.dense.items():
             lines.append(f"  {name:<{width}}  dense   {count:,} weights: {reason}")
         return "\n".join(lines)
@@ -71,9 +75,11 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     """
     config = config or DSLConfig()
     places = find_places(model)
-    present = {name: weight for name, weight in sparse_weights(model).items() if weight.values.requires_grad}
-    if present:
-        return SparsityReport(present, _dense_beside(present, places, config))
+    present = sparse_weights(model)
+    trained = {name: weight for name, weight in present.items() if weight.values.requires_grad}
+    frozen = {name: weight for name, weight in present.items() if name not in trained}
+    if trained:
+        return SparsityReport(trained, _dense_beside(places, config), frozen)
     chosen, dense = _choose(model, places, config)
     sizes = [
         TensorSize(name, len(p), p[0].numel(), p.numel() - (0 if places.padding[name] is None else p[0].numel()))
@@ -85,14 +91,16 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     for (name, parameter), nnz in zip(chosen.items(), counts):
         padding = places.padding[name]
         folded = parameter.detach().reshape(len(parameter), -1)
-        positions = INITIALISERS[config.sparse_init](folded, nnz, generator, padding, config.keep_rows)
+        if nnz == folded.numel():
+            positions = torch.arange(nnz)
+        else:
+            positions = INITIALISERS[config.sparse_init](folded, nnz, generator, padding, config.keep_rows)
         weights[name] = SparseWeight(parameter, positions.to(parameter.device), padding)
-        for module, attribute in places.owners[name]:
-            attach(module, attribute, weights[name])
-    frozen = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
-    for module in frozen.values():
+    attach(model, weights, places)
+    copies = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
+    for module in copies.values():
         follow_sparse_states(module)
-    return SparsityReport(weights, dense)
+    return SparsityReport(weights, dense, frozen)
 
 
 def _choose(
@@ -125,16 +133,12 @@ def _choose(
     return chosen, dense
 
 
-def _dense_beside(
-    sparse: Mapping[str, SparseWeight], places: Places, config: DSLConfig
-) -> dict[str, tuple[int, str]]:
-    values = {id(weight.values) for weight in sparse.values()}
+def _dense_beside(places: Places, config: DSLConfig) -> dict[str, tuple[int, str]]:
     dense = {}
     for name, parameter in places.parameters.items():
-        if id(parameter) not in values:
-            reason = _stays_dense(parameter, places.owning_modules(name))
-            reason = _not_asked_for(name, reason, places, config) or "not chosen"
-            dense[name] = parameter.numel(), reason
+        reason = _stays_dense(parameter, places.owning_modules(name))
+        reason = _not_asked_for(name, reason, places, config) or "not chosen"
+        dense[name] = parameter.numel(), reason
     return dense
 
 
@@ -155,7 +159,7 @@ def _is_frozen_table(places: Places, name: str) -> bool:
 def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> Optional[str]:
     """Why ``parameter`` cannot be sparse, or None if it can."""
     if not parameter.requires_grad:
-        return "not trained"
+        return _NOT_TRAINED
     if parameter.dim() < 2:
         return "one-dimensional"
     if not parameter.is_floating_point():

@@ -31,6 +31,12 @@ _OF_A_PROCESS = {"local_rank", "world_size", "nproc", "ip", "port", "offset"}
 _DERIVED = _OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
 
 
+# without which a model cannot be trained sparse; ranks below what the user gives
+_NEEDED = {
+    # divides by the norms of rows, and an empty one makes its loss NaN
+    "MCCLK": {"keep_rows": True},
+}
+
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
 accept_sparse_states(AbstractRecommender)
 
@@ -270,7 +276,7 @@ def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -
     """
     known = set(config.internal_config_dict).union(*config.parameters.values())
     check_names(config.external_config_dict, known)
-    given = {**(defaults or {}), **config.final_config_dict}
+    given = {**_NEEDED.get(config["model"], {}), **(defaults or {}), **config.final_config_dict}
     dsl_config = DSLConfig.build(given)
     for name, value in dsl_config.to_dict().items():
         # what None stood for follows from the other options, which the next run may change

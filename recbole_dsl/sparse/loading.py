@@ -14,9 +14,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 def become_sparse(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Make sparse what is dense in ``model`` and sparse in ``state_dict``; loading then fills it."""
     places = find_places(model)
-    for name, weight in sparse_counterparts(places, state_dict).items():
-        for module, attribute in places.owners[name]:
-            attach(module, attribute, weight)
+    attach(model, sparse_counterparts(places, state_dict), places)
 
 
 def sparse_counterparts(places: Places, state_dict: Mapping[str, Tensor]) -> dict[str, SparseWeight]:

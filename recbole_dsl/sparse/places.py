@@ -7,6 +7,8 @@ from typing import Optional
 
 from torch import nn
 
+from recbole_dsl.sparse.weight import SparseWeight
+
 
 @dataclass
 class Places:
@@ -38,6 +40,8 @@ def find_places(model: nn.Module) -> Places:
     """Look through every module of ``model``."""
     places, name_of = Places(), {}
     for prefix, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, SparseWeight):
+            continue
         for attribute, parameter in module._parameters.items():
             if parameter is None:
                 continue

@@ -23,7 +23,8 @@ class SparseWeight(nn.Module):
         columns: ``(nnz,)``, the column of each entry, in the smallest unsigned type that fits.
         row_offsets: ``(rows + 1,)``, int32 (int64 from 2**31 entries on): row ``i`` owns the slots
             ``row_offsets[i]`` to ``row_offsets[i + 1]``.
-        padding_row: a row that is empty and must stay so, or None.
+        padding_row: a row that is empty and must stay so, or None. Only when every entry is alive it has its own,
+            which look-ups do not train, as in an ``nn.Embedding``.
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
             gradient of the dense rows that were read, alive or not: ``ids`` (n,) and ``gradient``
             (n, columns), or None and (rows, columns) after `dense`.
@@ -78,8 +79,10 @@ class SparseWeight(nn.Module):
         row = torch.repeat_interleave(counts, output_size=total)
         slots = torch.arange(total, device=flat.device) + (starts - ends + counts)[row]
         targets = row * self.n_columns + self._columns_of(slots)
-        out = self.values.new_zeros(len(flat) * self.n_columns)
-        out = out.index_copy(0, targets, self.values.index_select(0, slots))
+        alive = self.values.index_select(0, slots)
+        if self.padding_row is not None and self.nnz == self.numel:
+            alive = torch.where((flat == self.padding_row)[row], alive.detach(), alive)
+        out = self.values.new_zeros(len(flat) * self.n_columns).index_copy(0, targets, alive)
         out = out.view(len(flat), self.n_columns)
         self._watch(out, flat)
         return out.view(*ids.shape, *self.shape[1:])
@@ -173,7 +176,7 @@ class SparseWeight(nn.Module):
         positions = torch.repeat_interleave(counts) * self.n_columns + columns
         if (positions.diff() <= 0).any():
             return "columns do not ascend within each row"
-        if self.padding_row is not None and counts[self.padding_row] != 0:
+        if self.padding_row is not None and len(values) < self.numel and counts[self.padding_row] != 0:
             return f"the padding row {self.padding_row} has entries"
         return None
 

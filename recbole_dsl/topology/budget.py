@@ -25,7 +25,7 @@ def allocate(sizes: Sequence[TensorSize], density: float, budget: str) -> list[i
     """Number of alive weights per tensor; they sum to ``round(density * total size)`` exactly.
 
     Every tensor keeps at least one weight and at most its capacity; when padding rows leave less room
-    than the density asks for, all of the room is used.
+    than the density asks for, all of the room is used. At density 1 everything is alive, padding rows too.
 
     Args:
         budget: a name in `BUDGETS`.
@@ -33,6 +33,8 @@ def allocate(sizes: Sequence[TensorSize], density: float, budget: str) -> list[i
     Raises:
         DSLError: if there are fewer weights than tensors.
     """
+    if density == 1:
+        return [s.numel for s in sizes]
     size = sum(s.numel for s in sizes)
     total = min(round(density * size), sum(s.capacity for s in sizes))
     if total < len(sizes):

@@ -193,7 +193,7 @@ class DynamicTopology:
             protected = [i.argmax().view(1) for i in importance]
         protected = [slots + first for slots, first in zip(protected, first_slots)]
         free = sum(weight.capacity for weight in weights) - sum(nnz)
-        n = min(round(ratio * sum(nnz)), free)
+        n = max(0, min(round(ratio * sum(nnz)), free))
         pruned = least_important(torch.cat(importance), n, torch.cat(protected) if protected else None)
         grown = best_candidates(lambda: self._blocks(names), self._criterion.score, len(pruned))
         grown = grown.to(pruned.device)

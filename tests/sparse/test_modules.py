@@ -68,6 +68,33 @@ def test_the_tensor_cannot_be_replaced(model):
         model.kernel = torch.zeros(6, 2, 3)
 
 
+def test_a_full_embedding_trains_its_padding_row_as_pytorch_does():
+    torch.manual_seed(0)
+    dense = nn.Embedding(4, 3, padding_idx=1)
+    nn.init.normal_(dense.weight)
+    sparse = copy.deepcopy(dense)
+    weight = sparsify(sparse, DSLConfig(density=1.0)).weights["weight"]
+    ids, upstream = torch.tensor([1, 2, 1]), torch.randn(3, 3)
+    for module in (dense, sparse):
+        (module(ids) * upstream).sum().backward()
+        (module.weight * torch.arange(12.0).view(4, 3)).sum().backward()
+    assert torch.equal(sparse(ids), dense(ids))
+    assert torch.allclose(weight.values.grad.view(4, 3), dense.weight.grad)
+
+
+def test_parameters_have_the_names_of_the_dense_ones():
+    model = nn.Sequential(Toy(torch.float32), nn.Linear(3, 3))
+    names = [name for name, _ in model.named_parameters()]
+    sparsify(model, DSLConfig(density=0.5))
+    assert sorted(name for name, _ in model.named_parameters()) == sorted(names)
+    assert [name for name, _ in model[0].layer.named_parameters()] == ["bias", "weight"]
+
+
+def test_a_view_is_a_parameter_to_who_asks_and_what_is_made_of_it_is_not(model):
+    assert isinstance(model.kernel, nn.Parameter)
+    assert not isinstance(model.kernel[0], nn.Parameter) and not isinstance(model.kernel * 2, nn.Parameter)
+
+
 def test_classes_keep_their_name_and_kind(model):
     assert type(model).__name__ == "Toy" and isinstance(model, Toy) and isinstance(model.layer, nn.Linear)
 
