@@ -271,6 +271,7 @@ def _check_dataset(config: Config) -> None:
 
 
 def _in_one_line(error: Exception, model: Optional[str]) -> str:
+    refuse_without_gradients(model)
     message = " ".join(str(error.args[0] if error.args else error).split())
     # RecBole looks an unknown model up among its optional packages
     if isinstance(model, str) and (

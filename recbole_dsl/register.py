@@ -12,7 +12,7 @@ from recbole.utils import ModelType, get_trainer
 
 from recbole_dsl.config import DSLConfig, nearest
 from recbole_dsl.errors import DSLError
-from recbole_dsl.trainer import dsl_trainer
+from recbole_dsl.trainer import dsl_trainer, has_gradients
 
 # the trainer that RecBole had for each registered model, None where it had no special one
 _replaced: dict[str, Any] = {}
@@ -64,7 +64,10 @@ def trainable_models() -> dict[str, ModelType]:
         if not package.ispkg or package.name.endswith("exlib_recommender"):
             continue
         for name, member in vars(importlib.import_module(package.name)).items():
-            is_model = inspect.isclass(member) and issubclass(member, AbstractRecommender)
-            if is_model and member.type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
+            if (
+                inspect.isclass(member)
+                and issubclass(member, AbstractRecommender)
+                and has_gradients(name, member.type)
+            ):
                 found[name] = member.type
     return found

@@ -1,6 +1,5 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
-import os
 from functools import cache
 from typing import Any, Callable, ClassVar, Optional
 
@@ -30,6 +29,9 @@ _OF_A_PROCESS = {"local_rank", "world_size", "nproc", "ip", "port", "offset"}
 # options that Config makes from what it was given, in a form that it would not take
 _DERIVED = _OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
 
+
+# RecBole cannot tell without their packages, or counts them among the trained ones
+_WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
 
 # without which a model cannot be trained sparse; ranks below what the user gives
 _NEEDED = {
@@ -69,6 +71,7 @@ class DSLMixin:
         self._train_data = None
         self._last_valid_result = None
         self._verbose = True
+        self._has_saved = False
         super().__init__(config, model)
         self.logger.info(self.sparsity)
 
@@ -122,7 +125,7 @@ class DSLMixin:
             show_progress=show_progress,
             callback_fn=callback_fn,
         )
-        if saved and is_pretraining(self) and not os.path.isfile(self.saved_model_file):
+        if saved and is_pretraining(self) and not self._has_saved:
             # the stage was shorter than its save_step; the next one, and the test, need what it trained
             self._save_checkpoint(self.pretrain_epochs - 1, verbose=verbose)
         self.cost = measure_cost(
@@ -184,16 +187,20 @@ class DSLMixin:
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Save a model between the stages of a pre-training."""
-        write_checkpoint(saved_model_file, self._checkpoint(epoch))
+        self._write(saved_model_file, epoch)
         self.saved_model_file = saved_model_file
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
-        write_checkpoint(path, self._checkpoint(epoch))
+        self._write(path, epoch)
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
+
+    def _write(self, path: str, epoch: int) -> None:
+        write_checkpoint(path, self._checkpoint(epoch))
+        self._has_saved = True
 
     def _checkpoint(self, epoch: int) -> dict[str, Any]:
         others = self.model.other_parameter()
@@ -262,10 +269,15 @@ class DSLTrainer(DSLMixin, Trainer):
     __doc__ = DSLMixin.__doc__
 
 
-def refuse_without_gradients(name: str, model_type: ModelType) -> None:
+def refuse_without_gradients(name: str, model_type: Optional[ModelType] = None) -> None:
     """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
-    if model_type in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
-        raise DSLError(f"model={name}: must be a model with weights trained by gradients")
+    if not has_gradients(name, model_type):
+        raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
+
+
+def has_gradients(name: str, model_type: Optional[ModelType]) -> bool:
+    """Whether RecBole's model ``name`` is trained by gradients."""
+    return name not in _WITHOUT_GRADIENTS and model_type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)
 
 
 def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -> DSLConfig:
@@ -289,6 +301,10 @@ def restore_model(model: AbstractRecommender, checkpoint: dict[str, Any], path: 
     load_weights(model, checkpoint["state_dict"], path)
     drop_caches(model)
     model.load_other_parameter(checkpoint["other_parameter"])
+    if hasattr(model, "update_attentive_A"):
+        # KGAT and its trainer derive the attention from the weights, and save neither it nor that they did
+        with torch.no_grad():
+            model.update_attentive_A()
 
 
 def drop_caches(model: AbstractRecommender) -> None:

@@ -51,7 +51,7 @@ def test_trains_on_the_data_that_recbole_carries(model, interval):
         (["--density", "0.5"], "--density: write --density=VALUE"),
         (["--denisty=0.5"], "unknown option denisty: did you mean density?"),
         (["--config_files=nowhere.yaml"], "config_files=nowhere.yaml: must be an existing YAML file"),
-        (["--model=Pop"], "model=Pop: must be a model with weights trained by gradients"),
+        (["--model=Pop"], "model=Pop: must be a model with weights trained by gradients, which it does not have"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message):

@@ -61,7 +61,6 @@ def test_wandb_gets_the_updates(options, monkeypatch):
         ("BPR", "nowhere", {}, "^dataset=nowhere: must be a folder of atomic files at "),
         ("BPR", "tiny", {"benchmark_filename": ["train"]}, "^dataset=tiny: tiny.train.inter must be in "),
         ("Pop", "tiny", {}, "^model=Pop: must be a model with weights trained by gradients"),
-        ("EASE", "tiny", {}, "^model=EASE"),
         ("LightGNC", "tiny", {}, "^model=LightGNC: did you mean LightGCN?"),
         ("BPR", "tiny", {"denisty": 0.5}, "^unknown option denisty: did you mean density?"),
         ("BPR", "tiny", {"density": 1e-6}, "^density=1e-06 leaves user_embedding.weight no weight"),
@@ -71,6 +70,16 @@ def test_wandb_gets_the_updates(options, monkeypatch):
 def test_what_cannot_be_used_is_refused_and_nothing_written(options, model, dataset, change, message):
     with pytest.raises(DSLError, match=message):
         run_recbole_dsl(model, dataset, config_dict={**options, **change})
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    "Pop Random ItemKNN AsymKNN EASE SLIMElastic NCEPLRec ADMMSLIM XGBoost LightGBM".split(),
+)
+def test_models_without_gradients_are_refused_before_any_data_is_read(model):
+    with pytest.raises(DSLError, match=f"^model={model}: must be a model with weights trained by gradients"):
+        run_recbole_dsl(model, "nowhere")
     assert os.listdir() == []
 
 

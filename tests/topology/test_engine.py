@@ -181,6 +181,24 @@ def test_gradients_are_collected_in_the_window_only():
     assert all(weight.gradient_sink is None for weight in report.weights.values())
 
 
+@pytest.mark.parametrize("budget", ["uniform", "global"])
+def test_a_tensor_that_the_last_step_did_not_train_is_left_as_it_is(budget):
+    model = torch.nn.ModuleList([torch.nn.Embedding(9, 8), torch.nn.Embedding(9, 8)])
+    config = DSLConfig(density=0.4, update_interval=1, budget=budget)
+    weights = sparsify(model, config).weights
+    trained, idle = weights["0.weight"], weights["1.weight"]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    topology = DynamicTopology(weights, config, total_steps=9)
+    topology.attach(optimizer)
+    before, values = alive_positions(idle), idle.values.detach().clone()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model[0](torch.arange(9)).pow(2).sum().backward()
+        optimizer.step()
+    assert alive_positions(idle) == before and torch.equal(idle.values, values)
+    assert all(update.exchanged == round(update.ratio * trained.nnz) for update in topology.updates)
+
+
 def test_total_steps_are_asked_for():
     model, _, optimizer, topology = start(DSLConfig(update_interval=1), total_steps=None)
     with pytest.raises(DSLError, match="total_steps"):
