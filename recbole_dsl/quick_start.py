@@ -17,10 +17,12 @@ from recbole.utils import get_environment, get_model, get_trainer, init_seed, se
 
 from recbole_dsl.checkpoint import read_checkpoint
 from recbole_dsl.config import nearest
+from recbole_dsl.derived import restore_model
 from recbole_dsl.errors import DSLError
 from recbole_dsl.log import held_back_log
+from recbole_dsl.options import refuse_without_gradients, resolve_options
 from recbole_dsl.register import trainable_models
-from recbole_dsl.trainer import dsl_trainer, refuse_without_gradients, resolve_options, restore_model
+from recbole_dsl.trainer import dsl_trainer
 
 
 def run_recbole_dsl(

@@ -1,15 +1,15 @@
 """Every random state that a training run draws from, as tensors and plain data."""
 
 import random
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def random_state(loader_generator: Optional[torch.Generator] = None) -> dict[str, Any]:
-    """The state of Python's, NumPy's and PyTorch's generators and of the one that shuffles the training data."""
+def random_state(loader_generators: Iterable[torch.Generator] = ()) -> dict[str, Any]:
+    """The state of Python's, NumPy's and PyTorch's generators and of those that shuffle the training data."""
     kind, keys, *rest = np.random.get_state()
     version, numbers, gauss = random.getstate()
     return {
@@ -17,11 +17,11 @@ def random_state(loader_generator: Optional[torch.Generator] = None) -> dict[str
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "loader": None if loader_generator is None else loader_generator.get_state(),
+        "loaders": [generator.get_state() for generator in loader_generators],
     }
 
 
-def restore_random_state(state: Mapping[str, Any], loader_generator: Optional[torch.Generator] = None) -> None:
+def restore_random_state(state: Mapping[str, Any], loader_generators: Iterable[torch.Generator] = ()) -> None:
     """Put back what `random_state` returned; GPUs that it did not see keep theirs."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
@@ -30,5 +30,5 @@ def restore_random_state(state: Mapping[str, Any], loader_generator: Optional[to
     torch.set_rng_state(state["torch"].cpu())
     for device, saved in zip(range(torch.cuda.device_count()), state["cuda"]):
         torch.cuda.set_rng_state(saved.cpu(), device)
-    if loader_generator is not None and state["loader"] is not None:
-        loader_generator.set_state(state["loader"].cpu())
+    for generator, saved in zip(loader_generators, state["loaders"]):
+        generator.set_state(saved.cpu())

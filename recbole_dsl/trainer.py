@@ -9,14 +9,16 @@ from recbole.config import Config
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
-from recbole.utils import ModelType, set_color
+from recbole.utils import set_color
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from recbole_dsl.checkpoint import load_weights, plain, plain_entries, read_checkpoint, write_checkpoint
-from recbole_dsl.config import DEFAULTS, DSLConfig, check_names
+from recbole_dsl.checkpoint import plain, plain_entries, read_checkpoint, write_checkpoint
+from recbole_dsl.config import DSLConfig
 from recbole_dsl.cost import Cost, measure_cost
+from recbole_dsl.derived import cached_tensors, drop_caches, restore_model
 from recbole_dsl.errors import DSLError
+from recbole_dsl.options import refuse_without_gradients, resolve_options
 from recbole_dsl.random_state import random_state, restore_random_state
 from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights
@@ -28,16 +30,6 @@ from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 _OF_A_PROCESS = {"local_rank", "world_size", "nproc", "ip", "port", "offset"}
 # options that Config makes from what it was given, in a form that it would not take
 _DERIVED = _OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
-
-
-# RecBole cannot tell without their packages, or counts them among the trained ones
-_WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
-
-# without which a model cannot be trained sparse; ranks below what the user gives
-_NEEDED = {
-    # divides by the norms of rows, and an empty one makes its loss NaN
-    "MCCLK": {"keep_rows": True},
-}
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
 accept_sparse_states(AbstractRecommender)
@@ -115,7 +107,7 @@ class DSLMixin:
         self._train_data, self._verbose = train_data, verbose
         self.topology.total_steps = total_steps(self, train_data)
         if self._random_state is not None:
-            restore_random_state(self._random_state, train_data.generator)
+            restore_random_state(self._random_state, _generators(train_data))
             self._random_state = None
         result = super().fit(
             train_data,
@@ -204,7 +196,7 @@ class DSLMixin:
 
     def _checkpoint(self, epoch: int) -> dict[str, Any]:
         others = self.model.other_parameter()
-        caches = _caches(self.model)
+        caches = cached_tensors(self.model)
         return {
             "model": self.config["model"],
             "dataset": self.config["dataset"],
@@ -220,7 +212,7 @@ class DSLMixin:
             "learners": [type(optimizer).__name__ for optimizer in self.optimizers],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "topology": self.topology.state_dict(),
-            "random_state": random_state(getattr(self._train_data, "generator", None)),
+            "random_state": random_state(_generators(self._train_data)),
         }
 
     def _build_optimizer(self, **kwargs):
@@ -269,59 +261,10 @@ class DSLTrainer(DSLMixin, Trainer):
     __doc__ = DSLMixin.__doc__
 
 
-def refuse_without_gradients(name: str, model_type: Optional[ModelType] = None) -> None:
-    """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
-    if not has_gradients(name, model_type):
-        raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
-
-
-def has_gradients(name: str, model_type: Optional[ModelType]) -> bool:
-    """Whether RecBole's model ``name`` is trained by gradients."""
-    return name not in _WITHOUT_GRADIENTS and model_type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)
-
-
-def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -> DSLConfig:
-    """The DSL options of a RecBole ``config``, written back to it as they are used.
-
-    Raises:
-        DSLError: if one is wrong, or looks mistyped.
-    """
-    known = set(config.internal_config_dict).union(*config.parameters.values())
-    check_names(config.external_config_dict, known)
-    given = {**_NEEDED.get(config["model"], {}), **(defaults or {}), **config.final_config_dict}
-    dsl_config = DSLConfig.build(given)
-    for name, value in dsl_config.to_dict().items():
-        # what None stood for follows from the other options, which the next run may change
-        config[name] = None if given.get(name, DEFAULTS[name]) is None else value
-    return dsl_config
-
-
-def restore_model(model: AbstractRecommender, checkpoint: dict[str, Any], path: str) -> None:
-    """Give ``model`` the weights, topology and other data of a checkpoint read from ``path``."""
-    load_weights(model, checkpoint["state_dict"], path)
-    drop_caches(model)
-    model.load_other_parameter(checkpoint["other_parameter"])
-    if hasattr(model, "update_attentive_A"):
-        # KGAT and its trainer derive the attention from the weights, and save neither it nor that they did
-        with torch.no_grad():
-            model.update_attentive_A()
-
-
-def drop_caches(model: AbstractRecommender) -> None:
-    """Forget the dense representations that RecBole's models keep between evaluation batches."""
-    for name in _caches(model):
-        setattr(model, name, None)
-
-
-def _caches(model: AbstractRecommender) -> set[str]:
-    """Names of the tensors that a model derives from its weights, and derives again when they are None."""
-    # most models list them among their other parameters; KGIN and MCCLK only name them as those do
-    named = {name: value for name, value in vars(model).items() if name.startswith("restore_")}
-    return {
-        name
-        for name, value in {**named, **model.other_parameter()}.items()
-        if isinstance(value, Tensor) and value.is_floating_point()
-    }
+def _generators(train_data) -> list[torch.Generator]:
+    """Those that shuffle ``train_data``: a knowledge-aware model's loader is made of two."""
+    loaders = [getattr(train_data, name, None) for name in ("general_dataloader", "kg_dataloader")]
+    return [loader.generator for loader in (train_data, *loaders) if hasattr(loader, "generator")]
 
 
 def _options(config) -> dict[str, Any]:

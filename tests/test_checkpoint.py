@@ -126,7 +126,7 @@ def test_random_state_restores_every_generator():
     def draw():
         return random.random(), np.random.rand(), torch.rand(1).item(), torch.rand(1, generator=loader).item()
 
-    state = random_state(loader)
+    state = random_state([loader])
     first = draw()
-    restore_random_state(state, loader)
+    restore_random_state(state, [loader])
     assert draw() == first

@@ -4,9 +4,9 @@ import os
 
 import pytest
 import torch
-from recbole.trainer import Trainer
+from recbole.trainer import KGTrainer, Trainer
 
-from recbole_dsl import DSLConfig, DSLError, DSLTrainer, sparsify
+from recbole_dsl import DSLConfig, DSLError, DSLTrainer, dsl_trainer, sparsify
 from recbole_dsl.sparse.modules import sparse_weights
 from tests.running import prepare, train
 
@@ -146,6 +146,24 @@ def test_a_resumed_run_continues_as_if_it_had_not_stopped(options, options_of_gr
     assert resumed.best_valid_result == whole.best_valid_result
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name])
+
+
+def test_a_resumed_knowledge_aware_run_shuffles_both_of_its_loaders_on(options):
+    graph = {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+    options = {**options, "load_col": {**options["load_col"], **graph}, "topology": "fixed"}
+
+    def run(epochs, resume_from=None):
+        config, model, train_data, _, _ = prepare("CKE", {**options, "epochs": epochs})
+        trainer = dsl_trainer(KGTrainer)(config, model)
+        if resume_from:
+            trainer.resume_checkpoint(resume_from)
+        trainer.fit(train_data, show_progress=False)
+        return trainer
+
+    whole = run(2)
+    run(1)._save_checkpoint(0, saved_model_file="first.pth")
+    resumed = run(2, "first.pth")
+    assert resumed.train_loss_dict[1] == whole.train_loss_dict[1]
 
 
 def test_an_already_sparse_model_is_trained_as_it_is(options):

@@ -1,0 +1,45 @@
+"""What a RecBole Config says about Dynamic Sparse Learning, and which models it is for."""
+
+from typing import Any, Optional
+
+from recbole.config import Config
+from recbole.utils import ModelType
+
+from recbole_dsl.config import DEFAULTS, DSLConfig, check_names
+from recbole_dsl.errors import DSLError
+
+# RecBole cannot tell without their packages, or counts them among the trained ones
+_WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
+
+# without which a model cannot be trained sparse; ranks below what the user gives
+_NEEDED = {
+    # divides by the norms of rows, and an empty one makes its loss NaN
+    "MCCLK": {"keep_rows": True},
+}
+
+
+def refuse_without_gradients(name: str, model_type: Optional[ModelType] = None) -> None:
+    """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
+    if not has_gradients(name, model_type):
+        raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
+
+
+def has_gradients(name: str, model_type: Optional[ModelType]) -> bool:
+    """Whether RecBole's model ``name`` is trained by gradients."""
+    return name not in _WITHOUT_GRADIENTS and model_type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)
+
+
+def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -> DSLConfig:
+    """The DSL options of a RecBole ``config``, written back to it as they are used.
+
+    Raises:
+        DSLError: if one is wrong, or looks mistyped.
+    """
+    known = set(config.internal_config_dict).union(*config.parameters.values())
+    check_names(config.external_config_dict, known)
+    given = {**_NEEDED.get(config["model"], {}), **(defaults or {}), **config.final_config_dict}
+    dsl_config = DSLConfig.build(given)
+    for name, value in dsl_config.to_dict().items():
+        # what None stood for follows from the other options, which the next run may change
+        config[name] = None if given.get(name, DEFAULTS[name]) is None else value
+    return dsl_config
