@@ -32,7 +32,9 @@ class Cost:
     """The cost of a model; ``print(cost)`` shows the table.
 
     Attributes:
-        weights: weights, alive ones only in the sparse column.
+        sparse_tensors: weights of the sparse tensors, alive ones only in the sparse column.
+        dense_tensors: weights of the tensors that stay dense.
+        weights: the two together.
         bytes: bytes of the weights and of the indices that locate them.
         optimizer_bytes: bytes of the optimizer's state.
         flops: operations to score one interaction.
@@ -40,6 +42,8 @@ class Cost:
         growth_bytes: the most memory that collecting gradients for growth took, for a short time.
     """
 
+    sparse_tensors: CostRow
+    dense_tensors: CostRow
     weights: CostRow
     bytes: CostRow
     optimizer_bytes: CostRow
@@ -94,7 +98,10 @@ def measure_cost(
         record = sum((w.numel + 7) // 8 for w in weights)
         dense_file = file_bytes + extra_bytes + extra_state - index_bytes - record
     dense_flops, sparse_flops = _flops(model, forward)
+    n_alive = sum(w.nnz for w in weights)
     return Cost(
+        sparse_tensors=CostRow("weights of sparse tensors", n_alive + extra_weights, n_alive),
+        dense_tensors=CostRow("weights of dense tensors", n_sparse - n_alive, n_sparse - n_alive),
         weights=CostRow("weights", n_sparse + extra_weights, n_sparse),
         bytes=CostRow("weights + indices", n_bytes + extra_bytes, n_bytes + index_bytes, True),
         optimizer_bytes=CostRow("optimizer state", state_bytes + extra_state, state_bytes, True),

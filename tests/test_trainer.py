@@ -62,6 +62,7 @@ def test_the_cost_table_is_measured(options, caplog):
     cost = trainer.cost
     dense = 41 * 64 + 51 * 64
     assert (cost.weights.dense, cost.weights.sparse) == (dense, round(0.1 * dense))
+    assert cost.sparse_tensors.sparse == cost.weights.sparse and cost.dense_tensors.sparse == 0
     indices = sum(w.index_bytes for w in trainer.sparsity.weights.values())
     assert (cost.bytes.dense, cost.bytes.sparse) == (4 * dense, 4 * cost.weights.sparse + indices)
     # two moments each, and one counter per tensor

@@ -1,5 +1,8 @@
 """The dense form of a sparse weight, protected from writes that would be lost."""
 
+import os
+import traceback
+
 import torch
 
 from recbole_dsl.errors import DSLError
@@ -19,7 +22,7 @@ class DenseView(torch.Tensor):
     memory of their own are plain tensors.
 
     Raises:
-        DSLError: on an in-place operation, an item assignment, or use as ``out=``.
+        DSLError: on an in-place operation, an item assignment, or use as ``out=``; it names the line.
     """
 
     @classmethod
@@ -29,7 +32,7 @@ class DenseView(torch.Tensor):
         written = [*args[:1], *kwargs.values()] if _writes(name) else [kwargs.get("out")]
         if any(isinstance(argument, cls) for argument in written):
             raise DSLError(
-                f"{name} would write into the dense copy of a sparse weight, where it is lost; "
+                f"{_calling_line()}: {name} would write into the dense copy of a sparse weight, where it is lost; "
                 "change the weight before sparsify() or read it only"
             )
         with torch._C.DisableTorchFunctionSubclass():
@@ -43,6 +46,15 @@ def _writes(name: str) -> bool:
     if name.startswith("__"):
         return name in _IN_PLACE
     return name.endswith("_") and name not in _HARMLESS
+
+
+def _calling_line() -> str:
+    """The line that called PyTorch, as ``file:number``."""
+    inside = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith(inside):
+            break
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def _shares_memory(result: torch.Tensor, args: tuple) -> bool:

@@ -1,4 +1,5 @@
 import copy
+import inspect
 
 import pytest
 import torch
@@ -50,6 +51,12 @@ def test_writing_into_the_dense_view_raises(model, write):
     for weight in (model.user.weight, model.layer.weight, model.kernel):
         with pytest.raises(DSLError, match="lost"):
             write(weight)
+
+
+def test_a_lost_write_names_the_line_that_would_do_it(model):
+    line = inspect.currentframe().f_lineno + 2
+    with pytest.raises(DSLError, match=rf"test_modules\.py:{line}: \w+_ would write"):
+        nn.init.xavier_normal_(model.user.weight)
 
 
 def test_reading_the_dense_view_gives_plain_tensors(model):
