@@ -1,5 +1,6 @@
 """What a RecBole Config says about Dynamic Sparse Learning, and which models it is for."""
 
+import importlib.util
 from typing import Any, Optional
 
 from recbole.config import Config
@@ -10,6 +11,9 @@ from recbole_dsl.errors import DSLError
 
 # RecBole cannot tell without their packages, or counts them among the trained ones
 _WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
+
+# what RecBole imports when such a model is made or trained, and does not install
+_PACKAGES = {"NCL": "faiss", "KGAT": "dgl", "KGIN": "torch_scatter", "MCCLK": "torch_scatter"}
 
 # without which a model cannot be trained sparse; ranks below what the user gives
 _NEEDED = {
@@ -22,6 +26,13 @@ def refuse_without_gradients(name: str, model_type: Optional[ModelType] = None) 
     """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
     if not has_gradients(name, model_type):
         raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
+
+
+def refuse_without_package(name: str) -> None:
+    """Raise a DSLError for a model of RecBole whose own package is not installed; it would fail in training."""
+    package = _PACKAGES.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        raise DSLError(f"model={name}: must have the package {package}, which our extra [models] installs")
 
 
 def has_gradients(name: str, model_type: Optional[ModelType]) -> bool:

@@ -20,7 +20,7 @@ from recbole_dsl.config import nearest
 from recbole_dsl.derived import restore_model
 from recbole_dsl.errors import DSLError
 from recbole_dsl.log import held_back_log
-from recbole_dsl.options import refuse_without_gradients, resolve_options
+from recbole_dsl.options import refuse_without_gradients, refuse_without_package, resolve_options
 from recbole_dsl.register import trainable_models
 from recbole_dsl.trainer import dsl_trainer
 
@@ -205,6 +205,7 @@ def build_config(
         name = model or (config_dict or {}).get("model")
         raise DSLError(_in_one_line(error, name)) from error
     refuse_without_gradients(config["model"], config["MODEL_TYPE"])
+    refuse_without_package(config["model"])
     resolve_options(config, _trainer_class(config).default_options)
     if config["pre_model_path"] and config["train_stage"]:
         read_checkpoint(config["pre_model_path"], model=config["model"], option="pre_model_path")

@@ -83,6 +83,13 @@ def test_models_without_gradients_are_refused_before_any_data_is_read(model):
     assert os.listdir() == []
 
 
+def test_a_model_whose_package_is_missing_is_refused_before_any_data_is_read(monkeypatch):
+    monkeypatch.setitem(recbole_dsl.options._PACKAGES, "BPR", "a_package_that_nobody_has")
+    with pytest.raises(DSLError, match=r"^model=BPR: must have the package a_package_that_nobody_has"):
+        run_recbole_dsl("BPR", "nowhere")
+    assert os.listdir() == []
+
+
 @pytest.mark.parametrize(
     "content, message",
     [(None, "must be an existing YAML file"), ("a: [", "must be YAML")],
