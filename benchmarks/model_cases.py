@@ -56,7 +56,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "SimpleX-user_attention": {"aggregator": "user_attention"},
         "SimpleX-self_attention": {"aggregator": "self_attention"},
         "SGL": {},
-        "NCL": {},
+        "NCL": {"num_clusters": 100},
         "DiffRec": {},
         "DiffRec-time": {"time-aware": True},
         "LDiffRec": {},

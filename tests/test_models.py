@@ -36,10 +36,10 @@ def options_of(family, case, data_path):
         "eval_step": 4,
         "train_batch_size": 128,
         "show_progress": False,
+        **CASES[family][case],
         "num_clusters": 8,
         "reranker_CAN_NUM": 10,
         "metrics_k": 10,
-        **CASES[family][case],
     }
     if model == "GRU4RecKG":
         options.update(
