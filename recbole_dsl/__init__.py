@@ -4,6 +4,7 @@ from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.quick_start import load_data_and_model, objective_function, run, run_recbole_dsl
 from recbole_dsl.register import register, unregister
+from recbole_dsl.sparse import SparseEmbedding, SparseWeight, sparse_weights
 from recbole_dsl.sparsify import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.trainer import DSLTrainer, dsl_trainer
@@ -13,6 +14,8 @@ __all__ = [
     "DSLError",
     "DSLTrainer",
     "DynamicTopology",
+    "SparseEmbedding",
+    "SparseWeight",
     "SparsityReport",
     "TopologyUpdate",
     "dsl_trainer",
@@ -21,6 +24,7 @@ __all__ = [
     "register",
     "run",
     "run_recbole_dsl",
+    "sparse_weights",
     "sparsify",
     "unregister",
 ]
