@@ -19,6 +19,8 @@ _PACKAGES = {"NCL": "faiss", "KGAT": "dgl", "KGIN": "torch_scatter", "MCCLK": "t
 _NEEDED = {
     # divides by the norms of rows, and an empty one makes its loss NaN
     "MCCLK": {"keep_rows": True},
+    # takes angles of numbers that the modulus scales, and a modulus of zero has none
+    "EulerNet": {"exclude": ["mu"]},
 }
 
 

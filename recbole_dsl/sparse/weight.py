@@ -105,7 +105,7 @@ class SparseWeight(nn.Module):
 
     def row_of_slots(self) -> Tensor:
         """(nnz,) int64: the row of every alive entry, ascending."""
-        return torch.repeat_interleave(self.row_offsets.diff(), output_size=self.nnz)
+        return torch.repeat_interleave(self.row_offsets.long().diff(), output_size=self.nnz)
 
     def positions(self) -> Tensor:
         """(nnz,) int64: the position of every alive entry, ascending."""

@@ -91,6 +91,11 @@ def test_columns_take_the_smallest_unsigned_type(columns, dtype):
     assert sparse.positions().tolist() == [columns - 1, columns, columns + 1, 3 * columns - 1]
 
 
+def test_positions_are_counted_in_64_bits():
+    sparse = SparseWeight(torch.ones(3, 2), torch.tensor([0, 3]))
+    assert sparse.row_of_slots().dtype is sparse.positions().dtype is torch.int64
+
+
 def test_ids_outside_the_table_are_refused():
     sparse = SparseWeight(torch.ones(3, 2), torch.tensor([0, 3]))
     for bad in (-1, 3):
