@@ -2,10 +2,13 @@ import logging
 import sys
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.tiny import write_tiny
 
+# the models of the tests are too small for a second thread to be worth its start
+torch.set_num_threads(1)
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
