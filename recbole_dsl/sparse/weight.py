@@ -5,6 +5,7 @@ from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_dsl.sparse.view import DenseView
 
@@ -72,19 +73,12 @@ class SparseWeight(nn.Module):
     def rows(self, ids: Tensor) -> Tensor:
         """Look up the dense rows ``ids`` (any shape, integer): ``(*ids.shape, *shape[1:])``, differentiable."""
         flat = ids.reshape(-1).long()
-        starts = self.row_offsets.index_select(0, flat).long()
-        counts = self.row_offsets.index_select(0, flat + 1).long() - starts
-        ends = counts.cumsum(0)
-        total = int(ends[-1]) if len(flat) else 0
-        row = torch.repeat_interleave(counts, output_size=total)
-        slots = torch.arange(total, device=flat.device) + (starts - ends + counts)[row]
-        targets = row * self.n_columns + self._columns_of(slots)
-        alive = self.values.index_select(0, slots)
-        if self.padding_row is not None and self.nnz == self.numel:
-            alive = torch.where((flat == self.padding_row)[row], alive.detach(), alive)
-        out = self.values.new_zeros(len(flat) * self.n_columns).index_copy(0, targets, alive)
-        out = out.view(len(flat), self.n_columns)
-        self._watch(out, flat)
+        if len(flat) >= self.n_rows:
+            # the result is no smaller than the weight: copy rows from a dense one instead of making each anew
+            whole = self.dense().view(self.n_rows, self.n_columns)
+            out = F.embedding(flat, whole, padding_idx=self.padding_row)
+        else:
+            out = self._few_rows(flat)
         return out.view(*ids.shape, *self.shape[1:])
 
     def dense(self) -> Tensor:
@@ -182,6 +176,22 @@ class SparseWeight(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
+
+    def _few_rows(self, flat: Tensor) -> Tensor:
+        starts = self.row_offsets.index_select(0, flat).long()
+        counts = self.row_offsets.index_select(0, flat + 1).long() - starts
+        ends = counts.cumsum(0)
+        total = int(ends[-1]) if len(flat) else 0
+        row = torch.repeat_interleave(counts, output_size=total)
+        slots = torch.arange(total, device=flat.device) + (starts - ends + counts)[row]
+        targets = row * self.n_columns + self._columns_of(slots)
+        alive = self.values.index_select(0, slots)
+        if self.padding_row is not None and self.nnz == self.numel:
+            alive = torch.where((flat == self.padding_row)[row], alive.detach(), alive)
+        out = self.values.new_zeros(len(flat) * self.n_columns).index_copy(0, targets, alive)
+        out = out.view(len(flat), self.n_columns)
+        self._watch(out, flat)
+        return out
 
     def _columns_of(self, slots: Tensor) -> Tensor:
         # few of PyTorch's kernels know the unsigned types; these bits are gathered as signed ones

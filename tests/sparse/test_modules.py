@@ -75,13 +75,14 @@ def test_the_tensor_cannot_be_replaced(model):
         model.kernel = torch.zeros(6, 2, 3)
 
 
-def test_a_full_embedding_trains_its_padding_row_as_pytorch_does():
+@pytest.mark.parametrize("ids", [[1, 2, 1], [1, 2, 1, 3, 3]], ids=["a few rows", "more look-ups than rows"])
+def test_a_full_embedding_trains_its_padding_row_as_pytorch_does(ids):
     torch.manual_seed(0)
     dense = nn.Embedding(4, 3, padding_idx=1)
     nn.init.normal_(dense.weight)
     sparse = copy.deepcopy(dense)
     weight = sparsify(sparse, DSLConfig(density=1.0)).weights["weight"]
-    ids, upstream = torch.tensor([1, 2, 1]), torch.randn(3, 3)
+    ids, upstream = torch.tensor(ids), torch.randn(len(ids), 3)
     for module in (dense, sparse):
         (module(ids) * upstream).sum().backward()
         (module.weight * torch.arange(12.0).view(4, 3)).sum().backward()

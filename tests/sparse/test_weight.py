@@ -131,6 +131,20 @@ def test_state_dict_that_is_no_topology_is_refused(change, message):
     assert torch.equal(weight.dense(), before)
 
 
+@pytest.mark.parametrize("n", [3, 40], ids=["a few rows", "more look-ups than rows"])
+def test_gradient_sink_gets_the_same_sum_however_rows_are_looked_up(n):
+    sparse = SparseWeight(torch.randn(10, 3), torch.tensor([0, 4, 11]))
+    ids, upstream = torch.arange(n) % 10, torch.randn(n, 3)
+    collected = torch.zeros(10, 3)
+
+    def collect(rows, gradient):
+        collected.index_add_(0, torch.arange(10) if rows is None else rows, gradient)
+
+    sparse.gradient_sink = collect
+    (sparse.rows(ids) * upstream).sum().backward()
+    assert torch.allclose(collected, torch.zeros(10, 3).index_add_(0, ids, upstream), atol=1e-6)
+
+
 def test_gradient_sink_sees_the_dense_gradient_of_what_was_read():
     dense = torch.randn(4, 3)
     sparse = SparseWeight(dense, torch.tensor([0, 4, 11]))
