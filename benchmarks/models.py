@@ -130,7 +130,8 @@ XGBoost, LightGBM.
 def _page(rows: list[dict[str, Any]]) -> str:
     others = [f"- {model}: RecBole itself {reason}." for model, reason in BROKEN.items()]
     others += [f"- {model}: {reason}." for model, reason in NOT_HERE.items()]
-    table = "".join(f"{_line(row)}\n" for row in rows)
+    order = [model_of(case) for cases in CASES.values() for case in cases]
+    table = "".join(f"{_line(row)}\n" for row in sorted(rows, key=lambda row: order.index(row["model"])))
     return _INTRODUCTION.format(machine=describe_machine()) + table + _REST.format(others="\n".join(others))
 
 
