@@ -73,8 +73,10 @@ class DSLConfig:
         "Steps before an update whose gradients are collected for growth, at most update_interval. "
         "None: 1 with grow=gradient, 50 with grow=momentum.",
     )
-    grow_memory: float = _option(
-        1.0, "Share of a tensor's rows, in (0, 1], whose gradients are collected; the rows are drawn at random."
+    grow_memory: Optional[float] = _option(
+        None,
+        "Cap on the memory of the gradients collected for a tensor, in (0, 1], as a share of the dense tensor. "
+        "Where not all rows fit, a random sample of them is held. None: 0.2, or 16 MB where that is more.",
     )
     seed: int = _option(2020, "Seed of the topology; RecBole's own option.")
 
@@ -93,7 +95,8 @@ class DSLConfig:
         at_least_one = "an integer >= 1", lambda v: v >= 1
         self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
         self._set("prune_threshold", _number(self, "prune_threshold", float, ">= 0", lambda v: v >= 0))
-        self._set("grow_memory", _number(self, "grow_memory", float, "in (0, 1]", lambda v: 0 < v <= 1))
+        if self.grow_memory is not None:
+            self._set("grow_memory", _number(self, "grow_memory", float, "in (0, 1]", lambda v: 0 < v <= 1))
         self._set("seed", _number(self, "seed", int, "an integer >= 0", lambda v: v >= 0))
         if self.grow_window is None:
             self._set("grow_window", GROW[self.grow].window)

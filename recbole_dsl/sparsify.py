@@ -12,9 +12,10 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
 from recbole_dsl.sparse.places import Places, find_places
+from recbole_dsl.sparse.rewrite import blocks_of
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
-from recbole_dsl.topology.initialise import INITIALISERS
+from recbole_dsl.topology.initialise import INITIALISERS, Start
 
 _NOT_TRAINED = "not trained"
 
@@ -90,17 +91,26 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     weights = {}
     for (name, parameter), nnz in zip(chosen.items(), counts):
         padding = places.padding[name]
-        folded = parameter.detach().reshape(len(parameter), -1)
-        if nnz == folded.numel():
-            positions = torch.arange(nnz)
-        else:
-            positions = INITIALISERS[config.sparse_init](folded, nnz, generator, padding, config.keep_rows)
-        weights[name] = SparseWeight(parameter, positions.to(parameter.device), padding)
+        weights[name] = _sparse(parameter, nnz, padding, config, generator)
     attach(model, weights, places)
     copies = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
     for module in copies.values():
         follow_sparse_states(module)
     return SparsityReport(weights, dense, frozen)
+
+
+def _sparse(
+    parameter: nn.Parameter, nnz: int, padding: Optional[int], config: DSLConfig, generator: torch.Generator
+) -> SparseWeight:
+    folded = parameter.detach().reshape(len(parameter), -1)
+    if nnz == folded.numel():
+        alive = blocks_of(*folded.shape, True)
+    else:
+        start = Start(*folded.shape, nnz, padding, config.keep_rows, lambda: folded)
+        alive = INITIALISERS[config.sparse_init](start, generator)
+    weight = SparseWeight(parameter.shape, alive, padding, parameter.dtype, parameter.device)
+    weight.take(parameter)
+    return weight
 
 
 def _choose(

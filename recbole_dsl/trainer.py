@@ -18,6 +18,7 @@ from recbole_dsl.config import DSLConfig
 from recbole_dsl.cost import Cost, measure_cost
 from recbole_dsl.derived import cached_tensors, drop_caches, restore_model
 from recbole_dsl.errors import DSLError
+from recbole_dsl.optimizers import SparseAdam, fused
 from recbole_dsl.options import refuse_without_gradients, resolve_options
 from recbole_dsl.random_state import random_state, restore_random_state
 from recbole_dsl.sparse.loading import accept_sparse_states
@@ -216,7 +217,11 @@ class DSLMixin:
         }
 
     def _build_optimizer(self, **kwargs):
-        optimizer = super()._build_optimizer(**kwargs)
+        optimizer = fused(super()._build_optimizer(**kwargs))
+        if isinstance(optimizer, torch.optim.SparseAdam):
+            optimizer = SparseAdam(optimizer.param_groups)
+            for weight in self.sparsity.weights.values():
+                weight.sparse_gradient = True
         self.topology.attach(optimizer)
         return optimizer
 

@@ -1,8 +1,12 @@
 """A small two-tower model with every kind of weight, and what tests read off its topology."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
+from recbole_dsl.sparse import rewrite
+from recbole_dsl.sparse.rewrite import row_blocks
 from recbole_dsl.sparse.weight import SparseWeight
 
 USERS, ITEMS, WIDTH = 12, 15, 6
@@ -39,3 +43,22 @@ def toy_loss(model, batch):
 
 def alive_positions(weight: SparseWeight) -> set:
     return set(weight.positions().tolist())
+
+
+def exchange_at(weight: SparseWeight, slots: list, positions: list, states=()) -> None:
+    """Prune ``slots`` and grow ``positions``."""
+    mask = weight.alive_in(0, weight.n_rows)
+    mask.view(-1)[weight.positions()[slots]] = False
+    mask.view(-1)[positions] = True
+    blocks = (mask[start:stop] for start, stop in row_blocks(*mask.shape))
+    weight.exchange(blocks, int(mask.sum()), states)
+
+
+@contextmanager
+def blocks_of(positions: int):
+    """Go through weights in blocks of so many positions, to have many of them in a small weight."""
+    usual, rewrite._BLOCK = rewrite._BLOCK, positions
+    try:
+        yield
+    finally:
+        rewrite._BLOCK = usual

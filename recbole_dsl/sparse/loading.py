@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from functools import wraps
 
-import torch
 from torch import Tensor, nn
 
 from recbole_dsl.sparse.modules import attach
 from recbole_dsl.sparse.places import Places, find_places
+from recbole_dsl.sparse.rewrite import blocks_of
 from recbole_dsl.sparse.weight import SparseWeight
 
 
@@ -22,8 +22,10 @@ def sparse_counterparts(places: Places, state_dict: Mapping[str, Tensor]) -> dic
     found = {}
     for name, parameter in places.parameters.items():
         if parameter.dim() > 1 and f"{name}.values" in state_dict and name not in state_dict:
-            nothing = torch.empty(0, dtype=torch.long, device=parameter.device)
-            found[name] = SparseWeight(parameter, nothing, places.padding[name])
+            nothing = blocks_of(len(parameter), parameter[0].numel(), False)
+            found[name] = SparseWeight(
+                parameter.shape, nothing, places.padding[name], parameter.dtype, parameter.device
+            )
             found[name].requires_grad_(parameter.requires_grad)
     return found
 

@@ -1,12 +1,15 @@
 """A weight of which only the alive entries exist, compressed by rows."""
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_dsl.sparse.gather import all_bits, gather, signed_view, smallest_unsigned
+from recbole_dsl.sparse.rewrite import Rewritten, offsets_of, rewrite, row_blocks
 from recbole_dsl.sparse.view import DenseView
 
 GradientSink = Callable[[Optional[Tensor], Tensor], None]
@@ -26,8 +29,10 @@ class SparseWeight(nn.Module):
             ``row_offsets[i]`` to ``row_offsets[i + 1]``.
         padding_row: a row that is empty and must stay so, or None. Only when every entry is alive it has its own,
             which look-ups do not train, as in an ``nn.Embedding``.
+        sparse_gradient: whether `rows` gives ``values`` a gradient in sparse COO layout, for optimizers that
+            touch what has one only.
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
-            gradient of the dense rows that were read, alive or not: ``ids`` (n,) and ``gradient``
+            gradient of the dense rows that were read, alive or not: distinct ``ids`` (n,) and ``gradient``
             (n, columns), or None and (rows, columns) after `dense`.
     """
 
@@ -35,16 +40,41 @@ class SparseWeight(nn.Module):
     columns: Tensor
     row_offsets: Tensor
 
-    def __init__(self, dense: Tensor, positions: Tensor, padding_row: Optional[int] = None):
-        """Keep the entries of ``dense`` at ``positions`` (nnz,), int64, distinct and in ascending order."""
+    def __init__(
+        self,
+        shape: Sequence[int],
+        alive: Iterable[Tensor],
+        padding_row: Optional[int] = None,
+        dtype: Optional[torch.dtype] = None,
+        device: Optional[torch.device] = None,
+    ):
+        """Zeros, alive where ``alive`` says so: for each of `row_blocks` a bool tensor (stop - start, columns)."""
         super().__init__()
-        self.shape = torch.Size(dense.shape)
+        self.shape = torch.Size(shape)
         self.n_rows = self.shape[0]
         self.n_columns = self.shape[1:].numel()
         self.padding_row = padding_row
+        self.sparse_gradient = False
         self.gradient_sink: Optional[GradientSink] = None
-        self.values = nn.Parameter(dense.detach().reshape(-1)[positions])
-        self._set_topology(positions)
+        self._keeps_dense, self._kept = False, None
+        counts, columns = [], []
+        for block in alive:
+            counts.append(block.sum(1, dtype=torch.int32))
+            positions = block.view(-1).nonzero().view(-1)
+            columns.append((positions % self.n_columns).to(smallest_unsigned(self.n_columns)))
+        self.register_buffer("columns", torch.cat(columns).to(device))
+        self.register_buffer("row_offsets", offsets_of(torch.cat(counts), len(self.columns)).to(device))
+        self.values = nn.Parameter(torch.zeros(len(self.columns), dtype=dtype, device=device))
+
+    @classmethod
+    def of(cls, dense: Tensor, positions: Tensor, padding_row: Optional[int] = None) -> "SparseWeight":
+        """The entries of ``dense`` at ``positions`` (nnz,), int64, distinct and in ascending order."""
+        mask = torch.zeros(dense.shape[0], dense.shape[1:].numel(), dtype=torch.bool)
+        mask.view(-1)[positions.cpu()] = True
+        blocks = (mask[start:stop] for start, stop in row_blocks(*mask.shape))
+        weight = cls(dense.shape, blocks, padding_row, dense.dtype, dense.device)
+        weight.take(dense)
+        return weight
 
     @property
     def nnz(self) -> int:
@@ -73,20 +103,41 @@ class SparseWeight(nn.Module):
     def rows(self, ids: Tensor) -> Tensor:
         """Look up the dense rows ``ids`` (any shape, integer): ``(*ids.shape, *shape[1:])``, differentiable."""
         flat = ids.reshape(-1).long()
-        if len(flat) >= self.n_rows:
-            # the result is no smaller than the weight: copy rows from a dense one instead of making each anew
-            whole = self.dense().view(self.n_rows, self.n_columns)
+        if self.nnz == self.numel:
+            whole = self.values.view(self.n_rows, self.n_columns)
+            self._watch(whole, None)
             out = F.embedding(flat, whole, padding_idx=self.padding_row)
+        elif len(flat) >= self.n_rows:
+            # the result is no smaller than the weight: copy rows from a dense one instead of making each anew
+            out = F.embedding(flat, self.dense().view(self.n_rows, self.n_columns))
         else:
-            out = self._few_rows(flat)
+            distinct, place = flat.unique(return_inverse=True)
+            out = F.embedding(place, self._few_rows(distinct))
         return out.view(*ids.shape, *self.shape[1:])
 
     def dense(self) -> Tensor:
         """The whole weight as a new dense tensor of ``shape``, differentiable; it is not kept."""
-        out = self.values.new_zeros(self.numel).index_copy(0, self.positions(), self.values)
+        if self._kept is not None and not torch.is_grad_enabled():
+            return self._kept
+        if self.nnz == self.numel:
+            out = self.values.clone()
+        else:
+            out = self.values.new_zeros(self.numel).index_copy(0, self.positions(), self.values)
         out = out.view(self.n_rows, self.n_columns)
         self._watch(out, None)
-        return out.view(self.shape)
+        out = out.view(self.shape)
+        if self._keeps_dense and not torch.is_grad_enabled():
+            self._kept = out
+        return out
+
+    @contextmanager
+    def dense_kept(self) -> Iterator[None]:
+        """Within it, where no gradient is asked for, `dense` makes its tensor once; the weight must not change."""
+        self._keeps_dense = True
+        try:
+            yield
+        finally:
+            self._keeps_dense, self._kept = False, None
 
     def view(self) -> DenseView:
         """`dense` as a tensor that refuses to be written to, since the write would be lost.
@@ -105,55 +156,66 @@ class SparseWeight(nn.Module):
         """(nnz,) int64: the position of every alive entry, ascending."""
         return self.row_of_slots() * self.n_columns + self.columns.long()
 
+    def row_blocks(self) -> Iterator[tuple[int, int, int, int]]:
+        """Every row once, in blocks that bound the memory of a pass: first row, end row, first slot, end slot."""
+        bounds = list(row_blocks(self.n_rows, self.n_columns))
+        slots = self.row_offsets[[0, *(stop for _, stop in bounds)]].tolist()
+        for (start, stop), first, last in zip(bounds, slots, slots[1:]):
+            yield start, stop, first, last
+
+    def positions_in(self, start: int, stop: int, first: int, last: int) -> Tensor:
+        """(last - first,) int64: where a block's alive entries are in it, row by row, ascending."""
+        rows = torch.repeat_interleave(self.row_offsets[start : stop + 1].diff(), output_size=last - first)
+        return rows.long() * self.n_columns + self.columns[first:last].long()
+
     def alive_in(self, start: int, stop: int) -> Tensor:
         """Mark the alive entries of the rows from ``start`` to ``stop``: (stop - start, columns), bool."""
-        offsets = self.row_offsets[start : stop + 1].long()
-        row = torch.repeat_interleave(offsets.diff())
-        columns = self.columns[int(offsets[0]) : int(offsets[-1])].long()
+        first, last = self.row_offsets[[start, stop]].tolist()
         alive = torch.zeros(stop - start, self.n_columns, dtype=torch.bool, device=self.values.device)
-        alive[row, columns] = True
+        alive.view(-1)[self.positions_in(start, stop, first, last)] = True
         return alive
 
     @torch.no_grad()
-    def exchange(self, pruned: Tensor, grown: Tensor, states: Iterable[MutableMapping] = ()) -> None:
-        """Remove the slots ``pruned`` and add zero entries at the positions ``grown``.
+    def take(self, dense: Tensor) -> None:
+        """Set the alive entries to those of ``dense``, a tensor of ``shape``."""
+        folded = dense.detach().reshape(self.n_rows, self.n_columns)
+        for start, stop, first, last in self.row_blocks():
+            positions = self.positions_in(start, stop, first, last)
+            self.values[first:last] = folded[start:stop].reshape(-1)[positions]
+
+    @torch.no_grad()
+    def exchange(self, alive: Iterable[Tensor], nnz: int, states: Iterable[MutableMapping] = ()) -> None:
+        """Change which entries are alive; the new ones are zero.
 
         Every tensor in ``states`` (the optimizer's state of ``values``) that is shaped like ``values``
-        is re-ordered in the same way and is zero at grown slots; so is the gradient. With as many
-        pruned as grown, all of it happens in place.
+        is re-ordered in the same way and is zero at new slots; the gradient is zero. While ``nnz`` stays,
+        all of it happens in place, with the memory of a few blocks of rows.
 
         Args:
-            pruned: (p,) int64 slots, distinct.
-            grown: (g,) int64 positions, distinct, ascending, none of them alive or in the padding row.
+            alive: for each of `row_blocks` the entries that are alive then: (stop - start, columns), bool. It may
+                be a generator that reads the block's present entries when its turn comes.
+            nnz: how many there are in all.
             states: dictionaries, changed in place.
         """
-        keep = torch.ones(self.nnz, dtype=torch.bool, device=self.values.device)
-        keep[pruned] = False
-        kept = self.positions()[keep]
-        kept_slots = torch.arange(len(kept), device=kept.device) + torch.searchsorted(grown, kept)
-        grown_slots = torch.arange(len(grown), device=kept.device) + torch.searchsorted(kept, grown)
-        positions = kept.new_empty(len(kept) + len(grown))
-        positions[kept_slots] = kept
-        positions[grown_slots] = grown
-
-        def moved(old: Tensor) -> Tensor:
-            return old.new_zeros(len(positions)).index_copy_(0, kept_slots, old[keep])
-
-        shape, same_size = self.values.shape, len(positions) == self.nnz
+        places: list[tuple[MutableMapping, str]] = []
         for state in states:
-            for name, old in state.items():
-                if isinstance(old, Tensor) and old.shape == shape:
-                    if same_size:
-                        old.copy_(moved(old))
-                    else:
-                        state[name] = moved(old)
-        if same_size:
-            self.values.copy_(moved(self.values))
-            if self.values.grad is not None:
-                self.values.grad.zero_()
+            places += [
+                (state, name)
+                for name, old in state.items()
+                if isinstance(old, Tensor) and old.shape == self.values.shape
+            ]
+        new = rewrite(self, alive, nnz, [self.values.detach(), *(state[name] for state, name in places)])
+        if nnz == self.nnz:
+            gradient = self.values.grad
+            if gradient is not None and gradient.is_sparse:
+                self.values.grad = None
+            elif gradient is not None:
+                gradient.zero_()
         else:
-            self._resize(moved(self.values.detach()))
-        self._set_topology(positions)
+            self._resize(new.entries[0])
+            for (state, name), moved in zip(places, new.entries[1:]):
+                state[name] = moved
+        self._set_topology(new)
 
     def problem(self, values: Tensor, columns: Tensor, row_offsets: Tensor) -> Optional[str]:
         """What keeps the three tensors from being a topology of this shape, or None."""
@@ -177,26 +239,21 @@ class SparseWeight(nn.Module):
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
 
-    def _few_rows(self, flat: Tensor) -> Tensor:
-        starts = self.row_offsets.index_select(0, flat).long()
-        counts = self.row_offsets.index_select(0, flat + 1).long() - starts
+    def _few_rows(self, ids: Tensor) -> Tensor:
+        """The dense rows ``ids`` (n,), distinct and ascending: (n, columns)."""
+        starts, ends = self.row_offsets.unfold(0, 2, 1).index_select(0, ids).long().unbind(1)
+        counts = ends - starts
         ends = counts.cumsum(0)
-        total = int(ends[-1]) if len(flat) else 0
+        total = int(ends[-1]) if len(ids) else 0
         row = torch.repeat_interleave(counts, output_size=total)
-        slots = torch.arange(total, device=flat.device) + (starts - ends + counts)[row]
-        targets = row * self.n_columns + self._columns_of(slots)
-        alive = self.values.index_select(0, slots)
-        if self.padding_row is not None and self.nnz == self.numel:
-            alive = torch.where((flat == self.padding_row)[row], alive.detach(), alive)
-        out = self.values.new_zeros(len(flat) * self.n_columns).index_copy(0, targets, alive)
-        out = out.view(len(flat), self.n_columns)
-        self._watch(out, flat)
-        return out
-
-    def _columns_of(self, slots: Tensor) -> Tensor:
+        slots = torch.arange(total, device=ids.device) + (starts - ends + counts)[row]
         # few of PyTorch's kernels know the unsigned types; these bits are gathered as signed ones
-        signed = self.columns.view(_SIGNED[self.columns.dtype])
-        return signed.index_select(0, slots).long() & _ALL_BITS[self.columns.dtype]
+        columns = signed_view(self.columns).index_select(0, slots).long() & all_bits(self.columns)
+        alive = gather(self.values, slots, self.sparse_gradient)
+        out = self.values.new_zeros(len(ids) * self.n_columns).index_copy(0, row * self.n_columns + columns, alive)
+        out = out.view(len(ids), self.n_columns)
+        self._watch(out, ids)
+        return out
 
     def _watch(self, out: Tensor, ids: Optional[Tensor]) -> None:
         sink = self.gradient_sink
@@ -211,20 +268,13 @@ class SparseWeight(nn.Module):
         self.values.data = values.new_empty(0, dtype=other)
         self.values.data = values
 
-    def _set_topology(self, positions: Tensor) -> None:
-        rows = torch.div(positions, self.n_columns, rounding_mode="floor")
-        offsets = torch.zeros(self.n_rows + 1, dtype=torch.long, device=positions.device)
-        offsets[1:] = torch.bincount(rows, minlength=self.n_rows).cumsum(0)
-        new = {
-            "columns": (positions - rows * self.n_columns).to(smallest_unsigned(self.n_columns)),
-            "row_offsets": offsets.to(torch.int32 if len(positions) < 2**31 else torch.long),
-        }
-        for name, tensor in new.items():
-            old = self._buffers.get(name)
-            if old is not None and old.shape == tensor.shape and old.dtype == tensor.dtype:
+    def _set_topology(self, new: Rewritten) -> None:
+        for name, tensor in (("columns", new.columns), ("row_offsets", new.row_offsets)):
+            old = self._buffers[name]
+            if old.shape == tensor.shape and old.dtype == tensor.dtype:
                 old.copy_(tensor)
             else:
-                self.register_buffer(name, tensor)
+                self._buffers[name] = tensor
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         """Take any topology of this shape, whatever its nnz; refuse one that is not a topology."""
@@ -239,20 +289,3 @@ class SparseWeight(nn.Module):
                 self._resize(self.values.detach().new_empty(values.shape))
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
-
-
-_SIGNED = {
-    torch.uint8: torch.int8,
-    torch.uint16: torch.int16,
-    torch.uint32: torch.int32,
-    torch.int64: torch.int64,
-}
-_ALL_BITS = {torch.uint8: 2**8 - 1, torch.uint16: 2**16 - 1, torch.uint32: 2**32 - 1, torch.int64: -1}
-
-
-def smallest_unsigned(n: int) -> torch.dtype:
-    """The smallest unsigned integer type that holds ``0 .. n - 1``."""
-    for bits, dtype in ((8, torch.uint8), (16, torch.uint16), (32, torch.uint32)):
-        if n <= 2**bits:
-            return dtype
-    return torch.int64

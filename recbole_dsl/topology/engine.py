@@ -1,6 +1,6 @@
 """The topology update: when it comes, what it prunes and grows, and the record of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Optional
 
@@ -9,14 +9,17 @@ import torch
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.topology.exchange import Part, Rules, exchange
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
-from recbole_dsl.topology.grow import GROW, Block, Candidates, best_candidates
-from recbole_dsl.topology.prune import PRUNE, AliveWeights, best_of_each_row, least_important
+from recbole_dsl.topology.grow import GROW, GrowCriterion
+from recbole_dsl.topology.prune import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
 
-# positions scored at a time: bounds the memory of a topology update
-_BLOCK = 2**22
+# without the option grow_memory, the gradients collected for a tensor take this share of its dense form, or what
+# is no burden anywhere, in bytes
+_SHARE = 0.2
+_SMALL = 2**24
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ class DynamicTopology:
         self._explored: dict[str, Explored] = {}
         for name, weight in self.weights.items():
             self._explored[name] = Explored(weight.numel, weight.values.device)
-            self._explored[name].mark(weight.positions())
+            for start, stop, first, last in weight.row_blocks():
+                positions = weight.positions_in(start, stop, first, last)
+                self._explored[name].mark(positions + start * weight.n_columns)
 
     @property
     def total_steps(self) -> Optional[int]:
@@ -133,7 +138,7 @@ class DynamicTopology:
         self._collect_if_due()
 
     @property
-    def _criterion(self):
+    def _criterion(self) -> GrowCriterion:
         return GROW[self.config.grow]
 
     def _updates_at(self, step: int) -> bool:
@@ -151,11 +156,13 @@ class DynamicTopology:
         if self.total_steps is None or not self._updates_at(self.step + until_update):
             return
         for name, weight in self.weights.items():
-            buffer = GradientBuffer(
-                weight.n_rows, weight.n_columns, weight.values, self.config.grow_memory, self._generator
-            )
-            self._buffers[name] = buffer
-            weight.gradient_sink = buffer.add
+            if weight.nnz < weight.capacity:
+                share = _grow_memory(self.config.grow_memory, weight)
+                # by its end, so that a resumed run draws the same rows
+                window = (self.step + until_update + self.config.seed) % 2**31
+                buffer = GradientBuffer(weight.n_rows, weight.n_columns, weight.values, share, window)
+                self._buffers[name] = buffer
+                weight.gradient_sink = buffer.add
 
     def _stop_collecting(self) -> None:
         for name, buffer in self._buffers.items():
@@ -172,61 +179,29 @@ class DynamicTopology:
         # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
         names = [name for name, weight in self.weights.items() if weight.values.grad is not None]
         groups = [names] if self.config.budget == "global" else [[name] for name in names]
-        exchanged = sum(self._exchange(group, ratio) for group in groups if group)
+        rules = Rules(
+            PRUNE[self.config.prune],
+            self._criterion,
+            self.config.prune_threshold,
+            self.config.keep_rows,
+            self._generator,
+        )
+        exchanged = sum(exchange([self._part(name) for name in group], ratio, rules) for group in groups if group)
         self._stop_collecting()
         density = {name: weight.density for name, weight in self.weights.items()}
         update = TopologyUpdate(self.step, ratio, exchanged, self.exploration_rate, density)
         self.updates.append(update)
         self.on_update(update)
 
-    def _exchange(self, names: list[str], ratio: float) -> int:
-        """Exchange weights among the tensors ``names``, whose budget is one; return how many."""
-        weights = [self.weights[name] for name in names]
-        importance = [PRUNE[self.config.prune](self._alive(weight)) for weight in weights]
-        nnz = [weight.nnz for weight in weights]
-        first_slots = [sum(nnz[:i]) for i in range(len(nnz))]
-        protected = []
-        if self.config.keep_rows:
-            protected = [best_of_each_row(i, w.row_of_slots()) for i, w in zip(importance, weights)]
-        elif len(weights) > 1:
-            # no tensor may be emptied: its output and its gradients would stay zero for ever
-            protected = [i.argmax().view(1) for i in importance]
-        protected = [slots + first for slots, first in zip(protected, first_slots)]
-        free = sum(weight.capacity for weight in weights) - sum(nnz)
-        n = max(0, min(round(ratio * sum(nnz)), free))
-        pruned = least_important(torch.cat(importance), n, torch.cat(protected) if protected else None)
-        grown = best_candidates(lambda: self._blocks(names), self._criterion.score, len(pruned))
-        grown = grown.to(pruned.device)
-        first_slot = first_position = 0
-        for name, weight, size in zip(names, weights, nnz):
-            mine = pruned[(pruned >= first_slot) & (pruned < first_slot + size)] - first_slot
-            last_position = first_position + weight.numel
-            new = grown[(grown >= first_position) & (grown < last_position)] - first_position
-            states = [o.state[weight.values] for o in self.optimizers if weight.values in o.state]
-            weight.exchange(mine, new, states)
-            self._explored[name].mark(new)
-            first_slot, first_position = first_slot + size, last_position
-        return len(pruned)
+    def _part(self, name: str) -> Part:
+        values = self.weights[name].values
+        states = [o.state[values] for o in self.optimizers if values in o.state]
+        return Part(self.weights[name], self._explored[name], self._buffers.get(name), states)
 
-    def _alive(self, weight: SparseWeight) -> AliveWeights:
-        values = weight.values.detach()
-        return AliveWeights(values, weight.values.grad, self.config.prune_threshold)
 
-    def _blocks(self, names: list[str]) -> Iterator[Block]:
-        first = 0
-        for name in names:
-            weight, explored, buffer = self.weights[name], self._explored[name], self._buffers.get(name)
-            height = max(1, _BLOCK // weight.n_columns)
-            for start in range(0, weight.n_rows, height):
-                stop = min(start + height, weight.n_rows)
-                blocked = weight.alive_in(start, stop)
-                if weight.padding_row is not None and start <= weight.padding_row < stop:
-                    blocked[weight.padding_row - start] = True
-                span = start * weight.n_columns, stop * weight.n_columns
-                ever_alive = explored.marked_in(*span).view_as(blocked)
-                if buffer is None:
-                    gradient = weight.values.new_zeros(()).expand(blocked.shape)
-                else:
-                    gradient = buffer.rows(start, stop)
-                yield Block(Candidates(gradient, ever_alive, self._generator), blocked, first + span[0])
-            first += weight.numel
+def _grow_memory(share: Optional[float], weight: SparseWeight) -> float:
+    """The cap of the collected gradients, as a share of the dense tensor; ``share`` is the option."""
+    if share is not None:
+        return share
+    size = weight.numel * weight.values.element_size()
+    return max(_SHARE, min(1.0, _SMALL / size))

@@ -6,77 +6,141 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# the sums move to a larger tensor when they outgrow theirs, and the old one is a quarter of it at most
+_GROWTH = 4
+# what is kept of a full buffer, so that rows are not weighed against each other at every step
+_KEPT = 7 / 8
+
 
 class GradientBuffer:
-    """Sums the dense gradients of one tensor's rows, of the rows that got one only.
+    """Sums the dense gradients of one tensor's rows, of the rows that got one only, within a cap.
 
-    With ``share`` below 1 the gradients of that share of the rows are collected, drawn at random
-    (SparseRec, arXiv 2411.12205, does the same); the buffer never holds more than ``share`` of the dense
-    tensor, plus four bytes per row to find a row in it.
+    When they are more than the cap allows, a sample of them is held: each window gives every row a random
+    priority, and the rows of the lowest stay (SparseRec, arXiv 2411.12205, samples rows as well). What is held of
+    a row is complete: a row that had to leave does not come back before the next window.
 
     Attributes:
+        limit: the most rows that are held.
         peak_bytes: the most memory held so far.
     """
 
-    def __init__(self, rows: int, columns: int, like: Tensor, share: float, generator: torch.Generator):
-        self.limit = max(1, int(share * rows))
+    def __init__(self, rows: int, columns: int, like: Tensor, share: float, window: int = 0):
+        """For a tensor (rows, columns) of the dtype and device of ``like``.
+
+        Args:
+            share: the cap, in (0, 1], as a share of the dense tensor's bytes. With 1 every row is held.
+            window: its number, from 0 to 2**31; each gives the rows other priorities.
+        """
+        width = columns * like.element_size()
+        room = share * rows * width - 4 * rows
+        self.limit = rows if share == 1 else max(1, min(rows, int(room / (width * (1 + 1 / _GROWTH) + 4))))
         self.sums = like.new_zeros(0, columns)
         self.used = 0
-        # the place of each row in `sums`: -1 has none yet, -2 gets none
+        # the place of each row in `sums`, -1 for none, and the row at each place
         self.places = torch.full((rows,), -1, dtype=torch.int32, device=like.device)
-        if self.limit < rows:
-            left_out = torch.randperm(rows, generator=generator)[self.limit :]
-            self.places[left_out.to(like.device)] = -2
+        self.row_at = self.places.new_empty(0)
+        self._window = window
+        self._below: Optional[int] = None
         self.peak_bytes = 0
         if _distributed():
             # every process needs the same rows in the same places to add them up
-            self._place((self.places == -1).nonzero().view(-1))
+            self._admit(torch.arange(rows, device=like.device))
+            self._below = torch.iinfo(torch.int64).min
 
     def add(self, ids: Optional[Tensor], gradient: Tensor) -> None:
-        """Add ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None stands for all rows."""
-        gradient = gradient.detach()
+        """Add ``gradient`` (n, columns) to the distinct rows ``ids`` (n,); None stands for all rows."""
+        gradient = gradient.detach().to(self.sums.dtype)
         if ids is None:
-            self._place((self.places == -1).nonzero().view(-1))
-            if self.limit == len(self.places):
-                self.sums.index_add_(0, self.places, gradient)
-                return
             ids = torch.arange(len(self.places), device=gradient.device)
-        else:
-            self._place(ids[self.places[ids] == -1].unique())
+        self._admit(ids)
         places = self.places[ids]
         held = places >= 0
-        self.sums.index_add_(0, places[held], gradient[held].to(self.sums.dtype))
+        if not held.all():
+            places, gradient = places[held], gradient[held]
+        self.sums.index_add_(0, places, gradient)
 
     def decay(self, factor: float) -> None:
         """Multiply what was collected by ``factor``."""
-        self.sums *= factor
+        self.sums[: self.used] *= factor
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        """The sums of the rows from ``start`` to ``stop``: (stop - start, columns), zero without a gradient."""
+    def held(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Which of the rows from ``start`` to ``stop`` are held, and their sums.
+
+        Returns:
+            (h,) int64, ascending, counted from ``start``; (h, columns).
+        """
         places = self.places[start:stop]
-        held = places >= 0
-        out = self.sums.new_zeros(stop - start, self.sums.shape[1])
-        out[held] = self.sums[places[held]]
-        return out
+        rows = (places >= 0).nonzero().view(-1)
+        return rows, self.sums[places[rows]]
 
     def reduce(self) -> None:
         """Add up the sums of all processes, so that all of them grow the same weights."""
         if _distributed():
             dist.all_reduce(self.sums)
 
-    def _place(self, rows: Tensor) -> None:
-        if not len(rows):
+    def _admit(self, ids: Tensor) -> None:
+        new = ids[self.places[ids] < 0]
+        if self._below is not None and len(new):
+            new = new[self._priority(new) < self._below]
+        if self.used + len(new) > self.limit:
+            new = self._make_room(new)
+        if not len(new):
             return
-        end = self.used + len(rows)
+        end = self.used + len(new)
         if end > len(self.sums):
-            size = min(max(end, 2 * len(self.sums)), self.limit)
-            grown = self.sums.new_zeros(size, self.sums.shape[1])
-            grown[: self.used] = self.sums[: self.used]
-            self.sums = grown
-        self.places[rows] = torch.arange(self.used, end, dtype=torch.int32, device=rows.device)
+            size = min(max(end, _GROWTH * len(self.sums)), self.limit)
+            self.sums = _enlarged(self.sums, self.used, size)
+            self.row_at = _enlarged(self.row_at, self.used, size)
+        self._place(new, torch.arange(self.used, end, device=new.device))
         self.used = end
-        held = sum(t.numel() * t.element_size() for t in (self.sums, self.places))
+        held = sum(t.numel() * t.element_size() for t in (self.sums, self.places, self.row_at))
         self.peak_bytes = max(self.peak_bytes, held)
+
+    def _make_room(self, new: Tensor) -> Tensor:
+        """Let the rows of the highest priorities go; return those of ``new`` that stay and have no place yet."""
+        rows = torch.cat([self.row_at[: self.used].long(), new])
+        priority = self._priority(rows)
+        kept = max(1, int(_KEPT * self.limit))
+        self._below = int(priority.kthvalue(kept).values) + 1
+        stays = priority < self._below
+        leaving = (~stays[: self.used]).nonzero().view(-1)
+        new = new[stays[self.used :]]
+        self.places[rows[leaving]] = -1
+        if len(new) < len(leaving):
+            # fill the gaps from the end
+            self._place(new, leaving[: len(new)])
+            self._close(leaving[len(new) :])
+            return new[:0]
+        self._place(new[: len(leaving)], leaving)
+        return new[len(leaving) :]
+
+    def _close(self, gaps: Tensor) -> None:
+        end = self.used - len(gaps)
+        used = torch.ones(self.used, dtype=torch.bool, device=gaps.device)
+        used[gaps] = False
+        movers = used[end:].nonzero().view(-1) + end
+        targets = gaps[gaps < end]
+        self.sums[targets] = self.sums[movers]
+        self.row_at[targets] = self.row_at[movers]
+        self.places[self.row_at[targets].long()] = targets.int()
+        self.used = end
+
+    def _place(self, rows: Tensor, places: Tensor) -> None:
+        self.sums[places] = 0
+        self.row_at[places] = rows.int()
+        self.places[rows] = places.int()
+
+    def _priority(self, rows: Tensor) -> Tensor:
+        """(n,) int64: a number for each row (n,) that looks drawn at random; no two rows have the same."""
+        mixed = (rows + (self._window << 32)) * -7046029254386353131
+        mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * -4658895280553007687
+        return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)
+
+
+def _enlarged(old: Tensor, used: int, size: int) -> Tensor:
+    new = old.new_empty(size, *old.shape[1:])
+    new[:used] = old[:used]
+    return new
 
 
 def _distributed() -> bool:

@@ -1,85 +1,96 @@
 """Which weights are alive at the start."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Callable, Optional
 
 import torch
 from torch import Tensor
 
+from recbole_dsl.sparse.rewrite import row_blocks
+from recbole_dsl.topology.select import draw, find_cut, share_out, sortable
 
-def random_positions(
-    dense: Tensor,
-    nnz: int,
-    generator: torch.Generator,
-    padding_row: Optional[int] = None,
-    keep_rows: bool = False,
-) -> Tensor:
-    """``nnz`` positions of ``dense`` (rows, columns) at random, outside ``padding_row``.
 
-    With ``keep_rows`` each row gets one, if there are as many, and the others are drawn at random.
+@dataclass(frozen=True)
+class Start:
+    """What an initialiser knows of a tensor (rows, columns).
+
+    Attributes:
+        nnz: how many weights are to be alive, at most all outside the padding row.
+        padding_row: a row that stays empty, or None.
+        keep_rows: whether every other row gets a weight, if there are as many.
+        dense: gives the dense initialisation, (rows, columns).
+    """
+
+    rows: int
+    columns: int
+    nnz: int
+    padding_row: Optional[int]
+    keep_rows: bool
+    dense: Callable[[], Tensor]
+
+
+def random_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
+    """Weights at random; every block of rows gets its share of them.
+
+    With ``keep_rows`` each row gets one, and the others are drawn at random.
 
     Returns:
-        (nnz,) int64, ascending, on the CPU.
+        for each of `row_blocks` which are alive: (rows of the block, columns), bool, on the CPU.
     """
-    rows, columns = dense.shape
-    if padding_row is not None:
-        rows -= 1
-    if keep_rows and nnz >= rows:
-        first = torch.randint(columns, (rows,), generator=generator)
-        others = sample(nnz - rows, rows * (columns - 1), generator)
-        row = torch.div(others, max(columns - 1, 1), rounding_mode="floor")
-        others += row + (others - row * (columns - 1) >= first[row])
-        positions = torch.cat([torch.arange(rows) * columns + first, others]).sort().values
-    else:
-        positions = sample(nnz, rows * columns, generator)
-    if padding_row is not None:
-        positions += columns * (positions >= padding_row * columns)
-    return positions
+    n_rows = start.rows - (start.padding_row is not None)
+    first_of_rows = start.keep_rows and start.nnz >= n_rows
+    blocks = list(row_blocks(start.rows, start.columns))
+    filled = [stop - first - _has_padding(start, first, stop) for first, stop in blocks]
+    sizes = [n * (start.columns - first_of_rows) for n in filled]
+    counts = share_out(start.nnz - n_rows * first_of_rows, sizes, generator)
+    for (first, stop), count in zip(blocks, counts):
+        alive = torch.zeros(stop - first, start.columns, dtype=torch.bool)
+        if first_of_rows:
+            column = torch.randint(start.columns, (len(alive), 1), generator=generator)
+            alive.scatter_(1, column, True)
+        pool = ~alive
+        if _has_padding(start, first, stop):
+            pool[start.padding_row - first] = alive[start.padding_row - first] = False
+        yield alive | draw(pool.view(-1), count, generator).view_as(alive)
 
 
-def largest_positions(
-    dense: Tensor,
-    nnz: int,
-    generator: torch.Generator,
-    padding_row: Optional[int] = None,
-    keep_rows: bool = False,
-) -> Tensor:
-    """The ``nnz`` positions of ``dense`` (rows, columns) with the largest magnitudes, outside ``padding_row``.
+def largest_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
+    """The weights with the largest magnitudes of the dense initialisation; equals at random.
 
     With ``keep_rows`` the largest of each row come first, if there are as many weights.
 
     Returns:
-        (nnz,) int64, ascending, on the CPU.
+        as `random_mask`.
     """
-    magnitude = dense.detach().abs()
-    if keep_rows and nnz >= len(dense) - (padding_row is not None):
-        magnitude.scatter_(1, magnitude.argmax(1, keepdim=True), float("inf"))
-    if padding_row is not None:
-        magnitude[padding_row] = -1.0
-    return magnitude.view(-1).topk(nnz, sorted=False).indices.sort().values.cpu()
+    dense = start.dense()
+    keep_rows = start.keep_rows and start.nnz >= start.rows - (start.padding_row is not None)
+    blocks = list(row_blocks(start.rows, start.columns))
+
+    def magnitude(first: int, stop: int) -> Tensor:
+        some = dense[first:stop].detach().abs().cpu()
+        if keep_rows:
+            some.scatter_(1, some.argmax(1, keepdim=True), float("inf"))
+        if _has_padding(start, first, stop):
+            some[start.padding_row - first] = -1.0
+        return sortable(some)
+
+    cut = find_cut(lambda: (magnitude(*block).view(-1) for block in blocks), start.nnz, largest=True)
+    ties = share_out(cut.ties, [int((magnitude(*block) == cut.key).sum()) for block in blocks], generator)
+    for block, count in zip(blocks, ties):
+        keys = magnitude(*block)
+        yield (keys > cut.key) | draw((keys == cut.key).view(-1), count, generator).view_as(keys)
 
 
-def sample(k: int, n: int, generator: torch.Generator) -> Tensor:
-    """``k`` distinct integers below ``n`` at random, ascending; memory in proportion to ``min(k, n - k)``
-    unless more than half are taken."""
-    if 2 * k > n:
-        taken = torch.ones(n, dtype=torch.bool)
-        taken[sample(n - k, n, generator)] = False
-        return taken.nonzero().view(-1)
-    drawn = torch.empty(0, dtype=torch.long)
-    while len(drawn) < k:
-        more = torch.randint(n, (k - len(drawn) + k // 8 + 8,), generator=generator)
-        drawn = torch.cat([drawn, more]).unique()
-    surplus = torch.randperm(len(drawn), generator=generator)[k:]
-    keep = torch.ones(len(drawn), dtype=torch.bool)
-    keep[surplus] = False
-    return drawn[keep]
+def _has_padding(start: Start, first: int, stop: int) -> bool:
+    return start.padding_row is not None and first <= start.padding_row < stop
 
 
-Initialiser = Callable[[Tensor, int, torch.Generator, Optional[int], bool], Tensor]
+Initialiser = Callable[[Start, torch.Generator], Iterator[Tensor]]
 
 # "erk" differs from "uniform" in its budget alone
 INITIALISERS: dict[str, Initialiser] = {
-    "uniform": random_positions,
-    "erk": random_positions,
-    "magnitude": largest_positions,
+    "uniform": random_mask,
+    "erk": random_mask,
+    "magnitude": largest_mask,
 }

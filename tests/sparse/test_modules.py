@@ -8,7 +8,7 @@ from torch import nn
 from recbole_dsl import DSLConfig, DSLError, sparsify
 from recbole_dsl.sparse.modules import SparseEmbedding, sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
-from tests.toy import Toy
+from tests.toy import Toy, exchange_at
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_embedding_is_a_drop_in(model):
 
 def test_embedding_from_a_weight():
     dense = torch.randn(4, 3)
-    embedding = SparseEmbedding(SparseWeight(dense, torch.arange(12)))
+    embedding = SparseEmbedding(SparseWeight.of(dense, torch.arange(12)))
     assert torch.equal(embedding(torch.tensor([2, 2])), dense[[2, 2]])
 
 
@@ -110,7 +110,7 @@ def test_classes_keep_their_name_and_kind(model):
 def test_a_copy_is_independent(model):
     other = copy.deepcopy(model)
     weight = sparse_weights(other)["user.weight"]
-    weight.exchange(torch.tensor([0]), torch.tensor([], dtype=torch.long))
+    exchange_at(weight, [0], [])
     assert weight.nnz == sparse_weights(model)["user.weight"].nnz - 1
 
 

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_dsl.sparse.weight import SparseWeight, smallest_unsigned
+from recbole_dsl.sparse.gather import smallest_unsigned
+from recbole_dsl.sparse.weight import SparseWeight
+from tests.toy import exchange_at
 
 
 @st.composite
@@ -20,7 +22,7 @@ def masked(draw, max_rows=8, max_columns=9):
 @given(masked(), st.data())
 def test_rows_and_their_gradient_are_those_of_a_masked_embedding(weight, data):
     dense, positions, mask = weight
-    sparse = SparseWeight(dense, positions)
+    sparse = SparseWeight.of(dense, positions)
     ids = torch.tensor(data.draw(st.lists(st.integers(0, len(dense) - 1), max_size=12)), dtype=torch.long)
     reference = (dense * mask).requires_grad_()
     expected = F.embedding(ids, reference)
@@ -35,7 +37,7 @@ def test_rows_and_their_gradient_are_those_of_a_masked_embedding(weight, data):
 @given(masked())
 def test_dense_and_its_gradient_are_those_of_the_masked_weight(weight):
     dense, positions, mask = weight
-    sparse = SparseWeight(dense, positions)
+    sparse = SparseWeight.of(dense, positions)
     out = sparse.dense()
     assert torch.equal(out, dense * mask)
     upstream = torch.randn_like(dense)
@@ -47,7 +49,7 @@ def test_dense_and_its_gradient_are_those_of_the_masked_weight(weight):
 @given(masked(), st.data())
 def test_exchange_moves_values_and_every_state_tensor_alike(weight, data):
     dense, positions, mask = weight
-    sparse = SparseWeight(dense, positions)
+    sparse = SparseWeight.of(dense, positions)
     free = (~mask).view(-1).nonzero().view(-1).tolist()
     slots = data.draw(st.lists(st.integers(0, max(len(positions) - 1, 0)), unique=True, max_size=len(positions)))
     grown = sorted(data.draw(st.lists(st.sampled_from(free), unique=True)) if free else [])
@@ -57,7 +59,7 @@ def test_exchange_moves_values_and_every_state_tensor_alike(weight, data):
     expected = {p: v for slot, (p, v) in enumerate(before.items()) if slot not in slots}
     expected.update(dict.fromkeys(grown, (0.0, 0.0)))
 
-    sparse.exchange(torch.tensor(slots, dtype=torch.long), torch.tensor(grown, dtype=torch.long), [state])
+    exchange_at(sparse, slots, grown, [state])
 
     after = dict(zip(sparse.positions().tolist(), zip(sparse.values.tolist(), state["moment"].tolist())))
     assert after == expected
@@ -66,12 +68,12 @@ def test_exchange_moves_values_and_every_state_tensor_alike(weight, data):
 
 
 def test_exchange_of_equal_size_keeps_every_tensor_in_its_place():
-    sparse = SparseWeight(torch.ones(4, 4), torch.tensor([0, 5, 10, 15]))
+    sparse = SparseWeight.of(torch.ones(4, 4), torch.tensor([0, 5, 10, 15]))
     sparse.values.grad = torch.ones(4)
     moment = torch.ones(4)
     tensors = [sparse.values, sparse.values.grad, sparse.columns, sparse.row_offsets, moment]
     addresses = [t.data_ptr() for t in tensors]
-    sparse.exchange(torch.tensor([1]), torch.tensor([6]), [{"moment": moment}])
+    exchange_at(sparse, [1], [6], [{"moment": moment}])
     now = [sparse.values, sparse.values.grad, sparse.columns, sparse.row_offsets, moment]
     assert [t.data_ptr() for t in now] == addresses
     assert sparse.values.tolist() == moment.tolist() == [1, 0, 1, 1]
@@ -84,20 +86,20 @@ def test_exchange_of_equal_size_keeps_every_tensor_in_its_place():
 def test_columns_take_the_smallest_unsigned_type(columns, dtype):
     assert smallest_unsigned(columns) is dtype
     dense = torch.randn(3, columns)
-    sparse = SparseWeight(dense, torch.tensor([0, columns - 1, columns, 3 * columns - 1]))
+    sparse = SparseWeight.of(dense, torch.tensor([0, columns - 1, columns, 3 * columns - 1]))
     assert sparse.columns.dtype is dtype
     assert sparse.rows(torch.tensor([2, 0]))[:, -1].tolist() == dense[[2, 0], -1].tolist()
-    sparse.exchange(torch.tensor([0]), torch.tensor([columns + 1]))
+    exchange_at(sparse, [0], [columns + 1])
     assert sparse.positions().tolist() == [columns - 1, columns, columns + 1, 3 * columns - 1]
 
 
 def test_positions_are_counted_in_64_bits():
-    sparse = SparseWeight(torch.ones(3, 2), torch.tensor([0, 3]))
+    sparse = SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 3]))
     assert sparse.row_of_slots().dtype is sparse.positions().dtype is torch.int64
 
 
 def test_ids_outside_the_table_are_refused():
-    sparse = SparseWeight(torch.ones(3, 2), torch.tensor([0, 3]))
+    sparse = SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 3]))
     for bad in (-1, 3):
         with pytest.raises(IndexError):
             sparse.rows(torch.tensor([bad]))
@@ -105,8 +107,8 @@ def test_ids_outside_the_table_are_refused():
 
 def test_state_dict_restores_another_topology_and_size():
     dense = torch.randn(5, 4)
-    source = SparseWeight(dense, torch.tensor([1, 7, 8, 19]))
-    target = SparseWeight(dense, torch.tensor([0, 2]))
+    source = SparseWeight.of(dense, torch.tensor([1, 7, 8, 19]))
+    target = SparseWeight.of(dense, torch.tensor([0, 2]))
     parameter = target.values
     target.load_state_dict(source.state_dict())
     assert torch.equal(target.dense(), source.dense())
@@ -124,7 +126,7 @@ def test_state_dict_restores_another_topology_and_size():
     ],
 )
 def test_state_dict_that_is_no_topology_is_refused(change, message):
-    weight = SparseWeight(torch.ones(3, 2), torch.tensor([0, 1, 4]))
+    weight = SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 1, 4]))
     before = weight.dense()
     with pytest.raises(RuntimeError, match=message):
         weight.load_state_dict({**weight.state_dict(), **change})
@@ -133,7 +135,7 @@ def test_state_dict_that_is_no_topology_is_refused(change, message):
 
 @pytest.mark.parametrize("n", [3, 40], ids=["a few rows", "more look-ups than rows"])
 def test_gradient_sink_gets_the_same_sum_however_rows_are_looked_up(n):
-    sparse = SparseWeight(torch.randn(10, 3), torch.tensor([0, 4, 11]))
+    sparse = SparseWeight.of(torch.randn(10, 3), torch.tensor([0, 4, 11]))
     ids, upstream = torch.arange(n) % 10, torch.randn(n, 3)
     collected = torch.zeros(10, 3)
 
@@ -147,7 +149,7 @@ def test_gradient_sink_gets_the_same_sum_however_rows_are_looked_up(n):
 
 def test_gradient_sink_sees_the_dense_gradient_of_what_was_read():
     dense = torch.randn(4, 3)
-    sparse = SparseWeight(dense, torch.tensor([0, 4, 11]))
+    sparse = SparseWeight.of(dense, torch.tensor([0, 4, 11]))
     seen = []
     sparse.gradient_sink = lambda ids, gradient: seen.append((ids, gradient.clone()))
     sparse.rows(torch.tensor([[1, 3]])).sum().backward()
@@ -157,17 +159,17 @@ def test_gradient_sink_sees_the_dense_gradient_of_what_was_read():
 
 
 def test_moves_with_the_module():
-    module = nn.Sequential(SparseWeight(torch.ones(3, 2), torch.tensor([0, 3])))
+    module = nn.Sequential(SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 3])))
     module.to(torch.float16)
     assert module[0].values.dtype is torch.float16 and module[0].columns.dtype is torch.uint8
 
 
 def test_a_change_of_size_outlives_the_loss_of_the_step_before():
-    sparse = SparseWeight(torch.ones(3, 2), torch.tensor([0, 1, 4]))
+    sparse = SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 1, 4]))
     optimizer = torch.optim.SGD(sparse.parameters(), lr=1.0)
     loss = sparse.dense().sum()
     loss.backward()
-    sparse.exchange(torch.tensor([0]), torch.tensor([], dtype=torch.long))
+    exchange_at(sparse, [0], [])
     next_loss = sparse.dense().sum()
     next_loss.backward()
     optimizer.step()

@@ -10,7 +10,7 @@ from recbole_dsl.topology.grow import GROW
 from recbole_dsl.topology.initialise import INITIALISERS
 from recbole_dsl.topology.prune import PRUNE
 from recbole_dsl.topology.schedule import SCHEDULES
-from tests.toy import WIDTH, Toy, alive_positions, toy_batch, toy_loss
+from tests.toy import WIDTH, Toy, alive_positions, blocks_of, toy_batch, toy_loss
 
 configs = st.builds(
     dict,
@@ -49,9 +49,13 @@ def train_step(model, optimizer, batch):
 
 
 @settings(max_examples=150)
-@given(configs)
-def test_invariants_hold_at_every_step(options):
-    config = DSLConfig(**options)
+@given(configs, st.sampled_from([16, 2**18]))
+def test_invariants_hold_at_every_step(options, block):
+    with blocks_of(block):
+        check_invariants(DSLConfig(**options))
+
+
+def check_invariants(config):
     model, report, optimizer, topology = start(config)
     generator = torch.Generator().manual_seed(0)
     padding = WIDTH
@@ -90,7 +94,7 @@ def test_invariants_hold_at_every_step(options):
         assert topology.exploration_rate == pytest.approx(explored)
     wanted = [s for s in range(1, 13) if s % config.update_interval == 0 and s < config.stop_fraction * 12]
     assert [u.step for u in topology.updates] == (wanted if config.topology == "dynamic" else [])
-    dense_bytes = sum(8 * w.numel + 4 * w.n_rows for w in report.weights.values())
+    dense_bytes = sum(8 * w.numel + 8 * w.n_rows for w in report.weights.values())
     assert topology.growth_peak_bytes <= dense_bytes
 
 

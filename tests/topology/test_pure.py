@@ -1,4 +1,4 @@
-"""The small functions: budgets, initialisers, schedules, criteria, the record of what was alive."""
+"""The small functions: budgets, initialisers, schedules, selection, the record of what was alive."""
 
 import re
 
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from recbole_dsl.errors import DSLError
 from recbole_dsl.topology.budget import BUDGETS, TensorSize, allocate
 from recbole_dsl.topology.explored import Explored
-from recbole_dsl.topology.initialise import INITIALISERS, sample
-from recbole_dsl.topology.prune import PRUNE, AliveWeights, best_of_each_row, least_important
+from recbole_dsl.topology.initialise import INITIALISERS, Start
+from recbole_dsl.topology.prune import best_of_each_row
 from recbole_dsl.topology.schedule import FINAL_RATIO, SCHEDULES, update_ratio
+from recbole_dsl.topology.select import draw, find_cut, share_out, sortable
+from tests.toy import blocks_of
 
 
 @st.composite
@@ -47,47 +49,83 @@ def test_uniform_gives_one_density_and_erk_more_to_small_tensors():
     assert allocate(sizes, 0.2, "erk") == [9600, 500], "the small one is full"
 
 
-@given(st.integers(1, 300), st.data())
-def test_sample_is_distinct_ascending_and_in_range(n, data):
-    k = data.draw(st.integers(0, n))
-    drawn = sample(k, n, torch.Generator().manual_seed(0)).tolist()
-    assert drawn == sorted(set(drawn)) and len(drawn) == k and all(0 <= p < n for p in drawn)
+def start(dense, nnz, padding=None, keep_rows=False):
+    return Start(*dense.shape, nnz, padding, keep_rows, lambda: dense)
 
 
-def test_sample_is_uniform():
-    generator = torch.Generator().manual_seed(0)
-    for k in (3, 8):
-        counts = torch.zeros(10)
-        for _ in range(4000):
-            counts[sample(k, 10, generator)] += 1
-        assert (counts / 4000 - k / 10).abs().max() < 0.03
+def initial_mask(name, start, seed=0):
+    return torch.cat(list(INITIALISERS[name](start, torch.Generator().manual_seed(seed))))
 
 
-@given(st.sampled_from(list(INITIALISERS)), st.integers(2, 9), st.integers(1, 9), st.booleans(), st.data())
+@given(st.sampled_from(list(INITIALISERS)), st.integers(2, 90), st.integers(1, 9), st.booleans(), st.data())
 def test_initialisers_avoid_the_padding_row_and_are_exact(name, rows, columns, keep_rows, data):
     padding = data.draw(st.one_of(st.none(), st.integers(0, rows - 1)))
     capacity = rows * columns - (0 if padding is None else columns)
     nnz = data.draw(st.integers(1, capacity))
-    dense = torch.randn(rows, columns)
-    positions = INITIALISERS[name](dense, nnz, torch.Generator().manual_seed(0), padding, keep_rows)
-    assert positions.tolist() == sorted(set(positions.tolist())) and len(positions) == nnz
-    assert padding is None or not (positions // columns == padding).any()
+    with blocks_of(16):
+        mask = initial_mask(name, start(torch.randn(rows, columns), nnz, padding, keep_rows))
+    assert mask.shape == (rows, columns) and mask.sum() == nnz
+    assert padding is None or not mask[padding].any()
     kept = rows - (padding is not None)
     if keep_rows and nnz >= kept:
-        assert len(set((positions // columns).tolist())) == kept
+        assert mask.any(1).sum() == kept
 
 
-def test_the_other_weights_are_uniform_when_rows_are_kept():
-    counts, generator = torch.zeros(12), torch.Generator().manual_seed(0)
-    for _ in range(4000):
-        counts[INITIALISERS["uniform"](torch.zeros(3, 4), 6, generator, None, True)] += 1
-    assert (counts / 4000 - 0.5).abs().max() < 0.03
+@pytest.mark.parametrize("keep_rows", [False, True])
+def test_the_initial_weights_are_uniform(keep_rows):
+    counts, generator = torch.zeros(24, 2), torch.Generator().manual_seed(0)
+    with blocks_of(16):
+        for _ in range(4000):
+            blocks = INITIALISERS["uniform"](start(torch.zeros(24, 2), 30, None, keep_rows), generator)
+            counts += torch.cat(list(blocks))
+    assert (counts / 4000 - 30 / 48).abs().max() < 0.04
 
 
 def test_magnitude_keeps_the_largest():
     dense = torch.tensor([[9.0, -9.0], [-0.1, 3.0], [2.0, -4.0]])
-    positions = INITIALISERS["magnitude"](dense, 2, torch.Generator(), 0)
-    assert positions.tolist() == [3, 5] and dense[0, 0] == 9
+    mask = initial_mask("magnitude", start(dense, 2, padding=0))
+    assert mask.view(-1).nonzero().view(-1).tolist() == [3, 5] and dense[0, 0] == 9
+
+
+scores = st.lists(st.sampled_from([-2.0, -1.0, -1e-40, 0.0, 1e-30, 0.5, 1.0, 3e38, float("inf")]), min_size=1)
+
+
+@given(scores, st.sampled_from([torch.float16, torch.float32, torch.float64]), st.booleans(), st.data())
+def test_the_cut_is_where_sorting_puts_it(values, dtype, largest, data):
+    keys = sortable(torch.tensor(values, dtype=dtype))
+    n = data.draw(st.integers(1, len(values)))
+    cut = find_cut(lambda: keys.split(7), n, largest)
+    order = sorted(keys.tolist(), reverse=largest)
+    assert cut.key == order[n - 1]
+    assert cut.ties == order[:n].count(cut.key)
+
+
+@given(st.integers(0, 500), st.lists(st.integers(0, 60), max_size=9), st.integers(0, 9))
+def test_a_total_is_shared_out_whole_and_in_proportion(total, sizes, seed):
+    total = min(total, sum(sizes))
+    shares = share_out(total, sizes, torch.Generator().manual_seed(seed))
+    assert sum(shares) == total
+    for share, size in zip(shares, sizes):
+        assert abs(share * sum(sizes) - total * size) <= sum(sizes) and share <= size
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=400), st.data())
+def test_a_draw_is_exact_and_from_the_pool(pool, data):
+    pool = torch.tensor(pool)
+    k = data.draw(st.integers(0, int(pool.sum())))
+    chosen = draw(pool, k, torch.Generator().manual_seed(data.draw(st.integers(0, 5))))
+    assert chosen.sum() == k and not (chosen & ~pool).any()
+
+
+@pytest.mark.parametrize("pool", [[3, 4], [0, 1, 3, 4, 5, 6, 8, 9]], ids=["a small pool", "a large pool"])
+def test_draws_are_uniform(pool):
+    mask, generator = torch.zeros(10, dtype=torch.bool), torch.Generator().manual_seed(0)
+    mask[pool] = True
+    for k in range(1, len(pool)):
+        counts = torch.zeros(10)
+        for _ in range(3000):
+            counts += draw(mask, k, generator)
+        assert (counts[pool] / 3000 - k / len(pool)).abs().max() < 0.04
 
 
 @given(st.sampled_from(list(SCHEDULES)), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
@@ -103,26 +141,6 @@ def test_cosine_is_the_published_one():
     assert update_ratio("cosine", 0.5, 0.5) == pytest.approx((0.5 + 0.005) / 2)
 
 
-values = st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=30)
-
-
-@given(st.sampled_from(list(PRUNE)), values, st.data())
-def test_every_prune_criterion_selects_exactly_n_ties_included(name, weights, data):
-    n = data.draw(st.integers(0, len(weights)))
-    alive = AliveWeights(torch.tensor(weights), torch.ones(len(weights)), threshold=1.0)
-    pruned = least_important(PRUNE[name](alive), n)
-    below = sum(abs(w) < 1.0 for w in weights)
-    assert len(set(pruned.tolist())) == len(pruned) == (min(n, below) if name == "threshold" else n)
-
-
-def test_prune_criteria_choose_as_defined():
-    alive = AliveWeights(
-        torch.tensor([-3.0, -2.0, 0.1, 0.2, 0.3, 4.0]), torch.tensor([0.0, 1.0, 9.0, 1.0, 1.0, 0.01]), 0.25
-    )
-    chosen = {name: least_important(f(alive), 3).tolist() for name, f in PRUNE.items()}
-    assert chosen == {"magnitude": [2, 3, 4], "set": [1, 2, 3], "taylor": [0, 3, 5], "threshold": [2, 3]}
-
-
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 1.0, 2.0])), max_size=20))
 def test_best_of_each_row_is_one_slot_per_row(entries):
     entries.sort(key=lambda entry: entry[0])
@@ -131,10 +149,6 @@ def test_best_of_each_row_is_one_slot_per_row(entries):
     expected = {row: max(v for r, v in entries if r == row) for row in rows}
     assert [rows[slot] for slot in slots] == sorted(expected)
     assert all(importance[slot] == expected[rows[slot]] for slot in slots)
-
-
-def test_protected_slots_are_kept():
-    assert least_important(torch.tensor([1.0, 2.0, 3.0]), 2, torch.tensor([0])).tolist() == [1, 2]
 
 
 @given(st.integers(1, 100), st.data())

@@ -1,0 +1,96 @@
+"""The optimizers that RecBole builds, in forms that cost what the alive weights cost."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, optim
+
+
+def fused(optimizer: optim.Optimizer) -> optim.Optimizer:
+    """``optimizer`` in PyTorch's fused form, or itself where there is none for its parameters; it must be new.
+
+    It computes the same, in one pass over the weights instead of one per operation.
+    """
+    kind = type(optimizer)
+    if "fused" not in inspect.signature(kind).parameters:
+        return optimizer
+    try:
+        return kind([{**group, "foreach": None, "fused": True} for group in optimizer.param_groups])
+    except (RuntimeError, TypeError, ValueError):
+        # what is not supported depends on device, type and version, and each says so in its own way
+        return optimizer
+
+
+class SparseAdam(optim.SparseAdam):
+    """Adam that touches only what has a gradient (RecBole's ``learner: sparse_adam``).
+
+    Where a gradient is sparse, the moments and the weights at its entries are updated, as in
+    ``torch.optim.SparseAdam``, but without a sort of the entries where they are those of two look-ups. Where it
+    is dense, which PyTorch's refuses, all are: RecBole gives one optimizer every parameter of a model, and biases
+    have dense gradients.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Optional[Callable[[], Any]] = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_of(parameter, group)
+        return loss
+
+    def _step_of(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = 0
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        gradient = -parameter.grad if group["maximize"] else parameter.grad
+        tensors = parameter, state["exp_avg"], state["exp_avg_sq"]
+        if gradient.is_sparse:
+            index, gradient = distinct_entries(gradient)
+            some = [t.index_select(0, index) for t in tensors]
+            _adam(*some, gradient, state["step"], group)
+            for tensor, changed in zip(tensors, some):
+                tensor.index_copy_(0, index, changed)
+        else:
+            _adam(*tensors, gradient, state["step"], group)
+
+
+def distinct_entries(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (n,) of a one-dimensional sparse tensor, each once but in any order, and the values there, added up.
+
+    Each look-up contributes ascending indices. Those of one, or of two, which is what pairwise losses have, are
+    told apart and merged much faster than ``coalesce`` sorts them.
+    """
+    index, values = gradient._indices()[0], gradient._values()
+    ends = (index.diff() <= 0).nonzero().view(-1) + 1
+    if len(ends) == 0:
+        return index, values
+    if len(ends) > 1:
+        gradient = gradient.coalesce()
+        return gradient.indices()[0], gradient.values()
+    sizes = [int(ends), len(index) - int(ends)]
+    (first, second), (totals, others) = index.split(sizes), values.split(sizes)
+    place = torch.searchsorted(first, second).clamp_(max=len(first) - 1)
+    new = first[place] != second
+    again = (~new).nonzero().view(-1)
+    totals = totals.index_add(0, place[again], others[again])
+    return torch.cat([first, second[new]]), torch.cat([totals, others[new]])
+
+
+def _adam(
+    weight: Tensor, first: Tensor, second: Tensor, gradient: Tensor, step: int, group: dict[str, Any]
+) -> None:
+    """One step of Adam (Kingma & Ba 2015, Alg. 1) on tensors of one shape, in place."""
+    beta1, beta2 = group["betas"]
+    first.lerp_(gradient, 1 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    size = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+    weight.addcdiv_(first, second.sqrt().add_(group["eps"]), value=-size)

@@ -1,0 +1,85 @@
+"""Going through a sparse weight block of rows by block of rows, and writing its entries anew in place."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from recbole_dsl.sparse.weight import SparseWeight
+
+# positions in a block: small enough to stay in a processor's cache, large enough to be worth its kernels' start
+_BLOCK = 2**18
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The new topology, and the entries of each tensor in its order."""
+
+    columns: Tensor
+    row_offsets: Tensor
+    entries: list[Tensor]
+
+
+def row_blocks(n_rows: int, n_columns: int) -> Iterator[tuple[int, int]]:
+    """First row and end row of each block. All but the last have a multiple of 8 rows, so of 8 positions."""
+    height = max(8, _BLOCK // max(n_columns, 1) // 8 * 8)
+    for start in range(0, n_rows, height):
+        yield start, min(start + height, n_rows)
+
+
+def blocks_of(n_rows: int, n_columns: int, alive: bool) -> Iterator[Tensor]:
+    """For each of `row_blocks` (rows of the block, columns), bool: all of them ``alive`` or none."""
+    for start, stop in row_blocks(n_rows, n_columns):
+        yield torch.full((stop - start, n_columns), alive)
+
+
+def rewrite(weight: SparseWeight, alive: Iterable[Tensor], nnz: int, tensors: list[Tensor]) -> Rewritten:
+    """Order the entries of ``tensors``, shaped like the weight's values, as ``alive`` says; new ones are zero.
+
+    With as many entries as before the columns and the tensors are written in place: an entry waits until what
+    was at its new slot has been read.
+
+    Args:
+        alive: as in `SparseWeight.exchange`.
+        nnz: how many are alive in all.
+    """
+    old = [weight.columns, *tensors]
+    in_place = nnz == weight.nnz
+    new = old if in_place else [t.new_empty(nnz) for t in old]
+    counts = []
+    waiting: deque[list[Tensor]] = deque()
+    written = 0
+    for (start, stop, first, last), block in zip(weight.row_blocks(), alive):
+        before = weight.positions_in(start, stop, first, last)
+        after = block.view(-1).nonzero().view(-1)
+        chunk = [(after % weight.n_columns).to(weight.columns.dtype)]
+        for tensor in tensors:
+            spread = tensor.new_zeros(block.numel()).index_copy_(0, before, tensor[first:last])
+            chunk.append(spread.index_select(0, after))
+        counts.append(block.sum(1, dtype=torch.int32))
+        waiting.append(chunk)
+        while waiting and written + len(waiting[0][0]) <= (last if in_place else nnz):
+            written = _write(new, waiting.popleft(), written)
+    while waiting:
+        written = _write(new, waiting.popleft(), written)
+    return Rewritten(new[0], offsets_of(torch.cat(counts), nnz), new[1:])
+
+
+def offsets_of(counts: Tensor, nnz: int) -> Tensor:
+    """(rows + 1,) where each row's entries begin and the last one's end, from their number (rows,), int32."""
+    offsets = counts.new_zeros(len(counts) + 1, dtype=torch.int32 if nnz < 2**31 else torch.int64)
+    torch.cumsum(counts, 0, dtype=offsets.dtype, out=offsets[1:])
+    return offsets
+
+
+def _write(tensors: list[Tensor], chunk: list[Tensor], start: int) -> int:
+    stop = start + len(chunk[0])
+    for tensor, part in zip(tensors, chunk):
+        tensor[start:stop] = part
+    return stop
