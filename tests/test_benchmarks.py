@@ -1,0 +1,192 @@
+"""The benchmarks in a reduced size: that they run and print what they promise; no time is judged."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import epochs, large, memory, memory_probes, steps, updates
+from benchmarks.alternate import Times, alternate, time_cells
+from benchmarks.peak import in_fresh_process, peak_bytes
+from benchmarks.power_law import ensure_power_law
+from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer
+
+USERS, ITEMS, INTERACTIONS = 200, 300, 3000
+SIZE = ["--batch", "256", "--density", "0.2", "--embedding_size", "8"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """(folder, name) of a small generated dataset."""
+    folder = str(tmp_path_factory.mktemp("data"))
+    return folder, ensure_power_law(folder, USERS, ITEMS, INTERACTIONS)
+
+
+@pytest.fixture
+def tables(capsys):
+    """Run a script and give its tables, each a list of rows without the head, a row a list of cells."""
+
+    def run(script, *arguments):
+        script.main([*map(str, arguments)])
+        printed = capsys.readouterr().out
+        assert f"    python -m benchmarks.{script.__name__.rpartition('.')[2]} " in printed
+        assert f"PyTorch {torch.__version__}" in printed
+        blocks = re.findall(r"(?:^\|.*\|\n)+", printed, flags=re.MULTILINE)
+        return [[line.strip("| ").split(" | ") for line in block.splitlines()[2:]] for block in blocks]
+
+    return run
+
+
+def positive(cell):
+    return 0 < float(cell.replace(",", "").removesuffix(" x")) < float("inf")
+
+
+def test_steps_times_every_side_at_every_size(tables, data):
+    sides = ["stock", "stock_fused", "masked_dense", "ours"]
+    sizes = ["--rows", 400, 600, "--interactions", 5, "--rounds", 2, "--steps", 2, "--data_path", data[0]]
+    (rows,) = tables(steps, *sizes, "--sides", *sides, *SIZE)
+    expected = ["of it, RecBole's loader", *(SIDE_NAMES[side] for side in sides)]
+    assert [row[:2] for row in rows] == [[size, name] for size in ("400", "600") for name in expected]
+    assert all(positive(row[2]) and positive(row[5]) for row in rows)
+    assert all(positive(row[4]) for row in rows if "loader" not in row[1])
+
+
+@pytest.mark.parametrize(
+    "model, sides",
+    [("BPR", ["stock", "ours"]), ("LightGCN", ["stock", "ours_dense_fast_graph", "ours_fast_graph"])],
+)
+def test_epochs_times_training_and_evaluation(tables, data, model, sides):
+    sizes = ["--batch", 512, "--eval_batch_size", 4096, 600, "--rounds", 2, "--data_path", data[0]]
+    found = tables(epochs, "--model", model, "--dataset", data[1], *sizes)
+    assert len(found) == 3
+    for rows in found:
+        assert [row[0] for row in rows] == [SIDE_NAMES[side] for side in sides]
+        assert all(positive(row[1]) and positive(row[3]) for row in rows)
+
+
+def test_updates_compares_a_dynamic_with_a_fixed_topology(tables, data):
+    sizes = ["--rows", 400, "--interactions", 5, "--update_interval", 3, "--rounds", 2, "--data_path", data[0]]
+    (rows,) = tables(updates, *sizes, *SIZE)
+    assert [row[0] for row in rows] == ["dynamic", "fixed"]
+    assert all(positive(row[1]) and positive(row[3]) for row in rows)
+
+
+def test_memory_prints_every_table(tables, monkeypatch):
+    # a process for each number would take most of the time of this test
+    monkeypatch.setattr(memory, "in_fresh_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(memory, "_UPDATES", ((1, 1.0), (4, 0.05)))
+    live, update, checkpoint, build = tables(memory, "--rows", 500, "--build_rows", 2000, *SIZE)
+    total = live[-1]
+    assert total[0] == "total" and float(total[3]) < float(total[1]) < float(total[2])
+    assert [row[0] for row in update] == ["1, 1", "4, 0.05"]
+    assert all(positive(row[4]) for row in update)
+    assert all(positive(cell) for row in checkpoint for cell in row[1:])
+    assert positive(build[0][1]) and build[0][2] == "1.000"
+
+
+def test_live_bytes_are_those_of_the_alive_weights():
+    sizes = {"embedding_size": 8, "train_batch_size": 64, "density": 0.25}
+    dense, ours = (memory_probes.live_bytes(side, 498, sizes) for side in ("stock", "ours"))
+    assert dense["weights"] == dense["gradients"] == 498 * 8 * 4
+    assert ours["weights"] == ours["gradients"] == 498 * 8
+    # and the optimizer's count of steps
+    assert 0 < dense["moments"] - 2 * dense["weights"] < 20
+    # a byte per alive weight, and offsets of four
+    assert ours["indices"] == 498 * 2 + (498 + 2) * 4
+
+
+def test_peak_is_that_of_the_work():
+    assert in_fresh_process(peak_bytes, _take_and_give_back) == pytest.approx(50_000_000, rel=0.1)
+
+
+def _take_and_give_back():
+    # written to, as only then does the memory exist
+    np.ones(50_000_000, dtype=np.uint8)
+
+
+def test_large_runs_the_command(tables, data):
+    sizes = ["--users", USERS, "--items", ITEMS, "--interactions", INTERACTIONS, "--data_path", data[0]]
+    ((row,),) = tables(large, *sizes, *SIZE, "--options", "learning_rate=0.01")
+    assert float(row[0]) >= 0
+    assert positive(row[1]) and positive(row[2])
+
+
+def test_large_says_what_the_command_said_when_it_fails():
+    with pytest.raises(RuntimeError, match="density must be in"):
+        large.run_command(["--model=BPR", "--dataset=ml-100k", "--density=2"])
+
+
+def test_power_law_has_every_user_and_item_and_is_skewed(tmp_path):
+    name = ensure_power_law(str(tmp_path), 500, 300, 20_000)
+    file = tmp_path / name / f"{name}.inter"
+    pairs = np.loadtxt(file, dtype=np.int64, skiprows=1)
+    assert file.read_text().startswith("user_id:token\titem_id:token\n")
+    for ids, n in ((pairs[:, 0], 500), (pairs[:, 1], 300)):
+        counts = np.sort(np.bincount(ids, minlength=n))
+        assert len(counts) == n and counts[0] >= 1 and counts.sum() == 20_000
+        assert counts[-n // 10 :].sum() > 0.3 * counts.sum()
+    before = file.stat().st_mtime_ns
+    assert ensure_power_law(str(tmp_path), 500, 300, 20_000) == name
+    assert file.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="at least 500"):
+        ensure_power_law(str(tmp_path), 500, 300, 499)
+
+
+def test_alternate_takes_turns_and_drops_the_first_round():
+    calls = []
+
+    def side(name):
+        def run():
+            calls.append(name)
+            return float(len(calls))
+
+        return run
+
+    times = alternate({"a": side("a"), "b": side("b")}, rounds=3)
+    assert calls == ["a", "b"] * 4
+    assert times == {"a": Times((3.0, 5.0, 7.0)), "b": Times((4.0, 6.0, 8.0))}
+    assert time_cells(times["a"], times["b"], 1.0) == ["5.00", "3.00 - 7.00", "1.20 x"]
+
+
+@pytest.fixture
+def masked(data):
+    """A masked trainer of density 0.2 that updates every 4 steps, and batches for 4 steps."""
+    settings = {"data_path": data[0], "train_batch_size": 256, "embedding_size": 8, "learning_rate": 0.01}
+    config = make_config("BPR", data[1], {**settings, "density": 0.2, "update_interval": 4})
+    train_data, _, _ = load(config)
+    return make_trainer("masked_dense", config, train_data._dataset, total_steps=100), FirstBatches(train_data, 4)
+
+
+def test_masked_weights_stay_zero_and_the_budget_is_exact(masked):
+    trainer, batches = masked
+    budget = {p: round(0.2 * p.numel()) for p in trainer.masks}
+    assert len(budget) == 2
+    before = {p: mask.clone() for p, mask in trainer.masks.items()}
+    for _ in range(5):
+        trainer._train_epoch(batches, 0)
+        for parameter, mask in trainer.masks.items():
+            assert set(mask.unique().tolist()) == {0.0, 1.0}
+            assert int(mask.sum()) == budget[parameter]
+            assert not parameter[mask == 0].any()
+            assert not parameter.grad[before[parameter] == 0].any()
+            for moment in (trainer.optimizer.state[parameter][name] for name in ("exp_avg", "exp_avg_sq")):
+                assert not moment[mask == 0].any()
+            changed = int((mask != before[parameter]).sum())
+            assert 0 < changed <= 2 * round(0.5 * budget[parameter]) and changed % 2 == 0
+            before[parameter] = mask.clone()
+
+
+def test_masked_exchanges_the_smallest_for_the_largest_gradients(masked):
+    trainer, _ = masked
+    trainer.steps = 4
+    parameter, mask = next(iter(trainer.masks.items()))
+    alive = mask.bool()
+    gradient = torch.randn(parameter.shape)
+    weights = parameter.detach().clone()
+    with torch.no_grad():
+        trainer._exchange(parameter, gradient)
+    pruned, grown = alive & (mask == 0), ~alive & (mask == 1)
+    assert pruned.sum() == grown.sum() > 0
+    assert weights[pruned].abs().max() <= weights[alive & (mask == 1)].abs().min()
+    assert gradient[grown].abs().min() >= gradient[~alive & (mask == 0)].abs().max()
