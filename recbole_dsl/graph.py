@@ -1,0 +1,200 @@
+"""Faster products of the constant sparse matrices that graph models propagate embeddings by."""
+
+from collections.abc import MutableMapping, MutableSequence
+from functools import cache, cached_property
+from typing import Any, Optional, Union
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def compress_graphs(model: nn.Module) -> list[str]:
+    """Replace the sparse matrices of ``model``, in place, by ones with a faster product and backward pass.
+
+    Replaced are the float32 COO matrices on the CPU, not trained, that modules of ``model`` have as attributes,
+    as buffers, or in a list, tuple or dict; the model computes what it did before. A module that has one
+    looks for new ones at the start of each ``forward``, for models that make their graph anew while they train.
+
+    Returns:
+        The names of what was replaced; none if all was before.
+    """
+    seen: dict[Tensor, PropagationMatrix] = {}
+    names = []
+    for prefix, module in list(model.named_modules()):
+        own = _compress_attributes(module, seen)
+        if own and not isinstance(module, _HasGraphs):
+            module.__class__ = _with_graphs(type(module))
+        names += [f"{prefix}.{name}" if prefix else name for name in own]
+    return names
+
+
+class PropagationMatrix(Tensor):
+    """A constant sparse COO matrix (n, m), float32, whose product with a dense one (m, k) is faster.
+
+    ``torch.sparse.mm``, ``torch.mm``, ``torch.matmul`` and ``@`` with such a matrix on the left read its
+    entries from compressed rows, which are made at the first product; those of its transpose, which the gradient
+    needs, at the first backward pass. Everything else, operands of another type and automatic mixed precision
+    included, is done by PyTorch with the COO matrix, and gives a plain tensor.
+    """
+
+    _compressed: Optional[tuple[int, "_CompressedRows"]] = None
+
+    def __new__(cls, matrix: Tensor) -> "PropagationMatrix":
+        return Tensor._make_subclass(cls, matrix.detach())
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            if func in _PRODUCTS and not kwargs and len(args) == 2 and _is_supported(*args):
+                matrix, dense = args
+                return _Product.apply(dense, matrix._rows())
+            return func(*args, **(kwargs or {}))
+
+    def __deepcopy__(self, memo):
+        memo[id(self)] = copied = PropagationMatrix(self.detach().clone())
+        return copied
+
+    def __reduce_ex__(self, protocol):
+        # files hold the plain matrix, and can be read without this module
+        return self.detach().__reduce_ex__(protocol)
+
+    def _rows(self) -> "_CompressedRows":
+        # a state dict is loaded into a buffer in place
+        if self._compressed is None or self._compressed[0] != self._version:
+            rows, columns = self._indices()
+            self._compressed = self._version, _CompressedRows(rows, columns, self._values(), self.shape)
+        return self._compressed[1]
+
+
+_PRODUCTS = {torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__}
+
+
+def _is_supported(matrix: Any, dense: Any) -> bool:
+    return (
+        isinstance(matrix, PropagationMatrix)
+        and isinstance(dense, Tensor)
+        and (dense.layout, dense.dtype, dense.device.type) == (torch.strided, torch.float32, "cpu")
+        and dense.dim() == 2
+        and dense.shape[0] == matrix.shape[1]
+        and dense.numel() > 0
+        and not matrix.requires_grad
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class _CompressedRows:
+    """A matrix (n, m) by its entries in the order of the rows.
+
+    Args:
+        rows, columns: of each entry, int64, in any order; entries at the same place are added up.
+        values: of each entry, float32.
+        shape: (n, m).
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]):
+        self.shape = tuple(shape)
+        # half the bytes to read in each product
+        index = torch.int32 if max(len(rows), *self.shape) < 2**31 else torch.int64
+        # stable, so that entries are added in the order that PyTorch adds them in
+        order = rows.argsort(stable=True)
+        self.row_offsets = F.pad(torch.bincount(rows, minlength=shape[0]).cumsum(0), (1, 0)).to(index)
+        self.columns, self.values = columns[order].to(index), values[order]
+
+    @property
+    def transposed(self) -> "_CompressedRows":
+        """The transpose (m, n): itself if the matrix is exactly symmetric."""
+        return self._distinct_transpose or self
+
+    @cached_property
+    def _distinct_transpose(self) -> Optional["_CompressedRows"]:
+        rows = torch.arange(self.shape[0]).repeat_interleave(self.row_offsets.diff())
+        other = _CompressedRows(self.columns.long(), rows, self.values, self.shape[::-1])
+        pairs = zip(self._entries(), other._entries())
+        return None if all(torch.equal(own, others) for own, others in pairs) else other
+
+    def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.row_offsets, self.columns, self.values
+
+    def multiply(self, dense: Tensor) -> Tensor:
+        """The product (n, k) with a dense matrix (m, k)."""
+        # a bag for each row: several times faster than PyTorch's products of COO and CSR matrices
+        return F.embedding_bag(
+            self.columns,
+            dense.contiguous(),
+            self.row_offsets,
+            mode="sum",
+            per_sample_weights=self.values,
+            include_last_offset=True,
+        )
+
+
+class _Product(torch.autograd.Function):
+    """Compressed rows times a dense matrix; only the dense one gets a gradient."""
+
+    @staticmethod
+    def forward(ctx, dense: Tensor, rows: _CompressedRows) -> Tensor:
+        ctx.rows = rows
+        return rows.multiply(dense)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Product.apply(gradient, ctx.rows.transposed), None
+
+
+class _HasGraphs:
+    """What modules with propagation matrices share."""
+
+    def forward(self, *args, **kwargs):
+        # SGL appends to lists that it has assigned before, which no __setattr__ would see
+        _compress_attributes(self, {})
+        return super().forward(*args, **kwargs)
+
+
+@cache
+def _with_graphs(base: type) -> type:
+    members = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    return type(base)(base.__name__, (_HasGraphs, base), members)
+
+
+def _compress_attributes(module: nn.Module, seen: dict[Tensor, PropagationMatrix]) -> list[str]:
+    return _compress_members(module._buffers, seen) + _compress_members(vars(module), seen)
+
+
+def _compress_members(
+    members: Union[MutableMapping[Any, Any], MutableSequence[Any]], seen: dict[Tensor, PropagationMatrix]
+) -> list[str]:
+    """Replace the matrices in ``members``; ``seen`` keeps one that is found twice one."""
+    names = []
+    for key, value in list(_items(members)):
+        if _is_graph(value):
+            members[key] = seen.setdefault(value, PropagationMatrix(value))
+            names.append(str(key))
+        elif isinstance(value, (list, dict)) and _starts_with_tensor(value):
+            names += [f"{key}.{name}" for name in _compress_members(value, seen)]
+        elif type(value) is tuple and _starts_with_tensor(value):
+            entries = list(value)
+            own = _compress_members(entries, seen)
+            members[key] = tuple(entries) if own else value
+            names += [f"{key}.{name}" for name in own]
+    return names
+
+
+def _items(members):
+    return members.items() if isinstance(members, MutableMapping) else enumerate(members)
+
+
+def _starts_with_tensor(values: Union[list, tuple, dict]) -> bool:
+    # a long list of something else is not searched at each step
+    return isinstance(next(iter(values.values() if isinstance(values, dict) else values), None), Tensor)
+
+
+def _is_graph(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and not isinstance(value, (PropagationMatrix, nn.Parameter))
+        and value.layout is torch.sparse_coo
+        and (value.sparse_dim(), value.dense_dim()) == (2, 0)
+        and (value.dtype, value.device.type) == (torch.float32, "cpu")
+        and not value.requires_grad
+    )
