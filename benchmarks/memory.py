@@ -17,7 +17,7 @@ from benchmarks.report import parse, print_header, print_table
 
 TABLES = ("live", "update", "checkpoint", "build")
 # (grow_window, grow_memory)
-_UPDATES = ((1, 1.0), (200, 1.0), (200, 0.05))
+_UPDATES = ((1, None), (200, None), (200, 0.1), (200, 1.0))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
@@ -79,7 +79,7 @@ def _print_update(options, what: str, rows: int, settings: dict[str, Any]) -> No
         ],
         [
             [
-                f"{window}, {memory:g}",
+                f"{window}, {memory}",
                 *(_mb(sizes["step"]), _mb(sizes["update"]), _share(sizes["update"], dense)),
                 *(_mb(sizes["buffer"]), _share(sizes["buffer"], dense)),
             ]

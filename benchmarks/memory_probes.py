@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -53,7 +53,9 @@ def live_bytes(side: str, rows: int, options: Mapping[str, Any]) -> dict[str, in
     return {**kinds, "total": sum(kinds.values())}
 
 
-def update_peak(rows: int, grow_window: int, grow_memory: float, options: Mapping[str, Any]) -> dict[str, int]:
+def update_peak(
+    rows: int, grow_window: int, grow_memory: Optional[float], options: Mapping[str, Any]
+) -> dict[str, int]:
     """Bytes beyond what training holds between steps, at the peak of a "step" and of an "update".
 
     The update counts from the first step that collects gradients for it. "buffer" is the collected gradients

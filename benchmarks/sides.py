@@ -1,6 +1,7 @@
 """The sides of a comparison: RecBole as it is, RecBole with a fused optimizer, masked weights, and sparse ones."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from recbole.utils import get_model, init_seed
 
 from benchmarks.masked import MaskedTrainer
 from recbole_dsl import DSLTrainer
+from recbole_dsl.sparse.deferred import deferred_tables
 
 
 class FusedTrainer(Trainer):
@@ -85,10 +87,11 @@ def load(config: Config) -> tuple[Any, Any, Any]:
 def build(config: Config, dataset: Dataset, sparse: bool = True) -> AbstractRecommender:
     """The model as `run_recbole_dsl` builds it, or as RecBole does: the one place that knows how."""
     init_seed(config["seed"], config["reproducibility"])
-    model = get_model(config["model"])(config, dataset).to(config["device"])
+    with deferred_tables() if sparse and config["density"] < 1 else nullcontext():
+        model = get_model(config["model"])(config, dataset)
     if sparse:
         DSLTrainer.prepare(config, model)
-    return model
+    return model.to(config["device"])
 
 
 def make_trainer(side: str, config: Config, dataset: Dataset, total_steps: int) -> Trainer:

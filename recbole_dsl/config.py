@@ -78,6 +78,10 @@ class DSLConfig:
         "Cap on the memory of the gradients collected for a tensor, in (0, 1], as a share of the dense tensor. "
         "Where not all rows fit, a random sample of them is held. None: 0.2, or 16 MB where that is more.",
     )
+    fast_graph: bool = _option(
+        True,
+        "Whether graph models multiply by their propagation matrices in compressed rows, with the same results.",
+    )
     seed: int = _option(2020, "Seed of the topology; RecBole's own option.")
 
     def __post_init__(self):
@@ -88,8 +92,9 @@ class DSLConfig:
             value = getattr(self, name)
             if not ((isinstance(value, str) and value in known) or (name == "budget" and value is None)):
                 raise _refusal(self, name, "one of " + ", ".join(known))
-        if not isinstance(self.keep_rows, bool):
-            raise _refusal(self, "keep_rows", "True or False")
+        for name in ("keep_rows", "fast_graph"):
+            if not isinstance(getattr(self, name), bool):
+                raise _refusal(self, name, "True or False")
         for name in ("update_ratio", "stop_fraction"):
             self._set(name, _number(self, name, float, "in [0, 1]", lambda v: 0 <= v <= 1))
         at_least_one = "an integer >= 1", lambda v: v >= 1

@@ -41,9 +41,10 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         rule = _RULES.get(func.overloadpacket)
+        result = out[0] if isinstance(out, tuple) else out
         # integers locate the weights; they are not what the model computes
-        if rule is not None and out.is_floating_point():
-            self.total += float(rule(out, *args))
+        if rule is not None and result.is_floating_point():
+            self.total += float(rule(result, *args))
         return out
 
 
@@ -92,6 +93,9 @@ _RULES = {
     aten.bmm: lambda out, a, b: _product(a, b),
     aten.addmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
     aten.baddbmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
+    # the product with a propagation matrix: one entry for each id
+    aten._embedding_bag_forward_only: lambda out, table, ids, *_: 2 * (table != 0).sum(-1)[ids].sum(),
+    aten._embedding_bag: lambda out, table, ids, *_: 2 * (table != 0).sum(-1)[ids].sum(),
     aten._sparse_addmm: lambda out, bias, a, b, **_: _product(a, b),
     aten.convolution: _convolution,
     aten.mul: lambda out, a, b: out.count_nonzero(),

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from typing import Any, Optional
 
@@ -12,7 +12,9 @@ import yaml
 from ray import tune
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, get_model, get_trainer, init_seed, set_color
 
 from recbole_dsl.checkpoint import read_checkpoint
@@ -22,6 +24,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.log import held_back_log
 from recbole_dsl.options import refuse_without_gradients, refuse_without_package, resolve_options
 from recbole_dsl.register import trainable_models
+from recbole_dsl.sparse.deferred import deferred_tables, make_the_rest
 from recbole_dsl.trainer import dsl_trainer
 
 
@@ -57,9 +60,8 @@ def run_recbole_dsl(
         logger.info(dataset)
         train_data, valid_data, test_data = data_preparation(config, dataset)
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-        model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
         trainer_class = _trainer_class(config)
-        trainer_class.prepare(config, model)
+        model = _sparse_model(config, train_data, trainer_class)
         logger.info(model)
     trainer = trainer_class(config, model)
     best_valid_score, best_valid_result = trainer.fit(
@@ -128,9 +130,8 @@ def objective_function(
         dataset = load_dataset(config)
         train_data, valid_data, test_data = data_preparation(config, dataset)
         init_seed(config["seed"], config["reproducibility"])
-        model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
         trainer_class = _trainer_class(config)
-        trainer_class.prepare(config, model)
+        model = _sparse_model(config, train_data, trainer_class)
     trainer = trainer_class(config, model)
     best_valid_score, best_valid_result = trainer.fit(train_data, valid_data, verbose=False, saved=saved)
     test_result = trainer.evaluate(test_data, load_best_model=saved)
@@ -169,8 +170,10 @@ def load_data_and_model(model_file: str) -> tuple:
         logger.info(dataset)
         train_data, valid_data, test_data = data_preparation(config, dataset)
         init_seed(config["seed"], config["reproducibility"])
-        model = get_model(config["model"])(config, train_data._dataset)
+        with _tables_deferred(config):
+            model = get_model(config["model"])(config, train_data._dataset)
         restore_model(model, checkpoint, model_file)
+        make_the_rest(model)
     return config, model.to(config["device"]), dataset, train_data, valid_data, test_data
 
 
@@ -249,6 +252,22 @@ def _without_command_line() -> Iterator[None]:
 
 def _run_one_of_many(rank, model, dataset, config_file_list, options, saved, queue) -> None:
     run_recbole_dsl(model, dataset, config_file_list, {**options, "local_rank": rank}, saved, queue)
+
+
+def _sparse_model(config: Config, train_data: AbstractDataLoader, trainer_class: type) -> AbstractRecommender:
+    """The model of ``config``, sparse from the start: a table may be larger than the memory."""
+    with _tables_deferred(config):
+        model = get_model(config["model"])(config, train_data._dataset)
+    if not config["single_spec"]:
+        # the processes compare their weights, which not every backend can do elsewhere
+        model = model.to(config["device"])
+    trainer_class.prepare(config, model)
+    return model.to(config["device"])
+
+
+def _tables_deferred(config: Config) -> AbstractContextManager:
+    # at density 1 every entry is to have the value that RecBole would have drawn for it
+    return deferred_tables() if config["density"] < 1 and config["single_spec"] else nullcontext()
 
 
 def _trainer_class(config: Config) -> type:

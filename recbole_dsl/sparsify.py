@@ -2,13 +2,16 @@
 
 import warnings
 from dataclasses import dataclass, field
+from functools import cache
+from logging import getLogger
 from typing import Optional
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_rest, realise
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
 from recbole_dsl.sparse.places import Places, find_places
@@ -83,16 +86,18 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
         return SparsityReport(trained, _dense_beside(places, config), frozen)
     chosen, dense = _choose(model, places, config)
     sizes = [
-        TensorSize(name, len(p), p[0].numel(), p.numel() - (0 if places.padding[name] is None else p[0].numel()))
+        TensorSize(name, len(p), width, p.numel() - (0 if places.padding[name] is None else width))
         for name, p in chosen.items()
+        for width in (p.shape[1:].numel(),)
     ]
     counts = allocate(sizes, config.density, config.budget)
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}
     for (name, parameter), nnz in zip(chosen.items(), counts):
         padding = places.padding[name]
-        weights[name] = _sparse(parameter, nnz, padding, config, generator)
+        weights[name] = _sparse(name, parameter, nnz, padding, config, generator)
     attach(model, weights, places)
+    make_the_rest(model)
     copies = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
     for module in copies.values():
         follow_sparse_states(module)
@@ -100,16 +105,28 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
 
 
 def _sparse(
-    parameter: nn.Parameter, nnz: int, padding: Optional[int], config: DSLConfig, generator: torch.Generator
+    name: str, parameter: Tensor, nnz: int, padding: Optional[int], config: DSLConfig, generator: torch.Generator
 ) -> SparseWeight:
-    folded = parameter.detach().reshape(len(parameter), -1)
-    if nnz == folded.numel():
-        alive = blocks_of(*folded.shape, True)
+    """The sparse weight with ``nnz`` alive entries of ``parameter``, which may be deferred."""
+
+    @cache
+    def dense() -> Tensor:
+        if isinstance(parameter, DeferredTensor):
+            getLogger().info(f"{name} is made dense for its initialisation")
+        return realise(parameter).reshape(len(parameter), -1)
+
+    folded = len(parameter), parameter.shape[1:].numel()
+    everything = nnz == parameter.numel()
+    if everything:
+        alive = blocks_of(*folded, True)
     else:
-        start = Start(*folded.shape, nnz, padding, config.keep_rows, lambda: folded)
+        start = Start(*folded, nnz, padding, config.keep_rows, dense)
         alive = INITIALISERS[config.sparse_init](start, generator)
     weight = SparseWeight(parameter.shape, alive, padding, parameter.dtype, parameter.device)
-    weight.take(parameter)
+    chosen_by_value = dense.cache_info().currsize > 0
+    empty_row = None if everything else padding
+    if chosen_by_value or not draw_entries(parameter, weight.values.detach(), empty_row):
+        weight.take(dense())
     return weight
 
 

@@ -1,5 +1,6 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
+from contextlib import ExitStack
 from functools import cache
 from typing import Any, Callable, ClassVar, Optional
 
@@ -18,6 +19,7 @@ from recbole_dsl.config import DSLConfig
 from recbole_dsl.cost import Cost, measure_cost
 from recbole_dsl.derived import cached_tensors, drop_caches, restore_model
 from recbole_dsl.errors import DSLError
+from recbole_dsl.graph import compress_graphs
 from recbole_dsl.optimizers import SparseAdam, fused
 from recbole_dsl.options import refuse_without_gradients, resolve_options
 from recbole_dsl.random_state import random_state, restore_random_state
@@ -65,8 +67,11 @@ class DSLMixin:
         self._last_valid_result = None
         self._verbose = True
         self._has_saved = False
+        graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
         super().__init__(config, model)
         self.logger.info(self.sparsity)
+        if graphs:
+            self.logger.info(f"propagation matrices in compressed rows: {', '.join(graphs)}")
 
     @classmethod
     def prepare(cls, config: Config, model: AbstractRecommender) -> tuple[DSLConfig, SparsityReport]:
@@ -150,7 +155,10 @@ class DSLMixin:
             restore_model(self.model, checkpoint, path)
             self.logger.info(f"Loading model structure and parameters from {path}")
         try:
-            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+            with ExitStack() as kept:
+                for weight in sparse_weights(self.model).values():
+                    kept.enter_context(weight.dense_kept())
+                return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         finally:
             drop_caches(self.model)
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from recbole_dsl import DSLConfig, sparsify
 from recbole_dsl.flops import forward_flops
+from recbole_dsl.graph import PropagationMatrix
 
 
 def test_a_linear_layer_costs_two_operations_per_alive_weight_and_the_bias():
@@ -32,6 +33,8 @@ def test_a_propagation_costs_two_operations_per_edge_and_alive_weight():
     per_row = weight.alive_in(0, 6).sum(1)
     dense, sparse = forward_flops(model, lambda: torch.sparse.mm(graph, model.weight))
     assert (dense, sparse) == (2 * 4 * 4, 2 * int(per_row[edges[1]].sum()))
+    compressed = PropagationMatrix(graph)
+    assert forward_flops(model, lambda: torch.sparse.mm(compressed, model.weight)) == (dense, sparse)
 
 
 def test_a_convolution_costs_two_operations_per_alive_weight_and_place():

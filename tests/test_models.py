@@ -9,6 +9,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 from benchmarks.model_cases import BROKEN, CASES, model_of
 from recbole_dsl import dsl_trainer, load_data_and_model, objective_function
 from recbole_dsl.register import trainable_models
+from recbole_dsl.sparse import deferred
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.trainer import DSLMixin
 
@@ -81,7 +82,9 @@ def trainers(monkeypatch):
 
 
 @all_cases
-def test_trains_sparse_evaluates_saves_and_reloads(family, case, data_path, trainers):
+def test_trains_sparse_evaluates_saves_and_reloads(family, case, data_path, trainers, monkeypatch):
+    # as if its tables were large
+    monkeypatch.setattr(deferred, "SMALLEST", 0)
     options = options_of(family, case, data_path)
     result = objective_function({**options, "density": 0.1, "update_interval": 1})
     (trainer,) = trainers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def rewrite(weight: SparseWeight, alive: Iterable[Tensor], nnz: int, tensors: li
     old = [weight.columns, *tensors]
     in_place = nnz == weight.nnz
     new = old if in_place else [t.new_empty(nnz) for t in old]
-    counts = []
+    offsets = new_offsets(weight.n_rows, nnz, weight.values.device)
     waiting: deque[list[Tensor]] = deque()
     written = 0
     for (start, stop, first, last), block in zip(weight.row_blocks(), alive):
@@ -62,20 +62,19 @@ def rewrite(weight: SparseWeight, alive: Iterable[Tensor], nnz: int, tensors: li
         for tensor in tensors:
             spread = tensor.new_zeros(block.numel()).index_copy_(0, before, tensor[first:last])
             chunk.append(spread.index_select(0, after))
-        counts.append(block.sum(1, dtype=torch.int32))
+        torch.sum(block, 1, dtype=offsets.dtype, out=offsets[start + 1 : stop + 1])
         waiting.append(chunk)
         while waiting and written + len(waiting[0][0]) <= (last if in_place else nnz):
             written = _write(new, waiting.popleft(), written)
     while waiting:
         written = _write(new, waiting.popleft(), written)
-    return Rewritten(new[0], offsets_of(torch.cat(counts), nnz), new[1:])
+    return Rewritten(new[0], offsets.cumsum_(0), new[1:])
 
 
-def offsets_of(counts: Tensor, nnz: int) -> Tensor:
-    """(rows + 1,) where each row's entries begin and the last one's end, from their number (rows,), int32."""
-    offsets = counts.new_zeros(len(counts) + 1, dtype=torch.int32 if nnz < 2**31 else torch.int64)
-    torch.cumsum(counts, 0, dtype=offsets.dtype, out=offsets[1:])
-    return offsets
+def new_offsets(n_rows: int, nnz: int, device: Optional[torch.device] = None) -> Tensor:
+    """(rows + 1,) zeros, of the smallest type that counts ``nnz``: for the number of each row's entries, and their
+    running sum."""
+    return torch.zeros(n_rows + 1, dtype=torch.int32 if nnz < 2**31 else torch.int64, device=device)
 
 
 def _write(tensors: list[Tensor], chunk: list[Tensor], start: int) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, smallest_unsigned
-from recbole_dsl.sparse.rewrite import Rewritten, offsets_of, rewrite, row_blocks
+from recbole_dsl.sparse.rewrite import Rewritten, new_offsets, rewrite, row_blocks
 from recbole_dsl.sparse.view import DenseView
 
 GradientSink = Callable[[Optional[Tensor], Tensor], None]
@@ -57,13 +57,15 @@ class SparseWeight(nn.Module):
         self.sparse_gradient = False
         self.gradient_sink: Optional[GradientSink] = None
         self._keeps_dense, self._kept = False, None
-        counts, columns = [], []
-        for block in alive:
-            counts.append(block.sum(1, dtype=torch.int32))
+        counts, columns = new_offsets(self.n_rows, self.numel), []
+        for (start, stop), block in zip(row_blocks(self.n_rows, self.n_columns), alive):
+            counts[start + 1 : stop + 1] = block.sum(1)
             positions = block.view(-1).nonzero().view(-1)
             columns.append((positions % self.n_columns).to(smallest_unsigned(self.n_columns)))
         self.register_buffer("columns", torch.cat(columns).to(device))
-        self.register_buffer("row_offsets", offsets_of(torch.cat(counts), len(self.columns)).to(device))
+        del columns
+        offsets = counts.cumsum_(0).to(new_offsets(0, len(self.columns)).dtype)
+        self.register_buffer("row_offsets", offsets.to(device))
         self.values = nn.Parameter(torch.zeros(len(self.columns), dtype=dtype, device=device))
 
     @classmethod

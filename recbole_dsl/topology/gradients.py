@@ -8,6 +8,8 @@ from torch import Tensor
 
 # the sums move to a larger tensor when they outgrow theirs, and the old one is a quarter of it at most
 _GROWTH = 4
+# bytes
+_BLOCKS = 2**22
 # what is kept of a full buffer, so that rows are not weighed against each other at every step
 _KEPT = 7 / 8
 
@@ -32,7 +34,9 @@ class GradientBuffer:
             window: its number, from 0 to 2**31; each gives the rows other priorities.
         """
         width = columns * like.element_size()
-        room = share * rows * width - 4 * rows
+        cap = share * rows * width
+        # beside the sums there are the places, and for the exchange new offsets and what it needs of a few blocks
+        room = cap - 8 * rows - min(cap / 4, _BLOCKS)
         self.limit = rows if share == 1 else max(1, min(rows, int(room / (width * (1 + 1 / _GROWTH) + 4))))
         self.sums = like.new_zeros(0, columns)
         self.used = 0

@@ -1,0 +1,203 @@
+"""Tables that are a record of their initialisation until it is known which of their entries are alive."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_any, tree_map_only
+
+from recbole_dsl.sparse.places import find_places
+
+# entries from which on it is worth it; smaller tables are made as usual
+SMALLEST = 2**20
+
+aten = torch.ops.aten
+# give every entry a new value, all from one distribution
+_DRAWS = {aten.normal_, aten.uniform_, aten.zero_, aten.fill_}
+# change every entry by itself, by a number: scale, shift or clip what was drawn
+_ENTRYWISE = _DRAWS | {aten.mul_, aten.add_, aten.sub_, aten.div_, aten.clamp_, aten.erfinv_}
+
+
+@contextmanager
+def deferred_tables() -> Iterator[None]:
+    """Within it, large matrices that a model's constructor makes take no memory; `sparsify` makes them afterwards.
+
+        with deferred_tables():
+            model = BPR(config, dataset)
+        sparsify(model, dsl_config)
+
+    What initialises them is recorded. Where the record says that all entries are drawn from one distribution,
+    normal or uniform, say, those of a sparse weight are drawn for its alive entries alone. Any other
+    initialisation is done on a dense table, one weight at a time. A table that is read before is made then.
+    """
+    with _DeferEmpty():
+        yield
+
+
+class _DeferEmpty(TorchFunctionMode):
+    """``nn.Embedding`` and the other modules make their weights by ``torch.empty``, and then initialise them."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.empty and len(args) == 1 and isinstance(args[0], (tuple, list, torch.Size)):
+            dtype = kwargs.get("dtype") or torch.get_default_dtype()
+            device = torch.device(kwargs.get("device") or torch.get_default_device())
+            shape = torch.Size(args[0])
+            if len(shape) == 2 and shape.numel() >= SMALLEST and dtype.is_floating_point and device.type == "cpu":
+                return DeferredTensor(shape, dtype)
+        return func(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """An in-place operation on a view of a deferred tensor."""
+
+    views: tuple[Callable[[Tensor], Tensor], ...]
+    func: Any
+    args: tuple
+    kwargs: dict
+    on_all: bool
+
+    def view(self, tensor: Tensor) -> Tensor:
+        for view in self.views:
+            tensor = view(tensor)
+        return tensor
+
+    def run(self, tensor: Tensor) -> None:
+        self.func(self.view(tensor), *self.args, **self.kwargs)
+
+    @property
+    def is_draw(self) -> bool:
+        return self.on_all and self.func.overloadpacket in _DRAWS
+
+    @property
+    def is_entrywise(self) -> bool:
+        operands = (self.args, self.kwargs)
+        numbers = not tree_any(lambda value: isinstance(value, Tensor) and value.dim() > 0, operands)
+        return self.on_all and self.func.overloadpacket in _ENTRYWISE and numbers
+
+    def zeroes_only(self, row: int, shape: torch.Size) -> bool:
+        zero = self.func.overloadpacket is aten.zero_ or (
+            self.func.overloadpacket is aten.fill_ and float(self.args[0]) == 0
+        )
+        rows = torch.arange(shape[0]).unsqueeze(1).expand(shape)
+        return zero and not self.on_all and bool((self.view(rows) == row).all())
+
+
+class DeferredTensor(Tensor):
+    """A float matrix on the CPU without memory, or a view of one.
+
+    Attributes:
+        root: the matrix that this is a view of, or itself.
+        views: how the view is taken of it, one after the other.
+        record: of the root, the in-place operations so far that still matter.
+        made: of the root, its values, from when they were read.
+    """
+
+    @staticmethod
+    def __new__(cls, shape, dtype, root=None, views=()):
+        return Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+
+    def __init__(self, shape, dtype, root: Optional["DeferredTensor"] = None, views: tuple[Callable, ...] = ()):
+        self.root = self if root is None else root
+        self.views = views
+        self.record: list[_Operation] = []
+        self.made: Optional[Tensor] = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({tuple(self.shape)})"
+
+    def __deepcopy__(self, memo):
+        # the copy has the same values, so that they must be drawn now
+        copied = DeferredTensor(self.shape, self.dtype)
+        copied.made = self.values().clone()
+        copied = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
+        memo[id(self)] = copied
+        return copied
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        own, others = args[0] if args else None, (args[1:], kwargs)
+        if isinstance(own, DeferredTensor) and not tree_any(lambda v: isinstance(v, DeferredTensor), others):
+            alias = func._schema.arguments[0].alias_info
+            if alias is not None and alias.is_write:
+                own._write(func, *others)
+                return own
+            if alias is not None and len(func._schema.returns) == 1:
+                return own._view(func, *others)
+        args, kwargs = tree_map_only(DeferredTensor, DeferredTensor.values, (args, kwargs))
+        return func(*args, **kwargs)
+
+    def values(self) -> Tensor:
+        """The entries, which are drawn now if they have not been, and kept."""
+        root = self.root
+        if root.made is None:
+            root.made = realise(root)
+        return _Operation(self.views, None, (), {}, False).view(root.made)
+
+    def _view(self, func, args, kwargs) -> "DeferredTensor":
+        shape = func(torch.empty(self.shape, dtype=self.dtype, device="meta"), *args, **kwargs).shape
+        views = (*self.views, lambda tensor: func(tensor, *args, **kwargs))
+        return DeferredTensor(shape, self.dtype, self.root, views)
+
+    def _write(self, func, args, kwargs) -> None:
+        root = self.root
+        operation = _Operation(self.views, func, args, kwargs, self.numel() == root.numel())
+        if root.made is not None:
+            operation.run(root.made)
+            return
+        if operation.is_draw:
+            root.record.clear()
+        root.record.append(operation)
+
+
+def make_the_rest(model: nn.Module) -> None:
+    """Give the parameters of ``model`` that are deferred still, and so stay dense, their memory and values."""
+    places = find_places(model)
+    for name, parameter in places.parameters.items():
+        if isinstance(parameter, DeferredTensor):
+            made = nn.Parameter(realise(parameter), parameter.requires_grad)
+            for module, attribute in places.owners[name]:
+                setattr(module, attribute, made)
+
+
+def realise(tensor: Tensor) -> Tensor:
+    """The entries of a tensor; those of a deferred one are drawn for this call, unless it keeps them."""
+    if not isinstance(tensor, DeferredTensor):
+        return tensor.detach()
+    root = tensor.root
+    if root.made is not None:
+        return root.made
+    made = torch.empty(root.shape, dtype=root.dtype)
+    for operation in root.record:
+        operation.run(made)
+    return made
+
+
+def draw_entries(tensor: Tensor, values: Tensor, empty_row: Optional[int] = None) -> bool:
+    """Draw ``values`` (n,), in place, as initial entries of ``tensor``, if it is deferred and all are drawn alike.
+
+    Args:
+        empty_row: a row of which no entry is among them, so that it may have been set to zero.
+
+    Returns:
+        Whether it was done.
+    """
+    if not isinstance(tensor, DeferredTensor) or tensor.root.made is not None:
+        return False
+    root = tensor.root
+    record = [
+        operation
+        for operation in root.record
+        if empty_row is None or operation.on_all or not operation.zeroes_only(empty_row, root.shape)
+    ]
+    if not record or not record[0].is_draw or not all(operation.is_entrywise for operation in record):
+        return False
+    for operation in record:
+        operation.func(values, *operation.args, **operation.kwargs)
+    return True
