@@ -12,6 +12,11 @@ from recbole_dsl.sparse.gather import all_bits, gather, signed_view, smallest_un
 from recbole_dsl.sparse.rewrite import Rewritten, new_offsets, rewrite, row_blocks
 from recbole_dsl.sparse.view import DenseView
 
+# entries of which the positions are kept, being small, to make the dense form faster
+_FEW = 2**17
+# entries of a dense form that is made for a few of its rows, being small, where it is used many times
+_SMALL = 2**24
+
 GradientSink = Callable[[Optional[Tensor], Tensor], None]
 
 
@@ -32,8 +37,8 @@ class SparseWeight(nn.Module):
         sparse_gradient: whether `rows` gives ``values`` a gradient in sparse COO layout, for optimizers that
             touch what has one only.
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
-            gradient of the dense rows that were read, alive or not: distinct ``ids`` (n,) and ``gradient``
-            (n, columns), or None and (rows, columns) after `dense`.
+            gradient of the dense rows that were read, alive or not: ``ids`` (n,) and ``gradient`` (n, columns), or
+            None and (rows, columns) after `dense`.
     """
 
     values: nn.Parameter
@@ -57,6 +62,7 @@ class SparseWeight(nn.Module):
         self.sparse_gradient = False
         self.gradient_sink: Optional[GradientSink] = None
         self._keeps_dense, self._kept = False, None
+        self._kept_positions: Optional[Tensor] = None
         counts, columns = new_offsets(self.n_rows, self.numel), []
         for (start, stop), block in zip(row_blocks(self.n_rows, self.n_columns), alive):
             counts[start + 1 : stop + 1] = block.sum(1)
@@ -104,17 +110,21 @@ class SparseWeight(nn.Module):
 
     def rows(self, ids: Tensor) -> Tensor:
         """Look up the dense rows ``ids`` (any shape, integer): ``(*ids.shape, *shape[1:])``, differentiable."""
+        if self._kept is not None and not torch.is_grad_enabled():
+            return self._kept[ids] if self._kept.dim() > 2 else F.embedding(ids, self._kept)
         flat = ids.reshape(-1).long()
         if self.nnz == self.numel:
             whole = self.values.view(self.n_rows, self.n_columns)
             self._watch(whole, None)
             out = F.embedding(flat, whole, padding_idx=self.padding_row)
-        elif len(flat) >= self.n_rows:
+        elif len(flat) >= self.n_rows or (self._keeps_dense and self.numel <= _SMALL):
             # the result is no smaller than the weight: copy rows from a dense one instead of making each anew
             out = F.embedding(flat, self.dense().view(self.n_rows, self.n_columns))
-        else:
+        elif self.sparse_gradient:
             distinct, place = flat.unique(return_inverse=True)
             out = F.embedding(place, self._few_rows(distinct))
+        else:
+            out = self._few_rows(flat)
         return out.view(*ids.shape, *self.shape[1:])
 
     def dense(self) -> Tensor:
@@ -130,23 +140,30 @@ class SparseWeight(nn.Module):
         out = out.view(self.shape)
         if self._keeps_dense and not torch.is_grad_enabled():
             self._kept = out
+            self._kept._is_param = True
         return out
 
     @contextmanager
     def dense_kept(self) -> Iterator[None]:
-        """Within it, where no gradient is asked for, `dense` makes its tensor once; the weight must not change."""
+        """Within it, where no gradient is asked for, `dense` makes its tensor once; the weight must not change.
+
+        `view` gives that tensor as it is: its protection takes longer than the product of one row with it.
+        """
         self._keeps_dense = True
         try:
             yield
         finally:
             self._keeps_dense, self._kept = False, None
 
-    def view(self) -> DenseView:
+    def view(self) -> Tensor:
         """`dense` as a tensor that refuses to be written to, since the write would be lost.
 
         To ``isinstance`` it is an ``nn.Parameter``, which models ask for.
         """
-        view = self.dense().as_subclass(DenseView)
+        dense = self.dense()
+        if dense is self._kept:
+            return dense
+        view = dense.as_subclass(DenseView)
         view._is_param = True
         return view
 
@@ -156,7 +173,11 @@ class SparseWeight(nn.Module):
 
     def positions(self) -> Tensor:
         """(nnz,) int64: the position of every alive entry, ascending."""
-        return self.row_of_slots() * self.n_columns + self.columns.long()
+        kept = self._kept_positions
+        if kept is None or kept.device != self.columns.device:
+            kept = self.row_of_slots() * self.n_columns + self.columns.long()
+            self._kept_positions = kept if len(kept) <= _FEW else None
+        return kept
 
     def row_blocks(self) -> Iterator[tuple[int, int, int, int]]:
         """Every row once, in blocks that bound the memory of a pass: first row, end row, first slot, end slot."""
@@ -242,7 +263,7 @@ class SparseWeight(nn.Module):
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
 
     def _few_rows(self, ids: Tensor) -> Tensor:
-        """The dense rows ``ids`` (n,), distinct and ascending: (n, columns)."""
+        """The dense rows ``ids`` (n,): (n, columns); for a sparse gradient they must be distinct and ascending."""
         starts, ends = self.row_offsets.unfold(0, 2, 1).index_select(0, ids).long().unbind(1)
         counts = ends - starts
         ends = counts.cumsum(0)
@@ -271,6 +292,7 @@ class SparseWeight(nn.Module):
         self.values.data = values
 
     def _set_topology(self, new: Rewritten) -> None:
+        self._kept_positions = None
         for name, tensor in (("columns", new.columns), ("row_offsets", new.row_offsets)):
             old = self._buffers[name]
             if old.shape == tensor.shape and old.dtype == tensor.dtype:
@@ -290,4 +312,5 @@ class SparseWeight(nn.Module):
             if values.shape != self.values.shape:
                 self._resize(self.values.detach().new_empty(values.shape))
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
+            self._kept_positions = None
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)

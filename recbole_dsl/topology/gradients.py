@@ -22,7 +22,7 @@ class GradientBuffer:
     a row is complete: a row that had to leave does not come back before the next window.
 
     Attributes:
-        limit: the most rows that are held.
+        limit: the most rows that are held. If it is all of them, every row has its place from the start.
         peak_bytes: the most memory held so far.
     """
 
@@ -38,8 +38,12 @@ class GradientBuffer:
         # beside the sums there are the places, and for the exchange new offsets and what it needs of a few blocks
         room = cap - 8 * rows - min(cap / 4, _BLOCKS)
         self.limit = rows if share == 1 else max(1, min(rows, int(room / (width * (1 + 1 / _GROWTH) + 4))))
-        self.sums = like.new_zeros(0, columns)
-        self.used = 0
+        self.places: Optional[Tensor] = None
+        if self.limit == rows:
+            self.sums, self.used = like.new_zeros(rows, columns), rows
+            self.peak_bytes = rows * width
+            return
+        self.sums, self.used = like.new_zeros(0, columns), 0
         # the place of each row in `sums`, -1 for none, and the row at each place
         self.places = torch.full((rows,), -1, dtype=torch.int32, device=like.device)
         self.row_at = self.places.new_empty(0)
@@ -52,8 +56,14 @@ class GradientBuffer:
             self._below = torch.iinfo(torch.int64).min
 
     def add(self, ids: Optional[Tensor], gradient: Tensor) -> None:
-        """Add ``gradient`` (n, columns) to the distinct rows ``ids`` (n,); None stands for all rows."""
+        """Add ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None stands for all rows."""
         gradient = gradient.detach().to(self.sums.dtype)
+        if self.places is None:
+            if ids is None:
+                self.sums += gradient
+            else:
+                self.sums.index_add_(0, ids, gradient)
+            return
         if ids is None:
             ids = torch.arange(len(self.places), device=gradient.device)
         self._admit(ids)
@@ -73,6 +83,8 @@ class GradientBuffer:
         Returns:
             (h,) int64, ascending, counted from ``start``; (h, columns).
         """
+        if self.places is None:
+            return torch.arange(stop - start, device=self.sums.device), self.sums[start:stop]
         places = self.places[start:stop]
         rows = (places >= 0).nonzero().view(-1)
         return rows, self.sums[places[rows]]
@@ -83,7 +95,7 @@ class GradientBuffer:
             dist.all_reduce(self.sums)
 
     def _admit(self, ids: Tensor) -> None:
-        new = ids[self.places[ids] < 0]
+        new = ids[self.places[ids] < 0].unique()
         if self._below is not None and len(new):
             new = new[self._priority(new) < self._below]
         if self.used + len(new) > self.limit:
