@@ -50,8 +50,8 @@ def exchange_at(weight: SparseWeight, slots: list, positions: list, states=()) -
     mask = weight.alive_in(0, weight.n_rows)
     mask.view(-1)[weight.positions()[slots]] = False
     mask.view(-1)[positions] = True
-    blocks = (mask[start:stop] for start, stop in row_blocks(*mask.shape))
-    weight.exchange(blocks, int(mask.sum()), states)
+    blocks = [mask[start:stop].view(-1) for start, stop in row_blocks(*mask.shape)]
+    weight.exchange(lambda number, _: blocks[number], int(mask.sum()), states)
 
 
 @contextmanager

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from recbole_dsl.sparse.weight import SparseWeight
 
+# of a block's number and the positions of its alive entries: which of its positions are alive then, bool
+Change = Callable[[int, Tensor], Tensor]
+
 # positions in a block: small enough to stay in a processor's cache, large enough to be worth its kernels' start
-_BLOCK = 2**18
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,14 @@ def blocks_of(n_rows: int, n_columns: int, alive: bool) -> Iterator[Tensor]:
         yield torch.full((stop - start, n_columns), alive)
 
 
-def rewrite(weight: SparseWeight, alive: Iterable[Tensor], nnz: int, tensors: list[Tensor]) -> Rewritten:
-    """Order the entries of ``tensors``, shaped like the weight's values, as ``alive`` says; new ones are zero.
+def rewrite(weight: SparseWeight, change: Change, nnz: int, tensors: list[Tensor]) -> Rewritten:
+    """Order the entries of ``tensors``, shaped like the weight's values, by what is alive then; new ones are zero.
 
     With as many entries as before the columns and the tensors are written in place: an entry waits until what
     was at its new slot has been read.
 
     Args:
-        alive: as in `SparseWeight.exchange`.
+        change: as in `SparseWeight.exchange`.
         nnz: how many are alive in all.
     """
     old = [weight.columns, *tensors]
@@ -55,14 +59,14 @@ def rewrite(weight: SparseWeight, alive: Iterable[Tensor], nnz: int, tensors: li
     offsets = new_offsets(weight.n_rows, nnz, weight.values.device)
     waiting: deque[list[Tensor]] = deque()
     written = 0
-    for (start, stop, first, last), block in zip(weight.row_blocks(), alive):
+    for number, (start, stop, first, last) in enumerate(weight.row_blocks()):
         before = weight.positions_in(start, stop, first, last)
-        after = block.view(-1).nonzero().view(-1)
-        chunk = [(after % weight.n_columns).to(weight.columns.dtype)]
-        for tensor in tensors:
-            spread = tensor.new_zeros(block.numel()).index_copy_(0, before, tensor[first:last])
-            chunk.append(spread.index_select(0, after))
-        torch.sum(block, 1, dtype=offsets.dtype, out=offsets[start + 1 : stop + 1])
+        alive = change(number, before)
+        after = true_at(alive)
+        rows, columns = _coordinates(after, weight.n_columns)
+        offsets[start + 1 : stop + 1] = torch.bincount(rows, minlength=stop - start)
+        chunk = [columns.to(weight.columns.dtype)]
+        chunk += [_moved(tensor[first:last], before, after, len(alive)) for tensor in tensors]
         waiting.append(chunk)
         while waiting and written + len(waiting[0][0]) <= (last if in_place else nnz):
             written = _write(new, waiting.popleft(), written)
@@ -71,10 +75,35 @@ def rewrite(weight: SparseWeight, alive: Iterable[Tensor], nnz: int, tensors: li
     return Rewritten(new[0], offsets.cumsum_(0), new[1:])
 
 
+def true_at(mask: Tensor) -> Tensor:
+    """(n,) int64, ascending: where ``mask``, one-dimensional and bool, is True."""
+    if mask.device.type == "cpu":
+        # takes half the time of PyTorch's
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero().view(-1)
+
+
+def n_true(mask: Tensor) -> int:
+    """How many entries of ``mask``, bool, are True; unlike its sum it takes no memory."""
+    return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.count_nonzero())
+
+
 def new_offsets(n_rows: int, nnz: int, device: Optional[torch.device] = None) -> Tensor:
     """(rows + 1,) zeros, of the smallest type that counts ``nnz``: for the number of each row's entries, and their
     running sum."""
     return torch.zeros(n_rows + 1, dtype=torch.int32 if nnz < 2**31 else torch.int64, device=device)
+
+
+def _moved(entries: Tensor, before: Tensor, after: Tensor, size: int) -> Tensor:
+    """Entries at the positions ``before`` of ``size``, read at the positions ``after``."""
+    return entries.new_zeros(size).index_copy_(0, before, entries).index_select(0, after)
+
+
+def _coordinates(positions: Tensor, n_columns: int) -> tuple[Tensor, Tensor]:
+    # a block is small
+    positions = positions.int()
+    rows = torch.div(positions, n_columns, rounding_mode="floor")
+    return rows, positions - rows * n_columns
 
 
 def _write(tensors: list[Tensor], chunk: list[Tensor], start: int) -> int:

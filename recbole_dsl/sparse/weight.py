@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, smallest_unsigned
-from recbole_dsl.sparse.rewrite import Rewritten, new_offsets, rewrite, row_blocks
+from recbole_dsl.sparse.rewrite import Change, Rewritten, new_offsets, rewrite, row_blocks, true_at
 from recbole_dsl.sparse.view import DenseView
 
 # entries of which the positions are kept, being small, to make the dense form faster
@@ -66,7 +66,7 @@ class SparseWeight(nn.Module):
         counts, columns = new_offsets(self.n_rows, self.numel), []
         for (start, stop), block in zip(row_blocks(self.n_rows, self.n_columns), alive):
             counts[start + 1 : stop + 1] = block.sum(1)
-            positions = block.view(-1).nonzero().view(-1)
+            positions = true_at(block.view(-1))
             columns.append((positions % self.n_columns).to(smallest_unsigned(self.n_columns)))
         self.register_buffer("columns", torch.cat(columns).to(device))
         del columns
@@ -207,7 +207,7 @@ class SparseWeight(nn.Module):
             self.values[first:last] = folded[start:stop].reshape(-1)[positions]
 
     @torch.no_grad()
-    def exchange(self, alive: Iterable[Tensor], nnz: int, states: Iterable[MutableMapping] = ()) -> None:
+    def exchange(self, change: Change, nnz: int, states: Iterable[MutableMapping] = ()) -> None:
         """Change which entries are alive; the new ones are zero.
 
         Every tensor in ``states`` (the optimizer's state of ``values``) that is shaped like ``values``
@@ -215,8 +215,9 @@ class SparseWeight(nn.Module):
         all of it happens in place, with the memory of a few blocks of rows.
 
         Args:
-            alive: for each of `row_blocks` the entries that are alive then: (stop - start, columns), bool. It may
-                be a generator that reads the block's present entries when its turn comes.
+            change: called for each of `row_blocks`, in order, as ``change(number, positions)`` with the number of
+                the block and the positions in it of its alive entries, (n,) int64, ascending; returns which of the
+                block's positions are alive then, (rows of the block * columns,) bool.
             nnz: how many there are in all.
             states: dictionaries, changed in place.
         """
@@ -227,7 +228,7 @@ class SparseWeight(nn.Module):
                 for name, old in state.items()
                 if isinstance(old, Tensor) and old.shape == self.values.shape
             ]
-        new = rewrite(self, alive, nnz, [self.values.detach(), *(state[name] for state, name in places)])
+        new = rewrite(self, change, nnz, [self.values.detach(), *(state[name] for state, name in places)])
         if nnz == self.nnz:
             gradient = self.values.grad
             if gradient is not None and gradient.is_sparse:
@@ -262,18 +263,24 @@ class SparseWeight(nn.Module):
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
 
-    def _few_rows(self, ids: Tensor) -> Tensor:
-        """The dense rows ``ids`` (n,): (n, columns); for a sparse gradient they must be distinct and ascending."""
+    def entries_of(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The alive entries of the rows ``ids`` (n,): each one's place in ``ids``, slot and column, int64."""
         starts, ends = self.row_offsets.unfold(0, 2, 1).index_select(0, ids).long().unbind(1)
         counts = ends - starts
         ends = counts.cumsum(0)
         total = int(ends[-1]) if len(ids) else 0
-        row = torch.repeat_interleave(counts, output_size=total)
-        slots = torch.arange(total, device=ids.device) + (starts - ends + counts)[row]
+        place = torch.repeat_interleave(counts, output_size=total)
+        slots = torch.arange(total, device=ids.device) + (starts - ends + counts)[place]
         # few of PyTorch's kernels know the unsigned types; these bits are gathered as signed ones
         columns = signed_view(self.columns).index_select(0, slots).long() & all_bits(self.columns)
+        return place, slots, columns
+
+    def _few_rows(self, ids: Tensor) -> Tensor:
+        """The dense rows ``ids`` (n,): (n, columns); for a sparse gradient they must be distinct and ascending."""
+        place, slots, columns = self.entries_of(ids)
         alive = gather(self.values, slots, self.sparse_gradient)
-        out = self.values.new_zeros(len(ids) * self.n_columns).index_copy(0, row * self.n_columns + columns, alive)
+        targets = place * self.n_columns + columns
+        out = self.values.new_zeros(len(ids) * self.n_columns).index_copy(0, targets, alive)
         out = out.view(len(ids), self.n_columns)
         self._watch(out, ids)
         return out

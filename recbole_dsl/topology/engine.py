@@ -9,7 +9,8 @@ import torch
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.topology.exchange import Part, Rules, exchange
+from recbole_dsl.topology.blocks import Part, Rules
+from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
 from recbole_dsl.topology.grow import GROW, GrowCriterion
@@ -78,9 +79,8 @@ class DynamicTopology:
         self._explored: dict[str, Explored] = {}
         for name, weight in self.weights.items():
             self._explored[name] = Explored(weight.numel, weight.values.device)
-            for start, stop, first, last in weight.row_blocks():
-                positions = weight.positions_in(start, stop, first, last)
-                self._explored[name].mark(positions + start * weight.n_columns)
+            for start, stop, _, _ in weight.row_blocks():
+                self._explored[name].mark(start * weight.n_columns, weight.alive_in(start, stop).view(-1))
 
     @property
     def total_steps(self) -> Optional[int]:

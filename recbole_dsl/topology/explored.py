@@ -1,7 +1,10 @@
 """Which weights were ever alive: one bit per position."""
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_POPULATION = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.uint8)
 
 
 class Explored:
@@ -16,13 +19,12 @@ class Explored:
         self.bits = torch.zeros((numel + 7) // 8, dtype=torch.uint8, device=device)
         self.count = 0
 
-    def mark(self, positions: Tensor) -> None:
-        """Mark ``positions`` (n,), int64, distinct."""
-        byte, bit = positions >> 3, (1 << (positions & 7)).to(torch.uint8)
-        new = (self.bits[byte] & bit) == 0
-        # adding distinct unset bits is the same as OR, which has no scatter form
-        self.bits.index_add_(0, byte[new], bit[new])
-        self.count += int(new.sum())
+    def mark(self, start: int, alive: Tensor) -> None:
+        """Mark the positions from ``start``, a multiple of 8, on where ``alive`` (n,), bool, is True."""
+        packed = torch.from_numpy(np.packbits(alive.cpu().numpy(), bitorder="little")).to(self.bits.device)
+        bits = self.bits[start >> 3 : (start >> 3) + len(packed)]
+        self.count += _ones(packed & ~bits)
+        bits |= packed
 
     def marked_in(self, start: int, stop: int) -> Tensor:
         """Whether each position from ``start`` to ``stop`` is marked: (stop - start,), bool."""
@@ -35,4 +37,9 @@ class Explored:
     def load(self, bits: Tensor) -> None:
         """Take over the ``bits`` of another run on the same tensor."""
         self.bits.copy_(bits)
-        self.count = sum(int(((bits >> shift) & 1).sum()) for shift in range(8))
+        self.count = sum(_ones(some) for some in self.bits.split(2**20))
+
+
+def _ones(bits: Tensor) -> int:
+    """Number of bits that are set in ``bits``, uint8."""
+    return int(_POPULATION.to(bits.device)[bits.int()].sum())

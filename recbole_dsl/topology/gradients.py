@@ -8,8 +8,8 @@ from torch import Tensor
 
 # the sums move to a larger tensor when they outgrow theirs, and the old one is a quarter of it at most
 _GROWTH = 4
-# bytes
-_BLOCKS = 2**22
+# bytes that an update works with beside the buffers, for a large tensor
+_BLOCKS = 6 * 2**20
 # what is kept of a full buffer, so that rows are not weighed against each other at every step
 _KEPT = 7 / 8
 
@@ -36,7 +36,7 @@ class GradientBuffer:
         width = columns * like.element_size()
         cap = share * rows * width
         # beside the sums there are the places, and for the exchange new offsets and what it needs of a few blocks
-        room = cap - 8 * rows - min(cap / 4, _BLOCKS)
+        room = cap - 8 * rows - min(_BLOCKS, max(0, cap - _BLOCKS))
         self.limit = rows if share == 1 else max(1, min(rows, int(room / (width * (1 + 1 / _GROWTH) + 4))))
         self.places: Optional[Tensor] = None
         if self.limit == rows:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_dsl.sparse.rewrite import row_blocks
-from recbole_dsl.topology.select import draw, find_cut, share_out, sortable
+from recbole_dsl.topology.select import choose, draw, share_out, sortable
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,19 @@ def largest_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
     keep_rows = start.keep_rows and start.nnz >= start.rows - (start.padding_row is not None)
     blocks = list(row_blocks(start.rows, start.columns))
 
-    def magnitude(first: int, stop: int) -> Tensor:
+    def keys(number: int) -> Tensor:
+        """The largest first."""
+        first, stop = blocks[number]
         some = dense[first:stop].detach().abs().cpu()
         if keep_rows:
             some.scatter_(1, some.argmax(1, keepdim=True), float("inf"))
         if _has_padding(start, first, stop):
             some[start.padding_row - first] = -1.0
-        return sortable(some)
+        return ~sortable(some).view(-1)
 
-    cut = find_cut(lambda: (magnitude(*block).view(-1) for block in blocks), start.nnz, largest=True)
-    ties = share_out(cut.ties, [int((magnitude(*block) == cut.key).sum()) for block in blocks], generator)
-    for block, count in zip(blocks, ties):
-        keys = magnitude(*block)
-        yield (keys > cut.key) | draw((keys == cut.key).view(-1), count, generator).view_as(keys)
+    choice = choose(keys, len(blocks), start.nnz, generator)
+    for number in range(len(blocks)):
+        yield choice.of_block(number, keys(number), generator).view(-1, start.columns)
 
 
 def _has_padding(start: Start, first: int, stop: int) -> bool:

@@ -3,32 +3,92 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
 from torch import Tensor
 
+from recbole_dsl.sparse.rewrite import n_true, true_at
+
 _DIGIT = 16
+# every so many-th key is sampled; a prime, so that they are not all of one column
+_STRIDE = 61
+# keys that may be looked at one by one
+_NEAR = 2**18
+
+
+Keys = Callable[[int], Optional[Tensor]]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where the n best keys end: all better than ``key`` belong to them, and ``ties`` of those equal to it."""
+class Choice:
+    """The lowest of the keys of several blocks.
 
-    key: int
-    ties: int
+    Attributes:
+        counts: how many of each block.
+        cut: the key below which all are chosen; None where it is all of them or none.
+        ties: how many of the keys equal to ``cut`` are chosen, of each block.
+    """
+
+    counts: list[int]
+    cut: Optional[int]
+    ties: list[int]
+
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
+
+    def of_block(self, number: int, keys: Tensor, generator: torch.Generator) -> Tensor:
+        """Which of a block's keys (n,) are chosen: bool. Equals are drawn at random."""
+        if not self.counts[number]:
+            return torch.zeros_like(keys, dtype=torch.bool)
+        if self.cut is None:
+            return torch.ones_like(keys, dtype=torch.bool)
+        chosen = keys < self.cut
+        if self.ties[number]:
+            chosen |= draw(keys == self.cut, self.ties[number], generator)
+        return chosen
+
+
+def choose(keys: Keys, n_blocks: int, n: int, generator: torch.Generator) -> Choice:
+    """The ``n`` lowest of all keys, or all if they are fewer; nothing is sorted but a few that are near the cut.
+
+    Args:
+        keys: gives those of a block, `sortable`, or None if it has none; called a few times for each.
+    """
+    counts, sample = [], []
+    for number in range(n_blocks):
+        some = keys(number)
+        counts.append(0 if some is None else len(some))
+        if counts[-1]:
+            # not a view, which would keep them all
+            sample.append(some[::_STRIDE].clone())
+    if n >= sum(counts):
+        return Choice(counts, None, [0] * n_blocks)
+    if n <= 0:
+        return Choice([0] * n_blocks, None, [0] * n_blocks)
+    cut = _cut_near(keys, counts, n, _bracket(torch.cat(sample).sort().values, n / sum(counts)))
+    if cut is None:
+        cut = find_cut(lambda: (keys(number) for number in range(n_blocks) if counts[number]), n)
+    better, equal = [0] * n_blocks, [0] * n_blocks
+    for number in range(n_blocks):
+        if counts[number]:
+            some = keys(number)
+            better[number], equal[number] = n_true(some < cut), n_true(some == cut)
+    ties = share_out(n - sum(better), equal, generator)
+    return Choice([a + b for a, b in zip(better, ties)], cut, ties)
 
 
 def sortable(scores: Tensor) -> Tensor:
-    """Integers in the order of the floats ``scores``: int64 for float64, else int32."""
+    """Integers in the order of the floats ``scores``, int64 for float64, else int32; ``~`` turns it round."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     bits = scores.view(torch.int64 if scores.dtype == torch.float64 else torch.int32)
     # among negative floats the larger bits are the smaller number
     return bits ^ ((bits >> (8 * bits.element_size() - 1)) & torch.iinfo(bits.dtype).max)
 
 
-def find_cut(keys: Callable[[], Iterable[Tensor]], n: int, largest: bool) -> Cut:
-    """The ``n`` largest, or smallest, of all `sortable` keys, by counting their digits; nothing is sorted.
+def find_cut(keys: Callable[[], Iterable[Tensor]], n: int) -> int:
+    """The ``n``-th lowest of all `sortable` keys, by counting their digits.
 
     Args:
         keys: gives them, some at a time; called once for each 16 bits of a key. There are at least n.
@@ -46,14 +106,11 @@ def find_cut(keys: Callable[[], Iterable[Tensor]], n: int, largest: bool) -> Cut
             else:
                 digits = (some[(some >> (shift + _DIGIT)) == prefix] >> shift) & (2**_DIGIT - 1)
             counts += torch.bincount(digits, minlength=2**_DIGIT)
-        if largest:
-            counts = counts.flip(0)
         reached = counts.cumsum(0)
-        found = int(torch.searchsorted(reached, n))
-        n -= int(reached[found] - counts[found])
-        digit = 2**_DIGIT - 1 - found if largest else found
+        digit = int(torch.searchsorted(reached, n))
+        n -= int(reached[digit] - counts[digit])
         prefix = digit - 2 ** (_DIGIT - 1) if prefix is None else (prefix << _DIGIT) | digit
-    return Cut(prefix, n)
+    return prefix
 
 
 def share_out(total: int, sizes: Sequence[int], generator: torch.Generator) -> list[int]:
@@ -73,28 +130,50 @@ def share_out(total: int, sizes: Sequence[int], generator: torch.Generator) -> l
 
 def draw(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Choose ``k`` of the True entries of ``pool`` (n,) at random: (n,) bool, on its device."""
-    chosen, pool_size = torch.zeros_like(pool), int(pool.sum())
+    chosen, pool_size = torch.zeros_like(pool), n_true(pool)
     if k == 0:
         return chosen
     if 2 * k > pool_size:
         return pool & ~draw(pool, pool_size - k, generator)
     if 2 * pool_size < len(pool):
-        among = pool.nonzero().view(-1)
-        chosen[among[_some(k, pool_size, generator).to(pool.device)]] = True
+        among = true_at(pool)
+        chosen[among[torch.randperm(pool_size, generator=generator)[:k].to(pool.device)]] = True
         return chosen
     count = 0
     while count < k:
-        # so many draws hit, repeats left out, what is missing, and with some more they hardly ever fall short
+        # so many draws hit what is missing, repeats left out, and with some more they hardly ever fall short
         missing = (k - count) / (pool_size - count)
         draws = int(-len(pool) * math.log1p(-missing) + 4 * math.sqrt(k) + 8)
-        chosen[torch.randint(len(pool), (draws,), generator=generator).to(pool.device)] = True
+        drawn = torch.randint(len(pool), (draws,), generator=generator).to(pool.device)
+        chosen[drawn] = True
         chosen &= pool
-        count = int(chosen.sum())
-    if count > k:
-        among = chosen.nonzero().view(-1)
-        chosen[among[_some(count - k, count, generator).to(pool.device)]] = False
+        count = n_true(chosen)
+    while count > k:
+        # no position is favoured by what was drawn when
+        last, drawn = drawn[k - count :], drawn[: k - count]
+        chosen[last] = False
+        count = n_true(chosen)
     return chosen
 
 
-def _some(k: int, n: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(n, generator=generator)[:k]
+def _cut_near(keys: Keys, counts: list[int], n: int, bracket: tuple[int, int]) -> Optional[int]:
+    """The ``n``-th lowest key if it is within ``bracket``, and few others are."""
+    below, near = 0, []
+    for number, count in enumerate(counts):
+        if count:
+            some = keys(number)
+            is_below = some < bracket[0]
+            below += n_true(is_below)
+            near.append(some.masked_select((some <= bracket[1]) & ~is_below))
+            if sum(map(len, near)) > _NEAR:
+                return None
+    left = n - below
+    return int(torch.cat(near).kthvalue(left).values) if 0 < left <= sum(map(len, near)) else None
+
+
+def _bracket(ordered: Tensor, share: float) -> tuple[int, int]:
+    """Keys between which the one that has the ``share`` below it is almost certainly, given a sample in order."""
+    size, limits = len(ordered), torch.iinfo(ordered.dtype)
+    at, margin = share * size, 2 * math.sqrt(size) + 1
+    low, high = int(at - margin), int(at + margin)
+    return int(ordered[low]) if low >= 0 else limits.min, int(ordered[high]) if high < size else limits.max

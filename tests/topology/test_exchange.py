@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.topology.exchange import Part, Rules, exchange
+from recbole_dsl.topology.blocks import Part, Rules
+from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
 from recbole_dsl.topology.grow import GROW
@@ -23,7 +24,7 @@ def rules(prune="magnitude", grow="random", keep_rows=False, threshold=1.0, seed
 def part(dense, positions, gradients=None, padding=None):
     weight = SparseWeight.of(dense, torch.tensor(positions), padding)
     explored = Explored(weight.numel, torch.device("cpu"))
-    explored.mark(weight.positions())
+    explored.mark(0, weight.alive_in(0, weight.n_rows).view(-1))
     buffer = None
     if gradients is not None:
         buffer = GradientBuffer(*dense.shape, dense, 1.0)
@@ -76,7 +77,7 @@ def test_the_highest_gradients_grow_and_others_at_random_when_they_are_too_few(d
 
 def test_what_was_never_alive_grows_first():
     one = part(torch.ones(8, 4), list(range(16)))
-    one.explored.mark(torch.arange(16, 28))
+    one.explored.mark(16, torch.ones(12, dtype=torch.bool))
     exchange([one], 0.25, rules(grow="random_unfired"))
     assert alive_positions(one.weight) - set(range(16)) == set(range(28, 32))
 

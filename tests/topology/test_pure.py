@@ -13,7 +13,7 @@ from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.initialise import INITIALISERS, Start
 from recbole_dsl.topology.prune import best_of_each_row
 from recbole_dsl.topology.schedule import FINAL_RATIO, SCHEDULES, update_ratio
-from recbole_dsl.topology.select import draw, find_cut, share_out, sortable
+from recbole_dsl.topology.select import choose, draw, find_cut, share_out, sortable
 from tests.toy import blocks_of
 
 
@@ -90,14 +90,33 @@ def test_magnitude_keeps_the_largest():
 scores = st.lists(st.sampled_from([-2.0, -1.0, -1e-40, 0.0, 1e-30, 0.5, 1.0, 3e38, float("inf")]), min_size=1)
 
 
-@given(scores, st.sampled_from([torch.float16, torch.float32, torch.float64]), st.booleans(), st.data())
-def test_the_cut_is_where_sorting_puts_it(values, dtype, largest, data):
-    keys = sortable(torch.tensor(values, dtype=dtype))
-    n = data.draw(st.integers(1, len(values)))
-    cut = find_cut(lambda: keys.split(7), n, largest)
-    order = sorted(keys.tolist(), reverse=largest)
-    assert cut.key == order[n - 1]
-    assert cut.ties == order[:n].count(cut.key)
+@given(scores, st.sampled_from([torch.float16, torch.float32, torch.float64]), st.data())
+def test_the_cut_is_where_sorting_puts_it(values, dtype, data):
+    values = torch.tensor(values, dtype=dtype)
+    keys, n = sortable(values), data.draw(st.integers(1, len(values)))
+    assert find_cut(lambda: keys.split(7), n) == keys.sort().values[n - 1]
+    assert torch.equal(values[keys.argsort(stable=True)], values.sort().values)
+    assert torch.equal(values[(~keys).argsort(stable=True)], values.sort(descending=True).values)
+
+
+@given(st.integers(0, 3), st.integers(0, 900), st.sampled_from(["alike", "equals", "in order", "an odd sample"]))
+def test_the_lowest_keys_are_chosen_and_equals_shared_out(seed, n, kind):
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randint(-(2**31), 2**31 - 1, (800,), generator=generator, dtype=torch.int32)
+    if kind == "equals":
+        keys %= 3
+    elif kind == "in order":
+        keys = keys.sort().values
+    elif kind == "an odd sample":
+        # what is sampled is all high
+        keys[::61] = 2**31 - 1
+    blocks = [*keys.split(90), None]
+    choice = choose(lambda i: blocks[i], len(blocks), n, generator)
+    chosen = [choice.of_block(i, some, generator) for i, some in enumerate(blocks) if some is not None]
+    assert choice.counts == [*(int(mask.sum()) for mask in chosen), 0]
+    assert choice.n == min(n, 800)
+    mask = torch.cat(chosen)
+    assert torch.equal(keys[mask].sort().values, keys.sort().values[:n])
 
 
 @given(st.integers(0, 500), st.lists(st.integers(0, 60), max_size=9), st.integers(0, 9))
@@ -155,9 +174,10 @@ def test_best_of_each_row_is_one_slot_per_row(entries):
 def test_explored_counts_each_position_once(numel, data):
     explored, seen = Explored(numel, torch.device("cpu")), set()
     for _ in range(3):
-        positions = data.draw(st.lists(st.integers(0, numel - 1), unique=True))
-        explored.mark(torch.tensor(positions, dtype=torch.long))
-        seen |= set(positions)
+        begin = 8 * data.draw(st.integers(0, (numel - 1) // 8))
+        alive = data.draw(st.lists(st.booleans(), max_size=numel - begin))
+        explored.mark(begin, torch.tensor(alive, dtype=torch.bool))
+        seen |= {begin + i for i, one in enumerate(alive) if one}
     assert explored.count == len(seen)
     start = data.draw(st.integers(0, numel))
     stop = data.draw(st.integers(start, numel))
