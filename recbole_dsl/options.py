@@ -52,6 +52,11 @@ def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -
     check_names(config.external_config_dict, known)
     given = {**_NEEDED.get(config["model"], {}), **(defaults or {}), **config.final_config_dict}
     dsl_config = DSLConfig.build(given)
+    if str(config["learner"]).lower() == "sparse_adam" and config["clip_grad_norm"]:
+        raise DSLError(
+            f"clip_grad_norm={config['clip_grad_norm']}: must be None with learner=sparse_adam, as PyTorch has no "
+            "norm of sparse gradients"
+        )
     for name, value in dsl_config.to_dict().items():
         # what None stood for follows from the other options, which the next run may change
         config[name] = None if given.get(name, DEFAULTS[name]) is None else value

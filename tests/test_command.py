@@ -50,6 +50,11 @@ def test_trains_on_the_data_that_recbole_carries(model, interval):
         (["--density=0"], "density=0: density must be in (0, 1]"),
         (["--density", "0.5"], "--density: write --density=VALUE"),
         (["--denisty=0.5"], "unknown option denisty: did you mean density?"),
+        (
+            ["--learner=sparse_adam", "--clip_grad_norm={'max_norm': 1.0}"],
+            "clip_grad_norm={'max_norm': 1.0}: must be None with learner=sparse_adam, as PyTorch has no norm of "
+            "sparse gradients",
+        ),
         (["--config_files=nowhere.yaml"], "config_files=nowhere.yaml: must be an existing YAML file"),
         (["--model=Pop"], "model=Pop: must be a model with weights trained by gradients, which it does not have"),
     ],

@@ -20,6 +20,14 @@ def gather(values: Tensor, slots: Tensor, sparse_gradient: bool = False) -> Tens
     return _SparselyDifferentiated.apply(values, slots) if sparse_gradient else values.index_select(0, slots)
 
 
+def spread_out(gradient: Tensor) -> Tensor:
+    """A gradient as a dense tensor, whatever its layout."""
+    if not gradient.is_sparse:
+        return gradient
+    index, values = gradient._indices()[0], gradient._values()
+    return values.new_zeros(gradient.shape).index_add_(0, index, values)
+
+
 def smallest_unsigned(n: int) -> torch.dtype:
     """The smallest unsigned integer type that holds ``0 .. n - 1``."""
     for bits, dtype in ((8, torch.uint8), (16, torch.uint16), (32, torch.uint32)):

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_dsl.sparse.gather import all_bits, gather, signed_view, smallest_unsigned
+from recbole_dsl.sparse.gather import all_bits, gather, signed_view, smallest_unsigned, spread_out
 from recbole_dsl.sparse.rewrite import Change, Rewritten, new_offsets, rewrite, row_blocks, true_at
 from recbole_dsl.sparse.view import DenseView
 
 # entries of which the positions are kept, being small, to make the dense form faster
 _FEW = 2**17
+# entries from which on a gradient takes long to make
+_MANY = 2**20
 # entries of a dense form that is made for a few of its rows, being small, where it is used many times
 _SMALL = 2**24
 
@@ -63,6 +65,7 @@ class SparseWeight(nn.Module):
         self.gradient_sink: Optional[GradientSink] = None
         self._keeps_dense, self._kept = False, None
         self._kept_positions: Optional[Tensor] = None
+        self._hooked: Optional[int] = None
         counts, columns = new_offsets(self.n_rows, self.numel), []
         for (start, stop), block in zip(row_blocks(self.n_rows, self.n_columns), alive):
             counts[start + 1 : stop + 1] = block.sum(1)
@@ -134,7 +137,7 @@ class SparseWeight(nn.Module):
         if self.nnz == self.numel:
             out = self.values.clone()
         else:
-            out = self.values.new_zeros(self.numel).index_copy(0, self.positions(), self.values)
+            out = self.values.new_zeros(self.numel).index_copy_(0, self.positions(), self.values)
         out = out.view(self.n_rows, self.n_columns)
         self._watch(out, None)
         out = out.view(self.shape)
@@ -278,12 +281,26 @@ class SparseWeight(nn.Module):
     def _few_rows(self, ids: Tensor) -> Tensor:
         """The dense rows ``ids`` (n,): (n, columns); for a sparse gradient they must be distinct and ascending."""
         place, slots, columns = self.entries_of(ids)
-        alive = gather(self.values, slots, self.sparse_gradient)
+        alive = gather(self.values, slots, self.sparse_gradient or self._adds_up_sparse_gradients())
         targets = place * self.n_columns + columns
-        out = self.values.new_zeros(len(ids) * self.n_columns).index_copy(0, targets, alive)
+        out = self.values.new_zeros(len(ids) * self.n_columns).index_copy_(0, targets, alive)
         out = out.view(len(ids), self.n_columns)
         self._watch(out, ids)
         return out
+
+    def _adds_up_sparse_gradients(self) -> bool:
+        """Whether the gradients of all look-ups are to become one dense tensor, instead of one each."""
+        if self.nnz < _MANY or not self.values.requires_grad:
+            return False
+        # a copy of this weight has the hook of its values no more
+        if self._hooked != id(self.values):
+            self.values.register_post_accumulate_grad_hook(self._spread_gradient_out)
+            self._hooked = id(self.values)
+        return True
+
+    def _spread_gradient_out(self, values: Tensor) -> None:
+        if not self.sparse_gradient:
+            values.grad = spread_out(values.grad)
 
     def _watch(self, out: Tensor, ids: Optional[Tensor]) -> None:
         sink = self.gradient_sink

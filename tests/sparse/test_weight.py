@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given
@@ -175,3 +177,19 @@ def test_a_change_of_size_outlives_the_loss_of_the_step_before():
     optimizer.step()
     assert sparse.values.tolist() == [0, 0]
     del loss
+
+
+def test_the_gradients_of_look_ups_in_a_large_weight_are_added_up(monkeypatch):
+    monkeypatch.setattr("recbole_dsl.sparse.weight._MANY", 1)
+    weights = [SparseWeight.of(torch.arange(12.0).view(6, 2), torch.tensor([1, 2, 5, 6, 9])) for _ in range(2)]
+    weights[1].rows(torch.tensor([0])).sum().backward()
+    weights.append(copy.deepcopy(weights[1]))
+    for weight in weights:
+        monkeypatch.setattr("recbole_dsl.sparse.weight._MANY", 100 if weight is weights[0] else 1)
+        for _ in range(2):
+            weight.values.grad = None
+            (weight.rows(torch.tensor([1, 4, 1])) * 2 + weight.rows(torch.tensor([0, 2, 4]))).sum().backward()
+            assert not weight.values.grad.is_sparse
+        (weight.dense() * 3).sum().backward()
+        assert not weight.values.grad.is_sparse
+        assert torch.equal(weight.values.grad, weights[0].values.grad)
