@@ -193,3 +193,19 @@ def test_the_gradients_of_look_ups_in_a_large_weight_are_added_up(monkeypatch):
         (weight.dense() * 3).sum().backward()
         assert not weight.values.grad.is_sparse
         assert torch.equal(weight.values.grad, weights[0].values.grad)
+
+
+def test_the_dense_form_is_made_once_where_it_is_kept_and_not_with_a_gradient():
+    weight = SparseWeight.of(torch.randn(6, 2), torch.tensor([1, 2, 5, 6, 9]))
+    ids = torch.tensor([[1, 4], [2, 2]])
+    expected, rows = weight.dense().detach(), weight.rows(ids).detach()
+    with weight.dense_kept():
+        assert weight.dense().requires_grad and weight.view().requires_grad
+        with torch.no_grad():
+            kept = weight.dense()
+            assert weight.dense() is kept and weight.view() is kept and isinstance(kept, nn.Parameter)
+            assert torch.equal(kept, expected) and torch.equal(weight.rows(ids), rows)
+        assert weight.rows(ids).requires_grad
+    with torch.no_grad():
+        weight.values.mul_(2)
+        assert torch.equal(weight.dense(), 2 * expected) and torch.equal(weight.rows(ids), 2 * rows)
