@@ -120,12 +120,12 @@ class SparseWeight(nn.Module):
             whole = self.values.view(self.n_rows, self.n_columns)
             self._watch(whole, None)
             out = F.embedding(flat, whole, padding_idx=self.padding_row)
-        elif len(flat) >= self.n_rows or (self._keeps_dense and self.numel <= _SMALL):
-            # the result is no smaller than the weight: copy rows from a dense one instead of making each anew
-            out = F.embedding(flat, self.dense().view(self.n_rows, self.n_columns))
         elif self.sparse_gradient:
             distinct, place = flat.unique(return_inverse=True)
             out = F.embedding(place, self._few_rows(distinct))
+        elif 2 * len(flat) >= self.n_rows or (self._keeps_dense and self.numel <= _SMALL):
+            # the result is hardly smaller than the weight: copy rows from a dense one instead of making each anew
+            out = F.embedding(flat, self.dense().view(self.n_rows, self.n_columns))
         else:
             out = self._few_rows(flat)
         return out.view(*ids.shape, *self.shape[1:])

@@ -67,14 +67,12 @@ def choose(keys: Keys, n_blocks: int, n: int, generator: torch.Generator) -> Cho
         return Choice(counts, None, [0] * n_blocks)
     if n <= 0:
         return Choice([0] * n_blocks, None, [0] * n_blocks)
-    cut = _cut_near(keys, counts, n, _bracket(torch.cat(sample).sort().values, n / sum(counts)))
-    if cut is None:
+    bracket = _bracket(torch.cat(sample).sort().values, n / sum(counts))
+    found = _cut_near(keys, counts, n, bracket)
+    if found is None:
         cut = find_cut(lambda: (keys(number) for number in range(n_blocks) if counts[number]), n)
-    better, equal = [0] * n_blocks, [0] * n_blocks
-    for number in range(n_blocks):
-        if counts[number]:
-            some = keys(number)
-            better[number], equal[number] = n_true(some < cut), n_true(some == cut)
+        found = cut, *_count(keys, counts, cut)
+    cut, better, equal = found
     ties = share_out(n - sum(better), equal, generator)
     return Choice([a + b for a, b in zip(better, ties)], cut, ties)
 
@@ -156,19 +154,36 @@ def draw(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return chosen
 
 
-def _cut_near(keys: Keys, counts: list[int], n: int, bracket: tuple[int, int]) -> Optional[int]:
-    """The ``n``-th lowest key if it is within ``bracket``, and few others are."""
-    below, near = 0, []
+def _cut_near(
+    keys: Keys, counts: list[int], n: int, bracket: tuple[int, int]
+) -> Optional[tuple[int, list[int], list[int]]]:
+    """The ``n``-th lowest key, if it is within ``bracket`` and few others are, and what `_count` gives for it."""
+    below, near, n_near = [0] * len(counts), {}, 0
     for number, count in enumerate(counts):
         if count:
             some = keys(number)
             is_below = some < bracket[0]
-            below += n_true(is_below)
-            near.append(some.masked_select((some <= bracket[1]) & ~is_below))
-            if sum(map(len, near)) > _NEAR:
+            below[number] = n_true(is_below)
+            near[number] = some.masked_select((some <= bracket[1]) & ~is_below)
+            n_near += len(near[number])
+            if n_near > _NEAR:
                 return None
-    left = n - below
-    return int(torch.cat(near).kthvalue(left).values) if 0 < left <= sum(map(len, near)) else None
+    left = n - sum(below)
+    if not 0 < left <= n_near:
+        return None
+    cut = int(torch.cat(list(near.values())).kthvalue(left).values)
+    better, equal = _count(near.__getitem__, [number in near for number in range(len(counts))], cut)
+    return cut, [a + b for a, b in zip(below, better)], equal
+
+
+def _count(keys: Keys, present: Sequence[int], cut: int) -> tuple[list[int], list[int]]:
+    """How many keys of each block are below ``cut``, and how many equal to it."""
+    better, equal = [0] * len(present), [0] * len(present)
+    for number, is_present in enumerate(present):
+        if is_present:
+            some = keys(number)
+            better[number], equal[number] = n_true(some < cut), n_true(some == cut)
+    return better, equal
 
 
 def _bracket(ordered: Tensor, share: float) -> tuple[int, int]:

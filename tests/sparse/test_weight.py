@@ -150,14 +150,14 @@ def test_gradient_sink_gets_the_same_sum_however_rows_are_looked_up(n):
 
 
 def test_gradient_sink_sees_the_dense_gradient_of_what_was_read():
-    dense = torch.randn(4, 3)
+    dense = torch.randn(5, 3)
     sparse = SparseWeight.of(dense, torch.tensor([0, 4, 11]))
     seen = []
     sparse.gradient_sink = lambda ids, gradient: seen.append((ids, gradient.clone()))
     sparse.rows(torch.tensor([[1, 3]])).sum().backward()
     (2 * sparse.dense()).sum().backward()
     assert seen[0][0].tolist() == [1, 3] and torch.equal(seen[0][1], torch.ones(2, 3))
-    assert seen[1][0] is None and torch.equal(seen[1][1], torch.full((4, 3), 2.0))
+    assert seen[1][0] is None and torch.equal(seen[1][1], torch.full((5, 3), 2.0))
 
 
 def test_moves_with_the_module():
