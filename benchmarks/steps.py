@@ -3,7 +3,7 @@
     python -m benchmarks.steps --threads 2
     python -m benchmarks.steps --threads 2 --rows 1000000 4000000 --sides ours ours_sparse_adam
 
-At 4 M rows the dense sides need more memory than most machines have: leave them out, as here.
+At 4 M rows the dense sides together take 13 GB: leave them out, as here.
 """
 
 import argparse
