@@ -217,3 +217,13 @@ def test_sparse_adam_trains_and_resumes(model, options):
     again = DSLTrainer(config, fresh)
     again.resume_checkpoint(trainer.saved_model_file)
     assert again.evaluate(test_data, load_best_model=False) == result
+
+
+# the product of LightGCN's COO matrix has no mixed precision on the CPU, in RecBole either
+@pytest.mark.parametrize("model", ["BPR", "NeuMF"])
+@pytest.mark.parametrize("learner", ["adam", "sparse_adam"])
+def test_mixed_precision_trains_and_keeps_the_weights_in_full(model, learner, options):
+    trainer, test_data = train(model, {**options, "enable_amp": True, "learner": learner, "train_batch_size": 16})
+    assert trainer.topology_updates and trainer.evaluate(test_data)
+    for weight in trainer.sparsity.weights.values():
+        assert weight.values.dtype is torch.float32 and weight.values.isfinite().all()
