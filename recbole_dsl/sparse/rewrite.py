@@ -96,9 +96,7 @@ def new_offsets(n_rows: int, nnz: int, device: Optional[torch.device] = None) ->
 
 def _moved(entries: Tensor, before: Tensor, after: Tensor, size: int) -> Tensor:
     """Entries at the positions ``before`` of ``size``, read at the positions ``after``."""
-    # zero only what is read, which is a fraction
-    spread = entries.new_empty(size).index_fill_(0, after, 0)
-    return spread.index_copy_(0, before, entries).index_select(0, after)
+    return entries.new_zeros(size).index_copy_(0, before, entries).index_select(0, after)
 
 
 def _coordinates(positions: Tensor, n_columns: int) -> tuple[Tensor, Tensor]:
