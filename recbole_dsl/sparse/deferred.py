@@ -62,13 +62,8 @@ class _Operation:
     kwargs: dict
     on_all: bool
 
-    def view(self, tensor: Tensor) -> Tensor:
-        for view in self.views:
-            tensor = view(tensor)
-        return tensor
-
     def run(self, tensor: Tensor) -> None:
-        self.func(self.view(tensor), *self.args, **self.kwargs)
+        self.func(_through(self.views, tensor), *self.args, **self.kwargs)
 
     @property
     def is_draw(self) -> bool:
@@ -85,7 +80,7 @@ class _Operation:
             self.func.overloadpacket is aten.fill_ and float(self.args[0]) == 0
         )
         rows = torch.arange(shape[0]).unsqueeze(1).expand(shape)
-        return zero and not self.on_all and bool((self.view(rows) == row).all())
+        return zero and not self.on_all and bool((_through(self.views, rows) == row).all())
 
 
 class DeferredTensor(Tensor):
@@ -138,7 +133,7 @@ class DeferredTensor(Tensor):
         root = self.root
         if root.made is None:
             root.made = realise(root)
-        return _Operation(self.views, None, (), {}, False).view(root.made)
+        return _through(self.views, root.made)
 
     def _view(self, func, args, kwargs) -> "DeferredTensor":
         shape = func(torch.empty(self.shape, dtype=self.dtype, device="meta"), *args, **kwargs).shape
@@ -154,6 +149,12 @@ class DeferredTensor(Tensor):
         if operation.is_draw:
             root.record.clear()
         root.record.append(operation)
+
+
+def _through(views: tuple[Callable[[Tensor], Tensor], ...], tensor: Tensor) -> Tensor:
+    for view in views:
+        tensor = view(tensor)
+    return tensor
 
 
 def make_the_rest(model: nn.Module) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_dsl.sparse.gather import smallest_unsigned
+
 if TYPE_CHECKING:
     from recbole_dsl.sparse.weight import SparseWeight
 
@@ -63,9 +65,8 @@ def rewrite(weight: SparseWeight, change: Change, nnz: int, tensors: list[Tensor
         before = weight.positions_in(start, stop, first, last)
         alive = change(number, before)
         after = true_at(alive)
-        rows, columns = _coordinates(after, weight.n_columns)
-        offsets[start + 1 : stop + 1] = torch.bincount(rows, minlength=stop - start)
-        chunk = [columns.to(weight.columns.dtype)]
+        offsets[start + 1 : stop + 1], columns = compress(after, stop - start, weight.n_columns)
+        chunk = [columns]
         chunk += [_moved(tensor[first:last], before, after, len(alive)) for tensor in tensors]
         waiting.append(chunk)
         while waiting and written + len(waiting[0][0]) <= (last if in_place else nnz):
@@ -73,6 +74,13 @@ def rewrite(weight: SparseWeight, change: Change, nnz: int, tensors: list[Tensor
     while waiting:
         written = _write(new, waiting.popleft(), written)
     return Rewritten(new[0], offsets.cumsum_(0), new[1:])
+
+
+def compress(positions: Tensor, n_rows: int, n_columns: int) -> tuple[Tensor, Tensor]:
+    """How many of a block's ``positions`` (n,) are in each row, (rows,) int64, and the column of each, (n,)."""
+    rows = torch.div(positions, n_columns, rounding_mode="floor")
+    columns = (positions - rows * n_columns).to(smallest_unsigned(n_columns))
+    return torch.bincount(rows, minlength=n_rows), columns
 
 
 def true_at(mask: Tensor) -> Tensor:
@@ -97,13 +105,6 @@ def new_offsets(n_rows: int, nnz: int, device: Optional[torch.device] = None) ->
 def _moved(entries: Tensor, before: Tensor, after: Tensor, size: int) -> Tensor:
     """Entries at the positions ``before`` of ``size``, read at the positions ``after``."""
     return entries.new_zeros(size).index_copy_(0, before, entries).index_select(0, after)
-
-
-def _coordinates(positions: Tensor, n_columns: int) -> tuple[Tensor, Tensor]:
-    # a block is small
-    positions = positions.int()
-    rows = torch.div(positions, n_columns, rounding_mode="floor")
-    return rows, positions - rows * n_columns
 
 
 def _write(tensors: list[Tensor], chunk: list[Tensor], start: int) -> int:

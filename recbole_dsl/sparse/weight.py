@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_dsl.sparse.gather import all_bits, gather, signed_view, smallest_unsigned, spread_out
-from recbole_dsl.sparse.rewrite import Change, Rewritten, new_offsets, rewrite, row_blocks, true_at
+from recbole_dsl.sparse.gather import all_bits, gather, signed_view, spread_out
+from recbole_dsl.sparse.rewrite import Change, Rewritten, compress, new_offsets, rewrite, row_blocks, true_at
 from recbole_dsl.sparse.view import DenseView
 
 # entries of which the positions are kept, being small, to make the dense form faster
@@ -68,9 +68,9 @@ class SparseWeight(nn.Module):
         self._hooked: Optional[int] = None
         counts, columns = new_offsets(self.n_rows, self.numel), []
         for (start, stop), block in zip(row_blocks(self.n_rows, self.n_columns), alive):
-            counts[start + 1 : stop + 1] = block.sum(1)
             positions = true_at(block.view(-1))
-            columns.append((positions % self.n_columns).to(smallest_unsigned(self.n_columns)))
+            counts[start + 1 : stop + 1], of_block = compress(positions, stop - start, self.n_columns)
+            columns.append(of_block)
         self.register_buffer("columns", torch.cat(columns).to(device))
         del columns
         offsets = counts.cumsum_(0).to(new_offsets(0, len(self.columns)).dtype)

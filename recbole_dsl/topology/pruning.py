@@ -5,7 +5,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from recbole_dsl.topology.blocks import Block, Rules
+from recbole_dsl.topology.blocks import Block, Part, Rules
 from recbole_dsl.topology.prune import AliveWeights, best_of_each_row
 from recbole_dsl.topology.select import choose, share_out, sortable
 
@@ -21,6 +21,7 @@ class Pruning:
     def __init__(self, blocks: list[Block], n: int, rules: Rules):
         self._blocks, self._rules = blocks, rules
         self._best: dict[int, int] = {}
+        self._coalesced: dict[Part, Tensor] = {}
         if not rules.keep_rows and len({block.part for block in blocks}) > 1:
             # no tensor may be emptied: its output and its gradients would stay zero for ever
             self._best = self._best_of_each_tensor()
@@ -63,7 +64,7 @@ class Pruning:
         weight = block.weight
         some = AliveWeights(
             weight.values.detach()[block.first : block.last],
-            lambda: _entries(weight.values.grad, block.first, block.last),
+            lambda: self._gradient(block),
             self._rules.threshold,
         )
         importance = self._rules.prune.importance(some).nan_to_num(nan=float("inf"), posinf=float("inf"))
@@ -73,6 +74,19 @@ class Pruning:
         elif i in self._best:
             importance[self._best[i]] = float("inf")
         return importance
+
+    def _gradient(self, block: Block) -> Tensor:
+        """Of the block's values, (slots,), as a dense tensor, whatever the layout of the whole."""
+        gradient = block.weight.values.grad
+        if not gradient.is_sparse:
+            return gradient[block.first : block.last]
+        if block.part not in self._coalesced:
+            self._coalesced[block.part] = gradient.coalesce()
+        gradient = self._coalesced[block.part]
+        (slots,), values = gradient.indices(), gradient.values()
+        bounds = torch.tensor([block.first, block.last], device=slots.device)
+        some = slice(*torch.searchsorted(slots, bounds).tolist())
+        return values.new_zeros(block.last - block.first).index_copy_(0, slots[some] - block.first, values[some])
 
     def _best_of_each_tensor(self) -> dict[int, int]:
         """Block, and slot in it, of each tensor's most important weight."""
@@ -85,13 +99,3 @@ class Pruning:
                 if before is None or float(value) > before[0]:
                     best[block.part] = float(value), i, int(slot)
         return {i: slot for _, i, slot in best.values()}
-
-
-def _entries(gradient: Tensor, first: int, last: int) -> Tensor:
-    """``gradient[first:last]`` as a dense tensor, whatever its layout."""
-    if not gradient.is_sparse:
-        return gradient[first:last]
-    gradient = gradient.coalesce()
-    (slots,) = gradient.indices()
-    some = slice(*torch.searchsorted(slots, torch.tensor([first, last], device=slots.device)).tolist())
-    return gradient.values().new_zeros(last - first).index_copy_(0, slots[some] - first, gradient.values()[some])
