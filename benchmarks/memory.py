@@ -34,6 +34,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         "embedding_size": options.embedding_size,
         "train_batch_size": options.batch,
         "density": options.density,
+        "update_interval": 1000,
     }
     what = f"BPR, D = {options.embedding_size}, density {options.density}"
     training = f"{what}, {options.rows:,} rows (users and items), batch {options.batch:,}, Adam"

@@ -36,9 +36,10 @@ class DSLConfig:
     )
     exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")
     sparse_init: str = _option(
-        "uniform",
-        "Which weights are alive at first. uniform: at random; erk: at random, small tensors denser; "
-        "magnitude: the largest of the dense initialisation.",
+        "svd",
+        "Which weights are alive at first. svd: in tables of users and items the largest of a factorisation of "
+        "the training data, whose values they take when training begins; elsewhere at random. uniform: at random; "
+        "erk: at random, small tensors denser; magnitude: the largest of the dense model.",
     )
     budget: Optional[str] = _option(
         None,
@@ -51,11 +52,13 @@ class DSLConfig:
         "its last one: no user or item is without a representation.",
     )
     topology: str = _option("dynamic", "dynamic: prune and grow; fixed: train the initial topology.")
-    update_interval: int = _option(200, "Optimizer steps between topology updates, at least 1.")
-    update_ratio: float = _option(0.5, "Share of alive weights exchanged at the first update, in [0, 1].")
+    update_interval: Optional[int] = _option(
+        None, "Optimizer steps between topology updates, at least 1. None: a 32nd of the whole training."
+    )
+    update_ratio: float = _option(0.1, "Share of alive weights exchanged at the first update, in [0, 1].")
     schedule: str = _option("cosine", "How the update ratio falls: cosine or linear to 0.005, or constant.")
     stop_fraction: float = _option(
-        1.0, "Share of the training, in [0, 1], after which the topology stays; the schedule ends there."
+        0.75, "Share of the training, in [0, 1], after which the topology stays; the schedule ends there."
     )
     prune: str = _option(
         "magnitude",
@@ -70,8 +73,8 @@ class DSLConfig:
     )
     grow_window: Optional[int] = _option(
         None,
-        "Steps before an update whose gradients are collected for growth, at most update_interval. "
-        "None: 1 with grow=gradient, 50 with grow=momentum.",
+        "Steps before an update whose gradients are summed for growth, at most update_interval. "
+        "None: 200 with grow=gradient, 50 with grow=momentum.",
     )
     grow_memory: Optional[float] = _option(
         None,
@@ -98,15 +101,15 @@ class DSLConfig:
         for name in ("update_ratio", "stop_fraction"):
             self._set(name, _number(self, name, float, "in [0, 1]", lambda v: 0 <= v <= 1))
         at_least_one = "an integer >= 1", lambda v: v >= 1
-        self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
         self._set("prune_threshold", _number(self, "prune_threshold", float, ">= 0", lambda v: v >= 0))
         if self.grow_memory is not None:
             self._set("grow_memory", _number(self, "grow_memory", float, "in (0, 1]", lambda v: 0 < v <= 1))
         self._set("seed", _number(self, "seed", int, "an integer >= 0", lambda v: v >= 0))
+        if self.update_interval is not None:
+            self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
         if self.grow_window is None:
             self._set("grow_window", GROW[self.grow].window)
         self._set("grow_window", _number(self, "grow_window", int, *at_least_one))
-        self._set("grow_window", min(self.grow_window, self.update_interval))
         if self.budget is None:
             self._set("budget", "erk" if self.sparse_init == "erk" else "uniform")
         if self.sparse_init == "erk" and self.budget == "uniform":

@@ -70,7 +70,8 @@ class SparsityReport:
 def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityReport:
     """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
 
-    The alive weights keep their value. Build the optimizer afterwards. On an already sparse model nothing
+    The alive weights keep their value; with ``sparse_init=svd``, which is for a model that is not trained yet,
+    `DSLTrainer` gives them others when its training begins. Build the optimizer afterwards. On an already sparse model nothing
     changes. One tensor used under two names stays one.
 
     Raises:
@@ -127,6 +128,7 @@ def _sparse(
     empty_row = None if everything else padding
     if chosen_by_value or not draw_entries(parameter, weight.values.detach(), empty_row):
         weight.take(dense())
+    weight.awaits_data = config.sparse_init == "svd" and not everything
     return weight
 
 

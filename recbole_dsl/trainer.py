@@ -26,6 +26,7 @@ from recbole_dsl.random_state import random_state, restore_random_state
 from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsify import SparsityReport, sparsify
+from recbole_dsl.spectral_start import start_weights
 from recbole_dsl.steps import is_pretraining, total_steps
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 
@@ -111,6 +112,7 @@ class DSLMixin:
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does, then log the cost table."""
         self._train_data, self._verbose = train_data, verbose
+        self._start_weights(train_data)
         self.topology.total_steps = total_steps(self, train_data)
         if self._random_state is not None:
             restore_random_state(self._random_state, _generators(train_data))
@@ -185,6 +187,13 @@ class DSLMixin:
         self.best_valid_result = checkpoint["best_valid_result"]
         self._random_state = checkpoint["random_state"]
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
+
+    def _start_weights(self, train_data: AbstractDataLoader) -> None:
+        started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
+        if not started:
+            return
+        self.topology.restart()
+        self.logger.info(f"start from a factorisation of the training data: {', '.join(started)}")
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Save a model between the stages of a pre-training."""

@@ -29,7 +29,7 @@ PROPERTIES = Path(__file__).parent.parent / "properties"
         ("keep_rows", 1, "True or False"),
         ("targets", 3, "names or patterns"),
         ("exclude", [1], "names or patterns"),
-        ("sparse_init", "best", "uniform, erk, magnitude"),
+        ("sparse_init", "best", "svd, uniform, erk, magnitude"),
         ("budget", "layer", "uniform, erk, global"),
         ("topology", "static", "dynamic, fixed"),
         ("schedule", "step", "cosine, linear, constant"),
@@ -51,10 +51,10 @@ def test_erk_initialisation_with_a_uniform_budget_is_refused():
     assert DSLConfig().budget == "uniform"
 
 
-def test_the_window_follows_the_criterion_and_the_interval():
-    assert DSLConfig().grow_window == 1
+def test_the_window_follows_the_criterion():
+    assert DSLConfig().grow_window == 200
     assert DSLConfig(grow="momentum").grow_window == 50
-    assert DSLConfig(grow="momentum", update_interval=10).grow_window == 10
+    assert DSLConfig(grow_window=1).grow_window == 1
 
 
 def test_build_ranks_keywords_above_the_source_and_ignores_what_is_not_ours():

@@ -41,7 +41,7 @@ def test_updates_are_on_the_trainer_in_the_log_and_in_tensorboard(options, caplo
     trainer, _ = train("BPR", options)
     updates = trainer.topology_updates
     steps = trainer.topology.step
-    assert [u.step for u in updates] == list(range(3, steps, 3)) and len(updates) > 2
+    assert [u.step for u in updates] == list(range(3, int(0.75 * steps), 3)) and len(updates) > 2
     assert trainer.exploration_rate == updates[-1].exploration_rate > 0.3
     lines = [record.getMessage() for record in caplog.records if "topology update" in record.getMessage()]
     assert len(lines) == len(updates)
@@ -125,7 +125,14 @@ def test_the_best_epochs_topology_is_what_is_tested(options):
 
 @pytest.mark.parametrize("options_of_growth", [{"grow": "gradient"}, {"grow": "random", "budget": "global"}])
 def test_a_resumed_run_continues_as_if_it_had_not_stopped(options, options_of_growth):
-    options = {**options, **options_of_growth, "update_interval": 2, "stopping_step": 99, "eval_step": 1}
+    options = {
+        **options,
+        **options_of_growth,
+        "update_interval": 2,
+        "grow_window": 1,
+        "stopping_step": 99,
+        "eval_step": 1,
+    }
 
     def run(resume_from=None):
         config, model, train_data, valid_data, _ = prepare("BPR", options)
@@ -139,7 +146,7 @@ def test_a_resumed_run_continues_as_if_it_had_not_stopped(options, options_of_gr
     whole, scores = run()
     checkpoint = torch.load(whole.saved_model_file, weights_only=True)
     saved = checkpoint["epoch"]
-    assert saved < 3, "the best epoch leaves something to continue"
+    assert saved < 7, "the best epoch leaves something to continue"
     # the run goes on writing to the file that it resumes from
     torch.save(checkpoint, "copy.pth")
     resumed, later = run("copy.pth")

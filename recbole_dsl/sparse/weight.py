@@ -36,6 +36,8 @@ class SparseWeight(nn.Module):
             ``row_offsets[i]`` to ``row_offsets[i + 1]``.
         padding_row: a row that is empty and must stay so, or None. Only when every entry is alive it has its own,
             which look-ups do not train, as in an ``nn.Embedding``.
+        awaits_data: whether it is to get another topology and other values once the training data is known;
+            loading a state ends that.
         sparse_gradient: whether `rows` gives ``values`` a gradient in sparse COO layout, for optimizers that
             touch what has one only.
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
@@ -61,6 +63,7 @@ class SparseWeight(nn.Module):
         self.n_rows = self.shape[0]
         self.n_columns = self.shape[1:].numel()
         self.padding_row = padding_row
+        self.awaits_data = False
         self.sparse_gradient = False
         self.gradient_sink: Optional[GradientSink] = None
         self._keeps_dense, self._kept = False, None
@@ -336,5 +339,6 @@ class SparseWeight(nn.Module):
             if values.shape != self.values.shape:
                 self._resize(self.values.detach().new_empty(values.shape))
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
+            self.awaits_data = False
             self._kept_positions = None
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)

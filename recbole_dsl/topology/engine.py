@@ -20,6 +20,8 @@ from recbole_dsl.topology.schedule import update_ratio
 # without the option grow_memory, the gradients collected for a tensor take this share of its dense form, or what
 # is no burden anywhere, in bytes
 _SHARE = 0.2
+# without the option update_interval, intervals in the whole training
+_UPDATES = 32
 _SMALL = 2**24
 
 
@@ -49,7 +51,7 @@ class DynamicTopology:
         topology = DynamicTopology(report.weights, config, total_steps=10_000)
         topology.attach(optimizer)
 
-    Every ``update_interval`` optimizer steps the least important weights are exchanged for as many
+    Every `update_interval` optimizer steps the least important weights are exchanged for as many
     inactive ones; the number of alive weights never changes. With ``topology=fixed`` nothing is exchanged.
 
     Attributes:
@@ -77,10 +79,7 @@ class DynamicTopology:
         # not the stream that drew the initial topology
         self._generator = torch.Generator().manual_seed(config.seed + 1)
         self._explored: dict[str, Explored] = {}
-        for name, weight in self.weights.items():
-            self._explored[name] = Explored(weight.numel, weight.values.device)
-            for start, stop, _, _ in weight.row_blocks():
-                self._explored[name].mark(start * weight.n_columns, weight.alive_in(start, stop).view(-1))
+        self.restart()
 
     @property
     def total_steps(self) -> Optional[int]:
@@ -93,6 +92,13 @@ class DynamicTopology:
         self._collect_if_due()
 
     @property
+    def update_interval(self) -> Optional[int]:
+        """Optimizer steps between updates: the option, or a 32nd of the training; None while that is not known."""
+        if self.config.update_interval is None and self.total_steps is not None:
+            return max(1, self.total_steps // _UPDATES)
+        return self.config.update_interval
+
+    @property
     def exploration_rate(self) -> float:
         """R: share of all weights of the sparse tensors that were alive at least once (Liu et al. 2021)."""
         size = sum(weight.numel for weight in self.weights.values())
@@ -102,6 +108,13 @@ class DynamicTopology:
     def growth_peak_bytes(self) -> int:
         """The most memory that collecting gradients for growth has taken so far."""
         return sum(self._peak_bytes.values())
+
+    def restart(self) -> None:
+        """Take the weights' topology, changed from outside before the first step, for the initial one."""
+        for name, weight in self.weights.items():
+            self._explored[name] = Explored(weight.numel, weight.values.device)
+            for start, stop, _, _ in weight.row_blocks():
+                self._explored[name].mark(start * weight.n_columns, weight.alive_in(start, stop).view(-1))
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the steps of ``optimizer`` and update the topology after them; several may be attached."""
@@ -142,18 +155,19 @@ class DynamicTopology:
         return GROW[self.config.grow]
 
     def _updates_at(self, step: int) -> bool:
-        if self.config.topology == "fixed" or step % self.config.update_interval:
+        if self.config.topology == "fixed":
             return False
         if self.total_steps is None:
-            raise DSLError("total_steps=None: give the number of optimizer steps of the whole training")
-        return step < self.config.stop_fraction * self.total_steps
+            if self.update_interval is None or step % self.update_interval == 0:
+                raise DSLError("total_steps=None: give the number of optimizer steps of the whole training")
+            return False
+        return step % self.update_interval == 0 and step < self.config.stop_fraction * self.total_steps
 
     def _collect_if_due(self) -> None:
-        interval = self.config.update_interval
-        until_update = interval - self.step % interval
-        if self._buffers or not self._criterion.needs_gradient or until_update > self.config.grow_window:
+        if self._buffers or not self._criterion.needs_gradient or self.total_steps is None:
             return
-        if self.total_steps is None or not self._updates_at(self.step + until_update):
+        until_update = self.update_interval - self.step % self.update_interval
+        if until_update > self.config.grow_window or not self._updates_at(self.step + until_update):
             return
         for name, weight in self.weights.items():
             if weight.nnz < weight.capacity:

@@ -21,7 +21,7 @@ class Candidates:
 
 
 def gradient(rows: Candidates) -> Tensor:
-    """|gradient|, as published (after RigL, Evci et al. 2020); positions without a gradient score 0."""
+    """|gradient| (RigL, Evci et al. 2020), summed over the window; positions without a gradient score 0."""
     return rows.gradient.abs()
 
 
@@ -54,7 +54,7 @@ class GrowCriterion:
 
 
 GROW = {
-    "gradient": GrowCriterion(gradient, needs_gradient=True),
+    "gradient": GrowCriterion(gradient, needs_gradient=True, window=200),
     # an exponential average (Dettmers & Zettlemoyer 2019); after 50 steps 0.9 has forgotten 99.5 %
     "momentum": GrowCriterion(gradient, needs_gradient=True, decay=0.9, window=50),
     "random": GrowCriterion(random),

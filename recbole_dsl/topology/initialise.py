@@ -19,7 +19,7 @@ class Start:
         nnz: how many weights are to be alive, at most all outside the padding row.
         padding_row: a row that stays empty, or None.
         keep_rows: whether every other row gets a weight, if there are as many.
-        dense: gives the dense initialisation, (rows, columns).
+        dense: gives the dense initialisation, (rows, columns); None where that is not known.
     """
 
     rows: int
@@ -27,7 +27,7 @@ class Start:
     nnz: int
     padding_row: Optional[int]
     keep_rows: bool
-    dense: Callable[[], Tensor]
+    dense: Optional[Callable[[], Tensor]] = None
 
 
 def random_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
@@ -64,13 +64,20 @@ def largest_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
         as `random_mask`.
     """
     dense = start.dense()
+    yield from largest_entries(start, lambda first, stop: dense[first:stop], generator)
+
+
+def largest_entries(
+    start: Start, values: Callable[[int, int], Tensor], generator: torch.Generator
+) -> Iterator[Tensor]:
+    """`largest_mask` of a matrix of which ``values`` gives blocks of rows, (stop - first, columns)."""
     keep_rows = start.keep_rows and start.nnz >= start.rows - (start.padding_row is not None)
     blocks = list(row_blocks(start.rows, start.columns))
 
     def keys(number: int) -> Tensor:
         """The largest first."""
         first, stop = blocks[number]
-        some = dense[first:stop].detach().abs().cpu()
+        some = values(first, stop).detach().abs().cpu()
         if keep_rows:
             some.scatter_(1, some.argmax(1, keepdim=True), float("inf"))
         if _has_padding(start, first, stop):
@@ -88,8 +95,9 @@ def _has_padding(start: Start, first: int, stop: int) -> bool:
 
 Initialiser = Callable[[Start, torch.Generator], Iterator[Tensor]]
 
-# "erk" differs from "uniform" in its budget alone
+# "erk" differs from "uniform" in its budget alone, "svd" in what tables do once the training data is known
 INITIALISERS: dict[str, Initialiser] = {
+    "svd": random_mask,
     "uniform": random_mask,
     "erk": random_mask,
     "magnitude": largest_mask,

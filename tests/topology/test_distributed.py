@@ -16,7 +16,16 @@ def _train(grow, share):
     """Positions of every tensor after some updates, trained on ``share`` of each batch."""
     torch.manual_seed(0)
     model = Toy()
-    config = DSLConfig(density=0.3, update_interval=3, grow=grow, grow_window=2, grow_memory=0.7, prune="taylor")
+    config = DSLConfig(
+        density=0.3,
+        update_interval=3,
+        update_ratio=0.5,
+        stop_fraction=1,
+        grow=grow,
+        grow_window=2,
+        grow_memory=0.7,
+        prune="taylor",
+    )
     report = sparsify(model, config)
     trained = model
     if dist.is_initialized():

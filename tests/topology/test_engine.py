@@ -173,7 +173,7 @@ def test_the_window_adds_up_the_gradients_of_its_steps(grow, decay):
 
 
 def test_gradients_are_collected_in_the_window_only():
-    config = DSLConfig(density=0.3, update_interval=5, grow_window=2)
+    config = DSLConfig(density=0.3, update_interval=5, grow_window=2, stop_fraction=1)
     model, report, optimizer, topology = start(config)
     generator = torch.Generator().manual_seed(1)
     watched = []

@@ -67,7 +67,14 @@ def test_training_equals_the_masked_dense_reference(name):
     torch.manual_seed(3)
     sparse, dense = Toy(), Toy()
     dense.load_state_dict(sparse.state_dict())
-    config = DSLConfig(density=0.3, update_interval=5, update_ratio=0.4)
+    config = DSLConfig(
+        density=0.3,
+        sparse_init="uniform",
+        update_interval=5,
+        update_ratio=0.4,
+        grow_window=1,
+        stop_fraction=1,
+    )
     report = sparsify(sparse, config)
     masks = {name: weight.dense().detach() != 0 for name, weight in report.weights.items()}
     assert sum(int(mask.sum()) for mask in masks.values()) == report.nnz

@@ -1,0 +1,156 @@
+"""The methods that benchmarks.quality compares: each trains one model of RecBole and says what came out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Callable, Union
+
+import torch
+from recbole.config import Config
+from recbole.trainer import Trainer
+from recbole.utils import get_model, init_seed
+from torch.nn import Module
+
+from benchmarks.gradual import GradualPruningTrainer
+from benchmarks.nmf import start_from_nmf
+from recbole_dsl import DSLTrainer
+
+# the options that say how wide a model is
+WIDTHS = {
+    "BPR": ("embedding_size",),
+    "LightGCN": ("embedding_size",),
+    "NeuMF": ("mf_embedding_size", "mlp_embedding_size", "mlp_hidden_size"),
+    "MultiVAE": ("mlp_hidden_size", "latent_dimension"),
+}
+# what the authors' code does, and their update intervals in epochs of their data and batch sizes; they have none
+# for BPR, for which a shorter one than LightGCN's does better
+PUBLISHED = {
+    "sparse_init": "uniform",
+    "update_ratio": 0.5,
+    "stop_fraction": 1.0,
+    "schedule": "cosine",
+    "prune": "magnitude",
+    "grow": "gradient",
+    "grow_window": 1,
+}
+PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: what is trained, on what, how; and RecBole's loaders, which all runs on a dataset share.
+
+    Attributes:
+        config: of the run, with the density it is compared at.
+        data: (train, valid, test).
+        dense_weights: gives the state of the best dense model, for methods that prune it.
+    """
+
+    config: Config
+    data: tuple[Any, Any, Any]
+    dense_weights: Callable[[], Mapping[str, torch.Tensor]]
+
+    def model(self, density: float, **options: Any) -> Module:
+        """RecBole's model, with the config set to ``density`` and ``options``."""
+        for name, value in {"density": density, **options}.items():
+            self.config[name] = value
+        init_seed(self.config["seed"], self.config["reproducibility"])
+        return get_model(self.config["model"])(self.config, self.data[0]._dataset).to(self.config["device"])
+
+
+def dense(case: Case) -> Trainer:
+    """RecBole's model as it is."""
+    return DSLTrainer(case.config, case.model(1.0))
+
+
+def small_deployed(case: Case) -> Trainer:
+    """A narrower dense model of the sparse one's deployed bytes: weights and indices."""
+    return _small(case, copies=1)
+
+
+def small_trained(case: Case) -> Trainer:
+    """A narrower dense model of the sparse one's bytes in training: weights, gradients, moments, indices."""
+    return _small(case, copies=4)
+
+
+def fixed_random(case: Case) -> Trainer:
+    """A random topology that stays."""
+    return DSLTrainer(case.config, case.model(case.config["density"], sparse_init="uniform", topology="fixed"))
+
+
+def published(case: Case) -> Trainer:
+    """Dynamic Sparse Learning with the published recipe (Wang et al. 2024)."""
+    steps = max(1, round(PUBLISHED_EPOCHS[case.config["model"]] * len(case.data[0])))
+    return DSLTrainer(case.config, case.model(case.config["density"], **PUBLISHED, update_interval=steps))
+
+
+def pruned_at_once(case: Case) -> Trainer:
+    """The largest weights of the trained dense model, fine-tuned with their topology fixed."""
+    density = case.config["density"]
+    model = case.model(density, sparse_init="magnitude", topology="fixed")
+    model.load_state_dict(case.dense_weights())
+    return DSLTrainer(case.config, model)
+
+
+def pruned_gradually(case: Case) -> Trainer:
+    """Dense weights of which more and more are pruned by magnitude while they train, then fine-tuning."""
+    density = case.config["density"]
+    return GradualPruningTrainer(case.config, case.model(density), len(case.data[0]))
+
+
+def sparserec(case: Case) -> Trainer:
+    """SparseRec (arXiv 2411.12205) as its text gives it: a mask by NMF, gradients summed over an interval."""
+    steps = max(1, round(PUBLISHED_EPOCHS[case.config["model"]] * len(case.data[0])))
+    options = {**PUBLISHED, "update_interval": steps, "grow_window": steps}
+    trainer = DSLTrainer(case.config, case.model(case.config["density"], **options))
+    start_from_nmf(trainer, case.data[0]._dataset)
+    return trainer
+
+
+def ours(case: Case) -> Trainer:
+    """The defaults of DSLConfig."""
+    return DSLTrainer(case.config, case.model(case.config["density"]))
+
+
+def small_deployed_svd(case: Case) -> Trainer:
+    """`small_deployed` whose tables start from the factorisation that ours start from."""
+    return _small(case, copies=1, started=True)
+
+
+def _small(case: Case, copies: int, started: bool = False) -> Trainer:
+    """The dense model nearest in bytes to ``copies`` of the sparse weights and one of their indices."""
+    _, sparse = DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform"))
+    rest = sum(count for count, _ in sparse.dense.values())
+    wanted = 4 * copies * (sparse.nnz + rest) + sum(weight.index_bytes for weight in sparse.weights.values())
+    full = {name: case.config[name] for name in WIDTHS[case.config["model"]]}
+
+    def narrowed(share: float) -> Module:
+        return case.model(1.0, **{name: _times(width, share) for name, width in full.items()})
+
+    def distance(columns: int) -> int:
+        return abs(4 * copies * sum(p.numel() for p in narrowed(columns / 64).parameters()) - wanted)
+
+    trainer = DSLTrainer(case.config, narrowed(min(range(1, 65), key=distance) / 64))
+    for weight in trainer.sparsity.weights.values():
+        weight.awaits_data = started
+    return trainer
+
+
+def _times(width: Union[int, list[int]], share: float) -> Union[int, list[int]]:
+    return [_times(w, share) for w in width] if isinstance(width, list) else max(1, round(width * share))
+
+
+METHODS: dict[str, Callable[[Case], Trainer]] = {
+    method.__name__: method
+    for method in (
+        dense,
+        small_deployed,
+        small_trained,
+        fixed_random,
+        published,
+        pruned_at_once,
+        pruned_gradually,
+        sparserec,
+        ours,
+        small_deployed_svd,
+    )
+}

@@ -1,0 +1,151 @@
+"""Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
+
+from typing import Callable
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import svds
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.topology.initialise import Start, largest_entries
+
+Rows = Callable[[int, int], Tensor]
+
+# an interaction weighs 1 / (its user's number of interactions * its item's) to this power. With the half, by which
+# graph models divide, the factors describe rare rows too well at the expense of the others
+_DAMPING = 0.25
+# what is left of factors that are no larger than those of shuffled interactions; they come last, but are not zero,
+# for a weight of zero whose partners are zero has no gradient
+_NOISE = 0.1
+# rows of a side that are factorised at most
+_FACTORISED = 2**15
+_MAX_ROTATIONS = 60
+
+
+class Factors:
+    """A truncated singular value decomposition R ~ U V^T, rotated by varimax (Kaiser 1958).
+
+    R is the damped matrix of interactions, users x items. A rotation of both sides changes none of their products;
+    varimax looks for the one in which a row's entries are large or small rather than alike. The largest ones are
+    then a sparse code of the row, in columns that have the same meaning for users and items. Rotated are the
+    factors that stand out from those of shuffled interactions (parallel analysis, Horn 1965); the others are made
+    small. Of a side with more than 32,768 rows only the most active are factorised. All are then projected, a
+    block of rows at a time, so that nothing of a dense table's size comes into being.
+
+    Args:
+        interactions: (users, items); whatever is not zero counts as 1.
+        columns: number of factors; those beyond the rank of R are zero.
+        seed: of the shuffle, and of the iteration's start.
+    """
+
+    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0):
+        matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
+        matrix.sum_duplicates()
+        matrix.data[:] = 1
+        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
+        damping = [np.maximum(degree, 1).astype(np.float32) ** -_DAMPING for degree in degrees]
+        users, items = (np.sort(np.argsort(-degree, kind="stable")[:_FACTORISED]) for degree in degrees)
+        some = matrix[users][:, items]
+        shuffled = _shuffle(some, seed)
+        some, shuffled = (_damp(m, damping[0][users], damping[1][items]) for m in (some, shuffled))
+        noise = _largest(shuffled, 2, seed)[1].min()
+        onto_users, onto_items = _factorise(some, columns, noise, seed)
+        matrix = _damp(matrix, *damping)
+        self._sides = (matrix[:, items], onto_items), (matrix.T.tocsr()[:, users], onto_users)
+
+    def users(self, start: int, stop: int) -> Tensor:
+        """Those of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
+        return self._project(0, start, stop)
+
+    def items(self, start: int, stop: int) -> Tensor:
+        """Those of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
+        return self._project(1, start, stop)
+
+    def _project(self, side: int, start: int, stop: int) -> Tensor:
+        matrix, onto = self._sides[side]
+        return torch.from_numpy(matrix[start:stop] @ onto)
+
+
+@torch.no_grad()
+def start_from(weight: SparseWeight, rows: Rows, generator: torch.Generator, by_share: bool = False) -> None:
+    """Make the largest entries of ``rows`` the alive ones of ``weight``, in place; their number stays.
+
+    Every row but the padding gets its largest one, if there are as many weights. The values are those of ``rows``,
+    scaled until the mean square of a row's norm is the root of the number of columns: the products of rows that
+    have nothing in common then have about the variance 1.
+
+    Args:
+        rows: gives a block of rows of a matrix like the weight: (stop - start, columns), float.
+        by_share: whether entries are compared after each row is divided by its norm.
+    """
+
+    def compared(start: int, stop: int) -> Tensor:
+        return F.normalize(rows(start, stop)) if by_share else rows(start, stop)
+
+    start = Start(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
+    alive = largest_entries(start, compared, generator)
+    weight.exchange(lambda number, positions: next(alive).view(-1).to(positions.device), weight.nnz)
+    for begin, end, first, last in weight.row_blocks():
+        block = rows(begin, end).to(weight.values)
+        weight.values[first:last] = block.view(-1)[weight.positions_in(begin, end, first, last)]
+    mean_square = weight.values.square().sum() / weight.n_rows
+    if mean_square > 0:
+        weight.values.mul_((weight.n_columns**0.5 / mean_square).sqrt())
+
+
+def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> list[np.ndarray]:
+    """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
+
+    Args:
+        noise: singular values up to this size count as noise.
+    """
+    left, sizes, right = _largest(matrix, columns, seed)
+    n = max(1, int((sizes > noise).sum()))
+    factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n])) for side in (left, right)]
+    turn = np.diag(np.where(np.arange(len(sizes)) < n, 1, _NOISE).astype(np.float32))
+    turn[:n, :n] = _varimax(torch.cat([side / side.square().mean().sqrt() for side in factors])).numpy()
+    padding = ((0, 0), (0, columns - len(sizes)))
+    return [np.pad((side / np.sqrt(sizes)) @ turn, padding).astype(np.float32) for side in (left, right)]
+
+
+def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ``n`` largest singular values, descending, between their left and right vectors; zeros are left out."""
+    if n < min(matrix.shape):
+        start = np.random.default_rng(seed).standard_normal(min(matrix.shape)).astype(np.float32)
+        left, sizes, right = svds(matrix, k=n, v0=start)
+    else:
+        left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    order = np.argsort(-sizes)[:n]
+    order = order[sizes[order] > 1e-4 * sizes.max()] if sizes.max() > 0 else order[:1]
+    return left[:, order], np.maximum(sizes[order], 1e-12), right[order].T
+
+
+def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:
+    return (diags(left) @ matrix @ diags(right)).astype(np.float32).tocsr()
+
+
+def _shuffle(matrix: csr_matrix, seed: int) -> csr_matrix:
+    """As many interactions of each user, and about as many of each item, at random."""
+    items = np.random.default_rng(seed).permutation(matrix.indices)
+    shuffled = csr_matrix((matrix.data.copy(), items, matrix.indptr.copy()), matrix.shape)
+    shuffled.sum_duplicates()
+    shuffled.data[:] = 1
+    return shuffled
+
+
+def _varimax(loadings: Tensor) -> Tensor:
+    """The rotation (k, k) after which the variance of the squared ``loadings`` (n, k) is the largest."""
+    rotation = torch.eye(loadings.shape[1], dtype=loadings.dtype)
+    before = 0.0
+    for _ in range(_MAX_ROTATIONS):
+        rotated = loadings @ rotation
+        gradient = loadings.T @ (rotated**3 - rotated * rotated.square().mean(0))
+        left, sizes, right = torch.linalg.svd(gradient)
+        rotation, reached = left @ right, float(sizes.sum())
+        if reached < before * (1 + 1e-5):
+            break
+        before = reached
+    return rotation

@@ -1,0 +1,98 @@
+"""Which tables start from the training data, and that only new ones do."""
+
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from recbole_dsl import DSLTrainer, sparse_weights
+from recbole_dsl.spectral_start import start_weights
+from recbole_dsl.topology.spectral import Factors
+from tests.running import prepare
+
+STARTED = "start from a factorisation of the training data: "
+
+
+@pytest.mark.parametrize(
+    "model, tables",
+    [
+        ("BPR", "user_embedding.weight, item_embedding.weight"),
+        (
+            "NeuMF",
+            "user_mf_embedding.weight, item_mf_embedding.weight, "
+            "user_mlp_embedding.weight, item_mlp_embedding.weight",
+        ),
+        ("SASRec", "item_embedding.weight"),
+        ("MultiVAE", None),
+    ],
+)
+def test_the_log_names_the_tables_of_users_and_items(options, caplog, model, tables):
+    caplog.set_level("INFO")
+    options = {**options, "epochs": 1, "n_layers": 1, "n_heads": 1}
+    options.update({"load_col": None, "train_neg_sample_args": None} if model == "SASRec" else {})
+    config, network, train_data, _, _ = prepare(model, options)
+    trainer = DSLTrainer(config, network)
+    trainer.fit(train_data, show_progress=False)
+    found = [r.getMessage() for r in caplog.records if STARTED in r.getMessage()]
+    assert found == ([STARTED + tables] if tables else [])
+    table = sparse_weights(network).get("item_embedding.weight")
+    if model == "SASRec":
+        assert table.row_offsets[1] == 0, "the padding row stays empty"
+
+
+def test_the_values_are_factors_of_the_training_data(options):
+    config, model, train_data, _, _ = prepare("BPR", options)
+    trainer = DSLTrainer(config, model)
+    nnz = trainer.sparsity.nnz
+    start_weights(model, train_data._dataset, config["seed"])
+    matrix: csr_matrix = train_data._dataset.inter_matrix("csr")
+    factors = Factors(matrix, model.embedding_size, config["seed"])
+    items = sparse_weights(model)["item_embedding.weight"]
+    ratio = (items.dense() / factors.items(0, items.n_rows)).detach()
+    alive = items.dense().detach() != 0
+    assert torch.allclose(ratio[alive], ratio[alive].median().expand(int(alive.sum())), rtol=1e-3)
+    assert trainer.sparsity.nnz == nnz
+
+
+def test_the_first_topology_is_the_one_from_the_data(options):
+    config, model, train_data, _, _ = prepare("BPR", {**options, "topology": "fixed"})
+    trainer = DSLTrainer(config, model)
+    drawn = [weight.alive_in(0, weight.n_rows) for weight in sparse_weights(model).values()]
+    trainer.fit(train_data, show_progress=False)
+    started = [weight.alive_in(0, weight.n_rows) for weight in sparse_weights(model).values()]
+    assert not any(torch.equal(a, b) for a, b in zip(drawn, started))
+    assert trainer.exploration_rate == trainer.sparsity.density
+
+
+def test_a_trained_model_does_not_start_again(options):
+    config, model, train_data, _, _ = prepare("BPR", {**options, "topology": "fixed"})
+    trainer = DSLTrainer(config, model)
+    trainer.fit(train_data, show_progress=False)
+    before = [weight.alive_in(0, weight.n_rows) for weight in sparse_weights(model).values()]
+    assert start_weights(model, train_data._dataset, config["seed"]) == []
+    # nor one that a state was loaded into
+    other = prepare("BPR", {**options, "topology": "fixed"})[1]
+    DSLTrainer(config, other)
+    other.load_state_dict(model.state_dict())
+    assert start_weights(other, train_data._dataset, config["seed"]) == []
+    after = [weight.alive_in(0, weight.n_rows) for weight in sparse_weights(other).values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after))
+
+
+@pytest.mark.parametrize("change", [{"sparse_init": "uniform"}, {"density": 1}, {"sparse_init": "magnitude"}])
+def test_other_initialisations_keep_the_models_values(options, change):
+    config, model, train_data, _, _ = prepare("BPR", {**options, **change})
+    dense = model.item_embedding.weight.detach().clone()
+    DSLTrainer(config, model)
+    assert start_weights(model, train_data._dataset, config["seed"]) == []
+    weight = model.item_embedding.weight.detach()
+    assert torch.equal(weight[weight != 0], dense[weight != 0])
+
+
+def test_weights_outside_of_tables_keep_the_variance_of_their_outputs(options):
+    config, model, train_data, _, _ = prepare("MultiVAE", {**options, "mlp_hidden_size": [64], "density": 0.25})
+    dense = model.encoder[2].weight.detach().clone()
+    DSLTrainer(config, model)
+    start_weights(model, train_data._dataset, config["seed"])
+    sparse = model.encoder[2].weight.detach()
+    alive = sparse != 0
+    assert torch.allclose(sparse[alive], 2 * dense[alive], rtol=1e-2)

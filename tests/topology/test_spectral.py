@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.topology import spectral
+from recbole_dsl.topology.spectral import Factors, start_from
+
+
+def interactions(users=60, items=90, groups=3, seed=0):
+    """Users of a group like the items of that group, and a few others."""
+    draw = np.random.default_rng(seed)
+    same = np.arange(users)[:, None] % groups == np.arange(items)[None] % groups
+    return sp.csr_matrix((draw.random((users, items)) < np.where(same, 0.5, 0.05)).astype(np.float32))
+
+
+def weight_of(rows, columns, nnz, padding_row=None):
+    generator = torch.Generator().manual_seed(5)
+    free = torch.ones(rows, columns, dtype=torch.bool)
+    if padding_row is not None:
+        free[padding_row] = False
+    positions = free.view(-1).nonzero().squeeze(1)
+    positions = positions[torch.randperm(len(positions), generator=generator)[:nnz]].sort().values
+    return SparseWeight.of(torch.randn(rows, columns, generator=generator), positions, padding_row)
+
+
+def test_the_products_are_those_of_the_largest_singular_values(monkeypatch):
+    monkeypatch.setattr(spectral, "_NOISE", 1.0)
+    matrix = interactions()
+    factors = Factors(matrix, 8)
+    products = factors.users(0, 60).double() @ factors.items(0, 90).T.double()
+    ones = (matrix > 0).toarray().astype(float)
+    damped = (
+        np.maximum(ones.sum(1), 1)[:, None] ** -spectral._DAMPING
+        * ones
+        * np.maximum(ones.sum(0), 1)[None] ** -spectral._DAMPING
+    )
+    left, sizes, right = np.linalg.svd(damped)
+    assert np.allclose(products, left[:, :8] * sizes[:8] @ right[:8], atol=1e-4)
+
+
+def test_groups_become_columns_that_users_and_items_share():
+    factors = Factors(interactions(), 8)
+    columns = [side(0, n).abs().argmax(1) for side, n in ((factors.users, 60), (factors.items, 90))]
+    for group in range(3):
+        (of_users, of_items) = (column[group::3].mode().values for column in columns)
+        assert of_users == of_items
+        assert (columns[0][group::3] == of_users).float().mean() > 0.9
+    assert len({int(columns[0][group::3].mode().values) for group in range(3)}) == 3
+
+
+def test_what_shuffled_interactions_have_too_is_made_small():
+    factors = Factors(interactions(users=300, items=400), 16)
+    norms = factors.items(0, 400).norm(dim=0)
+    assert (norms > norms.max() / 3).sum() == 3
+
+
+def test_rows_beyond_the_factorised_ones_are_projected(monkeypatch):
+    whole = Factors(interactions(), 4).users(0, 60)
+    monkeypatch.setattr(spectral, "_FACTORISED", 40)
+    part = Factors(interactions(), 4).users(0, 60)
+    assert part.shape == whole.shape and torch.isfinite(part).all()
+    # users of one group still look alike, and unlike those of another
+    unit = torch.nn.functional.normalize(part)
+    assert (unit[0::3] @ unit[0::3].T).mean() > (unit[0::3] @ unit[1::3].T).mean() + 0.3
+
+
+@pytest.mark.parametrize("shape", [(3, 200), (200, 3), (1, 1), (5, 7)])
+def test_matrices_smaller_than_the_table_are_padded_with_zeros(shape):
+    matrix = sp.csr_matrix(np.ones(shape, dtype=np.float32))
+    users = Factors(matrix, 16).users(0, shape[0])
+    assert users.shape == (shape[0], 16) and torch.isfinite(users).all()
+    assert (users != 0).any(0).sum() == 1
+
+
+def test_no_interactions_give_finite_factors():
+    assert torch.isfinite(Factors(sp.csr_matrix((4, 5), dtype=np.float32), 8).items(0, 5)).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(2, 30),
+    columns=st.integers(2, 9),
+    share=st.floats(0.05, 1),
+    padded=st.booleans(),
+    by_share=st.booleans(),
+)
+def test_the_budget_and_the_padding_stay(rows, columns, share, padded, by_share):
+    padding = 0 if padded else None
+    nnz = max(1, int(share * (rows - padded) * columns))
+    weight = weight_of(rows, columns, nnz, padding)
+    start_from(weight, lambda a, b: torch.ones(rows, columns)[a:b], torch.Generator().manual_seed(0), by_share)
+    counts = weight.row_offsets.long().diff()
+    assert weight.nnz == nnz == counts.sum()
+    if padded:
+        assert counts[0] == 0
+    if nnz >= rows - padded:
+        assert (counts[padded:] > 0).all()
+    assert weight.problem(weight.values, weight.columns, weight.row_offsets) is None
+    assert float(weight.values.detach().square().sum()) / rows == pytest.approx(columns**0.5, rel=1e-4)
+
+
+def test_the_largest_entries_are_alive_with_their_values():
+    dense = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+    weight = weight_of(20, 6, 50)
+    start_from(weight, lambda a, b: dense[a:b], torch.Generator().manual_seed(0))
+    alive = weight.dense().detach()
+    kept = dense.abs().clone()
+    kept[torch.arange(20), kept.argmax(1)] = float("inf")
+    expected = torch.zeros(120, dtype=torch.bool)
+    expected[kept.view(-1).topk(50).indices] = True
+    assert torch.equal(alive.view(-1) != 0, expected)
+    scale = alive[alive != 0] / dense[alive != 0]
+    assert torch.allclose(scale, scale[0].expand_as(scale))
+
+
+def test_the_same_seed_gives_the_same_start():
+    starts = []
+    for _ in range(2):
+        weight = weight_of(60, 8, 100)
+        start_from(weight, Factors(interactions(), 8, seed=3).users, torch.Generator().manual_seed(3), True)
+        starts.append(weight.dense().detach())
+    assert torch.equal(*starts)
