@@ -4,7 +4,8 @@
     python -m benchmarks.quality --tables
 
 The first trains what is not yet in results/quality.jsonl; it may be killed and started again, and several may run
-side by side on different models or datasets. The second writes results/quality.md from the lines.
+side by side on different models or datasets. The second writes the tables of results/quality.md, and the files of
+properties/ with what was chosen for our recipe, from the lines.
 
 For each method the weight decay and then the learning rate are chosen from one grid, on the validation data of the
 first seed at density 0.1; the other densities and seeds use that choice.
@@ -20,16 +21,24 @@ from time import perf_counter
 from typing import Any, Optional
 
 import torch
+import yaml
 from recbole.config import Config
 
-from benchmarks.quality_lines import Run, best_of, read_lines
+from benchmarks.quality_lines import Run, append_line, best_of, chosen_lines, read_lines
 from benchmarks.quality_methods import METHODS, Case
 from benchmarks.quality_tables import write_page
 from benchmarks.report import parse
 from benchmarks.sides import load, make_config
 from recbole_dsl import sparse_weights
 
-RESULTS = Path(__file__).parent.parent / "results"
+_ROOT = Path(__file__).parent.parent
+_LINES = _ROOT / "results" / "quality.jsonl"
+_ABOUT = """#
+# Learning rate and weight decay are those that benchmarks.quality chose on the validation data for our recipe, the
+# default of every option of ours. Written by python -m benchmarks.quality --tables.
+# An .inter file with ratings may hold some that are no sign of liking: for ml-1m as RecBole downloads it, load the
+# rating as well and add val_interval: {rating: "[3,inf)"}.
+"""
 DENSITIES = 0.1, 0.2, 0.05, 0.5
 SEEDS = 2020, 2021, 2022
 WEIGHT_DECAYS = 5e-6, 1e-6, 2e-5
@@ -77,14 +86,32 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, help="fewer than 200, for a trial")
-    parser.add_argument("--lines", type=Path, default=RESULTS / "quality.jsonl", help="the file of results")
+    parser.add_argument("--lines", type=Path, default=_LINES, help="the file of results")
     parser.add_argument("--tables", action="store_true", help="write the tables, train nothing")
     options = parse(parser, arguments)
     if not options.tables:
         for model in options.models:
             for dataset in options.datasets:
                 _Cell(model, dataset, options).train_missing()
-    write_page(read_lines(options.lines), options.lines.with_suffix(".md"))
+    lines = read_lines(options.lines)
+    write_page(lines, options.lines.with_suffix(".md"))
+    if options.lines == _LINES:
+        _write_properties(lines)
+
+
+def _write_properties(lines: list[Mapping[str, Any]]) -> None:
+    """properties/<model>-<dataset>.yaml, with what the grid chose for our recipe."""
+    for line in chosen_lines(lines):
+        if (line["method"], line["density"], line["seed"]) != ("ours", DENSITIES[0], SEEDS[0]):
+            continue
+        name = f"{line['model']}-{line['dataset']}"
+        tuned = {key: line[key] for key in ("learning_rate", "weight_decay", "density")}
+        command = f"python run_recbole_dsl.py --model={line['model']} --dataset={line['dataset']}"
+        head = f"# {command} --config_files=properties/{name}.yaml\n{_ABOUT}\n"
+        body = yaml.safe_dump(
+            {**COMMON, **MODELS[line["model"]], **tuned}, sort_keys=False, default_flow_style=None
+        )
+        (_ROOT / "properties" / f"{name}.yaml").write_text(head + body)
 
 
 class _Cell:
@@ -92,7 +119,6 @@ class _Cell:
 
     def __init__(self, model: str, dataset: str, options: argparse.Namespace):
         self._model, self._dataset, self._options = model, dataset, options
-        self._data: Optional[tuple] = None
         self._dense: dict[int, dict[str, torch.Tensor]] = {}
 
     def train_missing(self) -> None:
@@ -134,9 +160,7 @@ class _Cell:
             return found[0]
         start = perf_counter()
         line = {**asdict(run), **self._train(run), "seconds": round(perf_counter() - start, 1)}
-        self._options.lines.parent.mkdir(exist_ok=True, parents=True)
-        with self._options.lines.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self._options.lines, line)
         print(json.dumps(line), flush=True)
         return line
 
@@ -177,10 +201,8 @@ class _Cell:
         )
 
     def _load(self) -> tuple:
-        """The loaders, split by the first seed; runs of other seeds differ in all else."""
-        if self._data is None:
-            self._data = load(self._config(SEEDS[0], 0.001, 0.0, 1.0, "saved"))
-        return self._data
+        """New loaders, for these remember where they are; split by the first seed, whatever that of the run."""
+        return load(self._config(SEEDS[0], 0.001, 0.0, 1.0, "saved"))
 
     def _dense_weights(self, seed: int) -> dict[str, torch.Tensor]:
         """The state of the dense model, trained with what its grid chose."""

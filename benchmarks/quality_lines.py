@@ -38,6 +38,15 @@ def read_lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
+def append_line(path: Path, line: Line) -> None:
+    """Add ``line`` to ``path``, on a line of its own even if a kill cut the last one short."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    with path.open("a+") as file:
+        file.seek(0)
+        end = "" if file.read()[-1:] in ("", "\n") else "\n"
+        file.write(f"{end}{json.dumps(line)}\n")
+
+
 def best_of(lines: Iterable[Line]) -> Run:
     """The run with the best NDCG@10 on the validation data, the first of equals."""
     return Run.of(max(lines, key=lambda line: line["valid_ndcg"]))

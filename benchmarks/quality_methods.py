@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Union
 
 import torch
+import yaml
 from recbole.config import Config
 from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
@@ -21,17 +23,9 @@ WIDTHS = {
     "NeuMF": ("mf_embedding_size", "mlp_embedding_size", "mlp_hidden_size"),
     "MultiVAE": ("mlp_hidden_size", "latent_dimension"),
 }
-# what the authors' code does, and their update intervals in epochs of their data and batch sizes; they have none
-# for BPR, for which a shorter one than LightGCN's does better
-PUBLISHED = {
-    "sparse_init": "uniform",
-    "update_ratio": 0.5,
-    "stop_fraction": 1.0,
-    "schedule": "cosine",
-    "prune": "magnitude",
-    "grow": "gradient",
-    "grow_window": 1,
-}
+PUBLISHED = yaml.safe_load((Path(__file__).parent.parent / "properties/published/dsl.yaml").read_text())
+# update intervals of the authors, in epochs of their data and batch sizes; they have none for BPR, for which a
+# shorter one than LightGCN's does better
 PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27}
 
 
@@ -80,14 +74,17 @@ def fixed_random(case: Case) -> Trainer:
 def published(case: Case) -> Trainer:
     """Dynamic Sparse Learning with the published recipe (Wang et al. 2024)."""
     steps = max(1, round(PUBLISHED_EPOCHS[case.config["model"]] * len(case.data[0])))
-    return DSLTrainer(case.config, case.model(case.config["density"], **PUBLISHED, update_interval=steps))
+    options = {**PUBLISHED, "update_interval": steps}
+    return DSLTrainer(case.config, case.model(case.config["density"], **options))
 
 
 def pruned_at_once(case: Case) -> Trainer:
     """The largest weights of the trained dense model, fine-tuned with their topology fixed."""
     density = case.config["density"]
+    # before the model, whose seed then decides what follows, whether the weights were at hand or not
+    weights = case.dense_weights()
     model = case.model(density, sparse_init="magnitude", topology="fixed")
-    model.load_state_dict(case.dense_weights())
+    model.load_state_dict(weights)
     return DSLTrainer(case.config, model)
 
 

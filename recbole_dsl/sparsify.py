@@ -71,8 +71,8 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
 
     The alive weights keep their value; with ``sparse_init=svd``, which is for a model that is not trained yet,
-    `DSLTrainer` gives them others when its training begins. Build the optimizer afterwards. On an already sparse model nothing
-    changes. One tensor used under two names stays one.
+    `DSLTrainer` gives them others when its training begins. Build the optimizer afterwards. On an already sparse
+    model nothing changes. One tensor used under two names stays one.
 
     Raises:
         DSLError: if ``targets`` names nothing, or a tensor that cannot be sparse, or if the budget leaves

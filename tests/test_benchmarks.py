@@ -1,17 +1,22 @@
 """The benchmarks in a reduced size: that they run and print what they promise; no time is judged."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from benchmarks import epochs, large, memory, memory_probes, steps, updates
+from benchmarks import epochs, large, memory, memory_probes, quality, quality_tables, steps, updates
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.peak import in_fresh_process, peak_bytes
 from benchmarks.power_law import ensure_power_law
+from benchmarks.quality_lines import chosen_lines, read_lines
 from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer
 
+ROOT = Path(__file__).parent.parent
 USERS, ITEMS, INTERACTIONS = 200, 300, 3000
 SIZE = ["--batch", "256", "--density", "0.2", "--embedding_size", "8"]
 
@@ -190,3 +195,57 @@ def test_masked_exchanges_the_smallest_for_the_largest_gradients(masked):
     assert pruned.sum() == grown.sum() > 0
     assert weights[pruned].abs().max() <= weights[alive & (mask == 1)].abs().min()
     assert gradient[grown].abs().min() >= gradient[~alive & (mask == 0)].abs().max()
+
+
+QUALITY = [
+    "--models",
+    "BPR",
+    "--datasets",
+    "ml-100k",
+    "--methods",
+    "dense",
+    "ours",
+    "--epochs",
+    2,
+    "--seeds",
+    2020,
+]
+
+
+def test_quality_resumes_where_it_was_killed_and_writes_its_tables_from_the_lines(tmp_path, capsys):
+    file = tmp_path / "quality.jsonl"
+
+    def run(*more):
+        quality.main([*map(str, (*QUALITY, "--densities", 0.1, "--lines", file, *more))])
+        return file.read_text()
+
+    whole = run()
+    lines = [json.loads(line) for line in whole.splitlines()]
+    # three weight decays, and two more learning rates, of each method
+    assert [line["method"] for line in lines] == ["dense"] * 5 + ["ours"] * 5
+    assert all(0 < line["test_ndcg"] < 1 and line["bytes"] > 0 for line in lines)
+    assert lines[-1]["weights"] == round(0.1 * lines[0]["weights"])
+    # killed within the last line: it alone is trained again
+    file.write_text(whole[:-100])
+    capsys.readouterr()
+    again = [json.loads(line) for line in run().splitlines() if line.endswith("}")]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert len(printed) == 1 and {**again[-1], "seconds": 0} == {**lines[-1], "seconds": 0}
+    page = file.with_suffix(".md")
+    best = max(lines[5:], key=lambda line: line["valid_ndcg"])
+    assert f"| **ours** | {best['test_ndcg']:.4f} (" in page.read_text()
+    page.write_text("Above.\n" + page.read_text() + "Below.\n")
+    written = page.read_text()
+    run("--tables")
+    assert page.read_text() == written
+
+
+def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
+    lines = chosen_lines(read_lines(ROOT / "results" / "quality.jsonl"))
+    page = (ROOT / "results" / "quality.md").read_text()
+    assert quality_tables.tables(lines) in page
+    ours = [line for line in lines if (line["method"], line["density"], line["seed"]) == ("ours", 0.1, 2020)]
+    assert ours
+    for line in ours:
+        tuned = yaml.safe_load((ROOT / "properties" / f"{line['model']}-{line['dataset']}.yaml").read_text())
+        assert all(tuned[key] == line[key] for key in ("learning_rate", "weight_decay", "density"))
