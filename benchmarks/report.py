@@ -31,6 +31,10 @@ def print_header(title: str, options: argparse.Namespace, *notes: str) -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a Markdown table, the first column aligned to the left, the others to the right."""
-    for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows):
-        print(f"| {' | '.join(cells)} |")
-    print(flush=True)
+    print(markdown_table(head, rows), flush=True)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """What `print_table` prints."""
+    lines = (head, ["---", *["---:"] * (len(head) - 1)], *rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

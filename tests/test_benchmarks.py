@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import epochs, large, memory, memory_probes, quality, quality_tables, steps, updates
+from benchmarks import epochs, large, memory, memory_probes, quality, quality_tables, steps, updates, who_pays
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.peak import in_fresh_process, peak_bytes
 from benchmarks.power_law import ensure_power_law
-from benchmarks.quality_lines import chosen_lines, read_lines
+from benchmarks.quality_lines import Run, append_line, chosen_lines, read_lines
 from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer
 
 ROOT = Path(__file__).parent.parent
@@ -249,3 +249,21 @@ def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
     for line in ours:
         tuned = yaml.safe_load((ROOT / "properties" / f"{line['model']}-{line['dataset']}.yaml").read_text())
         assert all(tuned[key] == line[key] for key in ("learning_rate", "weight_decay", "density"))
+
+
+def test_who_pays_divides_users_and_items_into_groups(tmp_path):
+    file = tmp_path / "quality.jsonl"
+    methods = ["dense", "small_deployed", "published", "ours"]
+    for method in methods:
+        run = Run("BPR", "ml-100k", method, 1.0 if method == "dense" else 0.1, 2020, 0.002, 1e-6, 1)
+        append_line(file, {**vars(run), "valid_ndcg": 0.1})
+    who_pays.main(["--epochs", "1", "--lines", str(file)])
+    page = (tmp_path / "who_pays-BPR-ml-100k.md").read_text()
+    blocks = re.findall(r"(?:^\|.*\|\n)+", page, flags=re.MULTILINE)
+    users, items, widths = ([line.strip("| ").split(" | ") for line in b.splitlines()[2:]] for b in blocks)
+    assert [len(users), len(items)] == [4, 5] and all(len(row) == 6 for row in users + items + widths)
+    assert sum(map(int, items[0][1:])) == 1682
+    assert all(0 <= float(cell.split(" ")[0]) <= 1 for row in users for cell in row[1:])
+    # 5 groups of one size, rounded
+    assert sum(map(float, widths[0][1:])) / 5 == pytest.approx(6.4, abs=0.2)
+    assert (tmp_path / "who_pays-BPR-ml-100k.svg").read_text().lstrip().startswith("<?xml")

@@ -1,0 +1,83 @@
+"""One run of benchmarks.quality: its settings, and the training."""
+
+import tempfile
+from typing import Any, Callable
+
+import torch
+from recbole.config import Config
+from recbole.trainer import Trainer
+from torch import nn
+
+from benchmarks.quality_lines import Run
+from benchmarks.quality_methods import METHODS, Case
+from benchmarks.sides import load, make_config
+from recbole_dsl import sparse_weights
+
+SEEDS = 2020, 2021, 2022
+
+COMMON = {
+    "load_col": {"inter": ["user_id", "item_id"]},
+    "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "RO", "mode": "full"},
+    "metrics": ["Recall", "NDCG"],
+    "topk": [10],
+    "valid_metric": "NDCG@10",
+    "epochs": 200,
+    "stopping_step": 10,
+    "train_batch_size": 4096,
+    "eval_batch_size": 409_600,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "BPR": {"embedding_size": 64, "learning_rate": 0.002},
+    "LightGCN": {"embedding_size": 64, "n_layers": 3, "learning_rate": 0.005},
+    "NeuMF": {
+        "mf_embedding_size": 64,
+        "mlp_embedding_size": 64,
+        "mlp_hidden_size": [128, 64],
+        "learning_rate": 0.001,
+        # it has no fast scoring of all items
+        "eval_step": 5,
+        "stopping_step": 3,
+    },
+    "MultiVAE": {
+        "mlp_hidden_size": [600],
+        "latent_dimension": 128,
+        "learning_rate": 0.001,
+        "train_batch_size": 64,
+    },
+}
+
+
+def train(
+    run: Run, data_path: str, dense_weights: Callable[[int], dict[str, torch.Tensor]] = lambda seed: {}
+) -> tuple[Trainer, tuple[Any, Any, Any]]:
+    """Train ``run`` until its early stop.
+
+    Args:
+        dense_weights: gives the state of the best dense model of a seed, for methods that prune it.
+
+    Returns:
+        The trainer, its model that of the best epoch, and the loaders (train, valid, test). They are split by the
+        first seed, whatever that of the run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # loaders remember where they are in their shuffle, so every run has its own
+        data = load(_config(run.with_(seed=SEEDS[0]), data_path, folder))
+        config = _config(run, data_path, folder)
+        trainer = METHODS[run.method](Case(config, data, lambda: dense_weights(run.seed)))
+        trainer.fit(data[0], data[1], verbose=False, show_progress=False)
+        trainer.evaluate(data[1])
+    return trainer, data
+
+
+def dense_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a model whose sparse weights have all entries, as RecBole's own model would have it."""
+    weights = sparse_weights(model)
+    parts = {f"{name}.{part}" for name in weights for part in ("values", "columns", "row_offsets")}
+    others = {name: tensor for name, tensor in model.state_dict().items() if name not in parts}
+    return {**others, **{name: weight.dense().detach() for name, weight in weights.items()}}
+
+
+def _config(run: Run, data_path: str, folder: str) -> Config:
+    of_run = {name: getattr(run, name) for name in ("epochs", "seed", "learning_rate", "weight_decay", "density")}
+    places = {"checkpoint_dir": folder, "data_path": data_path}
+    return make_config(run.model, run.dataset, {**COMMON, **MODELS[run.model], **of_run, **places})

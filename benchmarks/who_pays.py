@@ -1,0 +1,218 @@
+"""Who pays for a small model: quality by user activity and item popularity, and the widths of the rows.
+
+    python -m benchmarks.who_pays --threads 1 --model BPR --dataset ml-1m --data_path dataset
+
+Trains the methods with what benchmarks.quality chose for them, and writes results/who_pays-BPR-ml-1m.md and .svg.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+
+from benchmarks.quality_lines import Run, chosen_lines, read_lines
+from benchmarks.quality_runs import SEEDS, train
+from benchmarks.quality_tables import METHOD_NAMES
+from benchmarks.report import markdown_table, parse
+from recbole_dsl import sparse_weights
+
+_ROOT = Path(__file__).parent.parent
+_METHODS = "dense", "small_deployed", "published", "ours"
+_GROUPS = 5
+_TOP = 10
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """Train, and write ``who_pays-<model>-<dataset>.md`` and ``.svg`` beside the lines."""
+    parser = argparse.ArgumentParser(prog="benchmarks.who_pays", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="BPR")
+    parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--epochs", type=int, default=200, help="those of the lines")
+    parser.add_argument("--lines", type=Path, default=_ROOT / "results" / "quality.jsonl")
+    options = parse(parser, arguments)
+    runs = _chosen(options)
+    trained = {method: train(run, options.data_path) for method, run in runs.items()}
+    some_data = next(iter(trained.values()))[1]
+    groups = _Groups.of(some_data[0]._dataset)
+    hits = {method: _Hits.of(trainer, data[2]) for method, (trainer, data) in trained.items()}
+    path = options.lines.parent / f"who_pays-{options.model}-{options.dataset}"
+    widths = _widths(trained["ours"][0], groups)
+    path.with_suffix(".md").write_text(_page(options, groups, hits, widths, path.with_suffix(".svg").name))
+    _draw(trained["ours"][0], groups, path.with_suffix(".svg"))
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Run]:
+    runs = {}
+    for line in chosen_lines(read_lines(options.lines)):
+        run = Run.of(line)
+        density = 1.0 if run.method == "dense" else options.density
+        wanted = options.model, options.dataset, density, SEEDS[0], options.epochs
+        if (run.model, run.dataset, run.density, run.seed, run.epochs) == wanted and run.method in _METHODS:
+            runs[run.method] = run
+    missing = [method for method in _METHODS if method not in runs]
+    if missing:
+        raise SystemExit(f"lines={options.lines}: must have {', '.join(missing)} of {options.model}")
+    return {method: runs[method] for method in _METHODS}
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Users by their number of training interactions and items by theirs, the rarest first.
+
+    Attributes:
+        counts: of "user" and "item", (rows,): training interactions.
+        members: of "user" and "item", five arrays of ids. The user groups have as many users each, the item groups
+            as many interactions.
+    """
+
+    counts: Mapping[str, np.ndarray]
+    members: Mapping[str, list[np.ndarray]]
+
+    @classmethod
+    def of(cls, dataset: Any) -> "_Groups":
+        matrix = dataset.inter_matrix("csr")
+        counts = {"user": np.asarray(matrix.sum(1)).ravel(), "item": np.asarray(matrix.sum(0)).ravel()}
+        order = {side: 1 + np.argsort(count[1:], kind="stable") for side, count in counts.items()}
+        share = counts["item"][order["item"]].cumsum() / counts["item"].sum()
+        cuts = np.searchsorted(share, np.arange(1, _GROUPS) / _GROUPS)
+        members = {"user": np.array_split(order["user"], _GROUPS), "item": np.split(order["item"], cuts)}
+        return cls(counts, members)
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """What of the test data a model's ten first items hold.
+
+    Attributes:
+        users, items: (test interactions,), the ids.
+        found: (test interactions,), bool.
+        ndcg: user -> NDCG@10.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    found: np.ndarray
+    ndcg: Mapping[int, float]
+
+    @classmethod
+    def of(cls, trainer: Trainer, test_data: Any) -> "_Hits":
+        users, items, found, ndcg = [], [], [], {}
+        discount = 1 / torch.log2(torch.arange(2, _TOP + 2).float())
+        trainer.model.eval()
+        for interaction, history, row, positive in test_data:
+            with torch.no_grad():
+                scores = trainer.model.full_sort_predict(interaction.to(trainer.device))
+            ids = interaction[test_data.uid_field]
+            scores = scores.view(len(ids), -1)
+            scores[:, 0] = -torch.inf
+            if history is not None:
+                scores[history] = -torch.inf
+            top = scores.topk(_TOP).indices
+            hit = (top[row] == positive[:, None].to(top.device)).cpu()
+            gains = torch.zeros(len(ids)).index_add_(0, row, (hit * discount).sum(1))
+            ideal = discount.cumsum(0)[torch.bincount(row, minlength=len(ids)).clamp(1, _TOP) - 1]
+            ndcg.update(zip(ids.tolist(), (gains / ideal).tolist()))
+            users.append(ids[row].numpy())
+            items.append(positive.numpy())
+            found.append(hit.any(1).numpy())
+        return cls(*(np.concatenate(parts) for parts in (users, items, found)), ndcg)
+
+    def of_users(self, users: np.ndarray) -> tuple[float, float]:
+        """Mean recall and NDCG of those of ``users`` that have test data."""
+        tested = [user for user in users if user in self.ndcg]
+        held = np.bincount(self.users)
+        found = np.bincount(self.users, weights=self.found)
+        return float(np.mean(found[tested] / held[tested])), float(np.mean([self.ndcg[u] for u in tested]))
+
+    def of_items(self, items: np.ndarray) -> float:
+        """The share of the test interactions with ``items`` that were found."""
+        return float(self.found[np.isin(self.items, items)].mean())
+
+
+def _widths(trainer: Trainer, groups: _Groups) -> dict[str, list[float]]:
+    return {side: [float(widths[g].mean()) for g in groups.members[side]] for side, widths in _rows(trainer)}
+
+
+def _rows(trainer: Trainer) -> list[tuple[str, np.ndarray]]:
+    """Alive weights of each row of the tables of users and of items."""
+    weights = sparse_weights(trainer.model)
+    return [
+        (side, weights[f"{side}_embedding.weight"].row_offsets.long().diff().numpy()) for side in ("user", "item")
+    ]
+
+
+def _page(
+    options: argparse.Namespace,
+    groups: _Groups,
+    hits: Mapping[str, _Hits],
+    widths: Mapping[str, list[float]],
+    figure: str,
+) -> str:
+    def numbers(side: str) -> list[str]:
+        return [
+            f"{groups.counts[side][g].min():.0f} - {groups.counts[side][g].max():.0f}"
+            for g in groups.members[side]
+        ]
+
+    users, items = groups.members["user"], groups.members["item"]
+    sections = [
+        f"# Who pays: {options.model}, {options.dataset}, density {options.density}\n",
+        f"    {options.command}\n",
+        "Test data, seed 2020. Users in five groups of one size, by their number of training interactions; items "
+        "in five groups of one number of interactions, by their popularity. The rarest come first.\n",
+        "## Users: NDCG@10 (Recall@10)\n",
+        markdown_table(
+            ["training interactions", *numbers("user")],
+            [
+                [METHOD_NAMES[m], *("{1:.4f} ({0:.4f})".format(*hit.of_users(g)) for g in users)]
+                for m, hit in hits.items()
+            ],
+        ),
+        "## Items: share of their test interactions that are found\n",
+        markdown_table(
+            ["training interactions", *numbers("item")],
+            [["items", *(str(len(g)) for g in items)]]
+            + [[METHOD_NAMES[m], *(f"{hit.of_items(g):.4f}" for g in items)] for m, hit in hits.items()],
+        ),
+        "## Alive weights of a row, of ours\n",
+        markdown_table(
+            ["group", *(str(i + 1) for i in range(_GROUPS))],
+            [[f"{side}s", *(f"{w:.1f}" for w in of_groups)] for side, of_groups in widths.items()],
+        ),
+        f"![Alive weights of a row against its number of training interactions]({figure})\n",
+    ]
+    return "\n".join(sections)
+
+
+def _draw(trainer: Trainer, groups: _Groups, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "recbole-dsl"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    for axis, (side, widths) in zip(axes, _rows(trainer)):
+        counts = groups.counts[side]
+        axis.scatter(counts[1:] + 1, widths[1:], s=4, alpha=0.25, linewidths=0, rasterized=True)
+        bins = np.unique(np.quantile(counts[1:], np.linspace(0, 1, 16)))
+        place = np.clip(np.digitize(counts[1:], bins) - 1, 0, max(0, len(bins) - 2))
+        filled = [b for b in range(len(bins)) if (place == b).any()]
+        centres = [np.exp(np.log(counts[1:][place == b] + 1).mean()) for b in filled]
+        axis.plot(centres, [widths[1:][place == b].mean() for b in filled], color="black", label="mean")
+        axis.set(xscale="log", xlabel=f"1 + training interactions of the {side}", title=f"{side}s")
+    axes[0].set_ylabel("alive weights of its row")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
