@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from benchmarks.quality_lines import Line, Run, append_line, best_of, chosen_lines, read_lines
-from benchmarks.quality_methods import METHODS
+from benchmarks.quality_methods import ABLATIONS, METHODS
 from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, train
 from benchmarks.quality_tables import write_page
 from benchmarks.report import parse
@@ -47,7 +47,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.quality", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--datasets", nargs="+", default=["ml-100k", "ml-1m", "lastfm"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], default=list(METHODS))
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, help="fewer than 200, for a trial")

@@ -1,9 +1,11 @@
 """The methods that benchmarks.quality compares: each trains one model of RecBole and says what came out."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Union
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -15,6 +17,8 @@ from torch.nn import Module
 from benchmarks.gradual import GradualPruningTrainer
 from benchmarks.nmf import start_from_nmf
 from recbole_dsl import DSLTrainer
+from recbole_dsl.spectral_start import start_weights
+from recbole_dsl.topology import spectral
 
 # the options that say how wide a model is
 WIDTHS = {
@@ -108,6 +112,21 @@ def ours(case: Case) -> Trainer:
     return DSLTrainer(case.config, case.model(case.config["density"]))
 
 
+def _ours_but(constants: Mapping[str, Any], **options: Any) -> Callable[[Case], Trainer]:
+    """`ours` with other options, and other constants of `recbole_dsl.topology.spectral` until it has started."""
+
+    def method(case: Case) -> Trainer:
+        trainer = DSLTrainer(case.config, case.model(case.config["density"], **options))
+        with ExitStack() as stack:
+            for name, value in constants.items():
+                stack.enter_context(patch.object(spectral, name, value))
+            start_weights(trainer.model, case.data[0]._dataset, trainer.dsl_config.seed)
+        trainer.topology.restart()
+        return trainer
+
+    return method
+
+
 def small_deployed_svd(case: Case) -> Trainer:
     """`small_deployed` whose tables start from the factorisation that ours start from."""
     return _small(case, copies=1, started=True)
@@ -150,4 +169,15 @@ METHODS: dict[str, Callable[[Case], Trainer]] = {
         ours,
         small_deployed_svd,
     )
+}
+# ours with one thing changed
+ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
+    "ours_uniform": _ours_but({}, sparse_init="uniform"),
+    "ours_fixed": _ours_but({}, topology="fixed"),
+    "ours_ratio": _ours_but({}, update_ratio=0.5),
+    "ours_window": _ours_but({}, grow_window=1),
+    "ours_random_growth": _ours_but({}, grow="random"),
+    "ours_unrotated": _ours_but({"_MAX_ROTATIONS": 0}),
+    "ours_all_factors": _ours_but({"_SIGNAL": 0.0}),
+    "ours_damping": _ours_but({"_DAMPING": 0.5}),
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from benchmarks.quality_lines import Line, chosen_lines
+from benchmarks.report import markdown_table
 
 METHOD_NAMES = {
     "dense": "dense",
@@ -19,6 +20,17 @@ METHOD_NAMES = {
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
 _BEGIN, _END = "<!-- tables -->\n", "<!-- end of tables -->\n"
+ABLATION_NAMES = {
+    "ours": "ours",
+    "ours_uniform": "random start: `sparse_init=uniform`",
+    "ours_fixed": "no exchange: `topology=fixed`",
+    "ours_ratio": "`update_ratio=0.5`, as published",
+    "ours_window": "`grow_window=1`, as published",
+    "ours_random_growth": "`grow=random`",
+    "ours_unrotated": "start without varimax",
+    "ours_all_factors": "start without parallel analysis: all factors rotated",
+    "ours_damping": "start with damping by the square root",
+}
 
 
 def write_page(lines: Iterable[Line], path: Path) -> None:
@@ -31,10 +43,8 @@ def write_page(lines: Iterable[Line], path: Path) -> None:
 def tables(lines: list[Line]) -> str:
     """A table for each model and dataset, of lines that were `chosen_lines`."""
     pairs = sorted({(line["model"], line["dataset"]) for line in lines})
-    return "".join(
-        _table(model, dataset, [line for line in lines if (line["model"], line["dataset"]) == (model, dataset)])
-        for model, dataset in pairs
-    )
+    by_pair = {pair: [line for line in lines if (line["model"], line["dataset"]) == pair] for pair in pairs}
+    return "".join(_table(*pair, of_pair) for pair, of_pair in by_pair.items()) + _ablations(by_pair)
 
 
 def _table(model: str, dataset: str, lines: list[Line]) -> str:
@@ -60,6 +70,23 @@ def _table(model: str, dataset: str, lines: list[Line]) -> str:
             settings = f"{some['learning_rate']:g}, {some['weight_decay']:g}"
             rows.append(f"| {name} | {' | '.join(_cell(of, dense) for of in found)} | {settings} |\n")
     return "".join(rows)
+
+
+def _ablations(by_pair: dict[tuple[str, str], list[Line]]) -> str:
+    """One table of our recipe with one thing changed, at density 0.1 and the first seed."""
+    found = {
+        pair: {line["method"]: line for line in lines if line["density"] == 0.1 and line["seed"] == 2020}
+        for pair, lines in by_pair.items()
+    }
+    found = {pair: methods for pair, methods in found.items() if "ours_uniform" in methods}
+    if not found:
+        return ""
+    head = ["density 0.1, seed 2020", *(f"{model}, {dataset}" for model, dataset in found)]
+    rows = [
+        [name, *(f"{methods[method]['test_ndcg']:.4f}" if method in methods else "" for methods in found.values())]
+        for method, name in ABLATION_NAMES.items()
+    ]
+    return "\n### Our recipe with one thing changed\n\n" + markdown_table(head, rows)
 
 
 def _cell(lines: list[Line], dense: list[float]) -> str:

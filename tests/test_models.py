@@ -86,7 +86,7 @@ def test_trains_sparse_evaluates_saves_and_reloads(family, case, data_path, trai
     # as if its tables were large
     monkeypatch.setattr(deferred, "SMALLEST", 0)
     options = options_of(family, case, data_path)
-    result = objective_function({**options, "density": 0.1, "update_interval": 1})
+    result = objective_function({**options, "density": 0.1, "update_interval": 1, "stop_fraction": 1})
     (trainer,) = trainers
     assert len(trainer.topology_updates) >= 3
     assert trainer.topology.step == trainer.topology.total_steps, "the schedule spans the training"

@@ -17,6 +17,8 @@ Rows = Callable[[int, int], Tensor]
 # an interaction weighs 1 / (its user's number of interactions * its item's) to this power. With the half, by which
 # graph models divide, the factors describe rare rows too well at the expense of the others
 _DAMPING = 0.25
+# factors count that are larger than this many times those of shuffled interactions
+_SIGNAL = 1.0
 # what is left of factors that are no larger than those of shuffled interactions; they come last, but are not zero,
 # for a weight of zero whose partners are zero has no gradient
 _NOISE = 0.1
@@ -51,7 +53,7 @@ class Factors:
         some = matrix[users][:, items]
         shuffled = _shuffle(some, seed)
         some, shuffled = (_damp(m, damping[0][users], damping[1][items]) for m in (some, shuffled))
-        noise = _largest(shuffled, 2, seed)[1].min()
+        noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
         onto_users, onto_items = _factorise(some, columns, noise, seed)
         matrix = _damp(matrix, *damping)
         self._sides = (matrix[:, items], onto_items), (matrix.T.tocsr()[:, users], onto_users)
