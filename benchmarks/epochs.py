@@ -20,6 +20,7 @@ from benchmarks.sides import SIDE_NAMES, SIDES, FirstBatches, load, make_config,
 from recbole_dsl.derived import drop_caches
 
 _PROPERTIES = Path(__file__).parent.parent / "properties"
+_DENSITY, _UPDATE_INTERVAL = 0.1, 200
 _SIDES = {"LightGCN": ("stock", "ours_dense_fast_graph", "ours_fast_graph")}
 
 
@@ -43,13 +44,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
 
 
 def _config(options: argparse.Namespace, eval_batch_size: int):
-    file = _PROPERTIES / f"{options.model}-ml-1m.yaml"
+    name = f"{options.model}-ml-1m.yaml"
+    files = [str(folder / name) for folder in (_PROPERTIES, _PROPERTIES / "published") if (folder / name).exists()]
     settings = {
         "data_path": options.data_path,
         "train_batch_size": options.batch,
         "eval_batch_size": eval_batch_size,
+        "density": _DENSITY,
+        "update_interval": _UPDATE_INTERVAL,
     }
-    return make_config(options.model, options.dataset, settings, (str(file),) if file.exists() else ())
+    return make_config(options.model, options.dataset, settings, tuple(files[:1]))
 
 
 def _trainers(options: argparse.Namespace) -> tuple[dict[str, Trainer], object]:
@@ -71,9 +75,9 @@ def _print_epochs(options: argparse.Namespace, trainers: dict[str, Trainer], tra
     print_header(
         f"An epoch of {options.model} on {options.dataset}",
         options,
-        f"Settings of properties/{options.model}-ml-1m.yaml, if there is such a file, but a batch of "
-        f"{options.batch:,}: {len(batches):,} steps an epoch. Topology updates included, as these settings have "
-        f"them. The sides take turns, {options.rounds} rounds.",
+        f"Settings of {options.model}-ml-1m.yaml in properties/ or properties/published/, if it is there, "
+        f"but a batch of {options.batch:,}, {len(batches):,} steps an epoch, density {_DENSITY} and a topology "
+        f"update every {_UPDATE_INTERVAL} steps. The sides take turns, {options.rounds} rounds.",
     )
     _print(trainers, times)
 

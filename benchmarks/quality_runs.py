@@ -18,7 +18,7 @@ SEEDS = 2020, 2021, 2022
 COMMON = {
     "load_col": {"inter": ["user_id", "item_id"]},
     "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "RO", "mode": "full"},
-    "metrics": ["Recall", "NDCG"],
+    "metrics": ["Recall", "MRR", "NDCG", "Hit", "Precision"],
     "topk": [10],
     "valid_metric": "NDCG@10",
     "epochs": 200,
