@@ -4,8 +4,8 @@
     python -m benchmarks.quality --tables
 
 The first trains what is not yet in results/quality.jsonl; it may be killed and started again, and several may run
-side by side on different models or datasets. The second writes the tables of results/quality.md, and the files of
-properties/ with what was chosen for our recipe, from the lines.
+side by side on different models or datasets. The second writes from the lines the tables of results/quality.md and
+of the README, and the files of properties/ with what was chosen for our recipe.
 
 For each method the weight decay and then the learning rate are chosen from one grid, on the validation data of the
 first seed at density 0.1; the other densities and seeds use that choice.
@@ -25,7 +25,7 @@ import yaml
 from benchmarks.quality_lines import Line, Run, append_line, best_of, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS
 from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, train
-from benchmarks.quality_tables import write_page
+from benchmarks.quality_tables import summary, tables, write_page
 from benchmarks.report import parse
 
 _ROOT = Path(__file__).parent.parent
@@ -38,8 +38,8 @@ _ABOUT = """#
 """
 DENSITIES = 0.1, 0.2, 0.05, 0.5
 WEIGHT_DECAYS = 5e-6, 1e-6, 2e-5
-# each as a multiple of the model's own
-LEARNING_RATES = 1.0, 0.5, 2.0
+# of the model's own learning rate
+FACTORS = 1.0, 0.5, 2.0
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
@@ -50,6 +50,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], default=list(METHODS))
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--weight_decays", nargs="+", type=float, default=WEIGHT_DECAYS, help="the grid's")
+    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="the grid's, of learning rates")
     parser.add_argument("--epochs", type=int, help="fewer than 200, for a trial")
     parser.add_argument("--lines", type=Path, default=_LINES, help="the file of results")
     parser.add_argument("--tables", action="store_true", help="write the tables, train nothing")
@@ -59,8 +61,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
             for dataset in options.datasets:
                 _Cell(model, dataset, options).train_missing()
     lines = read_lines(options.lines)
-    write_page(lines, options.lines.with_suffix(".md"))
+    write_page(lines, options.lines.with_suffix(".md"), tables)
     if options.lines == _LINES:
+        write_page(lines, _ROOT / "README.md", summary)
         _write_properties(lines)
 
 
@@ -102,9 +105,11 @@ class _Cell:
         base = MODELS[self._model]["learning_rate"]
         density = 1.0 if method == "dense" else self._options.densities[0]
         epochs = self._options.epochs or COMMON["epochs"]
-        start = Run(self._model, self._dataset, method, density, seed, base, WEIGHT_DECAYS[0], epochs)
-        best = self._best([start.with_(weight_decay=decay) for decay in WEIGHT_DECAYS])
-        return self._best([best.with_(learning_rate=round(base * factor, 8)) for factor in LEARNING_RATES])
+        decays, factors = self._options.weight_decays, self._options.factors
+        rates = [round(base * factor, 8) for factor in factors]
+        start = Run(self._model, self._dataset, method, density, seed, rates[0], decays[0], epochs)
+        best = self._best([start.with_(weight_decay=decay) for decay in decays])
+        return self._best([best.with_(learning_rate=rate) for rate in rates])
 
     def _best(self, runs: list[Run]) -> Run:
         return best_of([self._line(run) for run in runs])

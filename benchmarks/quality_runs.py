@@ -28,7 +28,8 @@ COMMON = {
 }
 MODELS: dict[str, dict[str, Any]] = {
     "BPR": {"embedding_size": 64, "learning_rate": 0.002},
-    "LightGCN": {"embedding_size": 64, "n_layers": 3, "learning_rate": 0.005},
+    # it stays at the items' popularity for some twenty epochs before it learns more
+    "LightGCN": {"embedding_size": 64, "n_layers": 3, "learning_rate": 0.005, "stopping_step": 30},
     "NeuMF": {
         "mf_embedding_size": 64,
         "mlp_embedding_size": 64,

@@ -1,8 +1,9 @@
-"""The tables of results/quality.md, made from the lines of results/quality.jsonl."""
+"""The tables of results/quality.md and of the README, made from the lines of results/quality.jsonl."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Callable
 
 from benchmarks.quality_lines import Line, chosen_lines
 from benchmarks.report import markdown_table
@@ -19,6 +20,14 @@ METHOD_NAMES = {
     "ours": "**ours**",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
+_SUMMARY = {
+    "dense": "dense",
+    "small_deployed": "small dense, same bytes",
+    "pruned_at_once": "pruned, fine-tuned",
+    "published": "DSL as published",
+    "sparserec": "SparseRec",
+    "ours": "ours",
+}
 _BEGIN, _END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 ABLATION_NAMES = {
     "ours": "ours",
@@ -33,18 +42,37 @@ ABLATION_NAMES = {
 }
 
 
-def write_page(lines: Iterable[Line], path: Path) -> None:
-    """Write the tables into ``path``, between its two marks; the text around them stays as it is."""
+def write_page(lines: Iterable[Line], path: Path, of: Callable[[list[Line]], str]) -> None:
+    """Write ``of`` the lines into ``path``, between its two marks; the text around them stays as it is."""
     before, _, rest = path.read_text().partition(_BEGIN) if path.exists() else ("", "", "")
     after = rest.partition(_END)[2]
-    path.write_text(before + _BEGIN + tables(chosen_lines(lines)) + _END + after)
+    path.write_text(before + _BEGIN + of(chosen_lines(lines)) + _END + after)
 
 
 def tables(lines: list[Line]) -> str:
     """A table for each model and dataset, of lines that were `chosen_lines`."""
-    pairs = sorted({(line["model"], line["dataset"]) for line in lines})
-    by_pair = {pair: [line for line in lines if (line["model"], line["dataset"]) == pair] for pair in pairs}
+    by_pair = _by_pair(lines)
     return "".join(_table(*pair, of_pair) for pair, of_pair in by_pair.items()) + _ablations(by_pair)
+
+
+def summary(lines: list[Line]) -> str:
+    """One table at density 0.1, a row for each model and dataset, of lines that were `chosen_lines`."""
+    rows = []
+    for (model, dataset), of_pair in _by_pair(lines).items():
+        cells: dict[str, list[float]] = {}
+        for line in of_pair:
+            if line["method"] == "dense" or line["density"] == 0.1:
+                cells.setdefault(line["method"], []).append(line["test_ndcg"])
+        if "ours" in cells and "dense" in cells:
+            figures = [f"{mean(cells[method]):.4f}" if method in cells else "" for method in _SUMMARY]
+            rows.append([f"{model}, {dataset}", *figures, f"{mean(cells['ours']) / mean(cells['dense']):.0%}"])
+    head = ["test NDCG@10", *_SUMMARY.values(), "ours / dense"]
+    return "\n" + markdown_table(head, rows) + "\n"
+
+
+def _by_pair(lines: list[Line]) -> dict[tuple[str, str], list[Line]]:
+    pairs = sorted({(line["model"], line["dataset"]) for line in lines})
+    return {pair: [line for line in lines if (line["model"], line["dataset"]) == pair] for pair in pairs}
 
 
 def _table(model: str, dataset: str, lines: list[Line]) -> str:

@@ -244,6 +244,7 @@ def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
     lines = chosen_lines(read_lines(ROOT / "results" / "quality.jsonl"))
     page = (ROOT / "results" / "quality.md").read_text()
     assert quality_tables.tables(lines) in page
+    assert quality_tables.summary(lines) in (ROOT / "README.md").read_text()
     ours = [line for line in lines if (line["method"], line["density"], line["seed"]) == ("ours", 0.1, 2020)]
     assert ours
     for line in ours:
