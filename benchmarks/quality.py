@@ -38,6 +38,8 @@ _ABOUT = """#
 """
 DENSITIES = 0.1, 0.2, 0.05, 0.5
 WEIGHT_DECAYS = 5e-6, 1e-6, 2e-5
+# it has a regulariser of its own
+MORE_WEIGHT_DECAYS = {"LightGCN": (0.0,)}
 # of the model's own learning rate
 FACTORS = 1.0, 0.5, 2.0
 
@@ -50,7 +52,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], default=list(METHODS))
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--weight_decays", nargs="+", type=float, default=WEIGHT_DECAYS, help="the grid's")
+    parser.add_argument("--weight_decays", nargs="+", type=float, help="the grid's")
     parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="the grid's, of learning rates")
     parser.add_argument("--epochs", type=int, help="fewer than 200, for a trial")
     parser.add_argument("--lines", type=Path, default=_LINES, help="the file of results")
@@ -105,8 +107,8 @@ class _Cell:
         base = MODELS[self._model]["learning_rate"]
         density = 1.0 if method == "dense" else self._options.densities[0]
         epochs = self._options.epochs or COMMON["epochs"]
-        decays, factors = self._options.weight_decays, self._options.factors
-        rates = [round(base * factor, 8) for factor in factors]
+        decays = self._options.weight_decays or (*WEIGHT_DECAYS, *MORE_WEIGHT_DECAYS.get(self._model, ()))
+        rates = [round(base * factor, 8) for factor in self._options.factors]
         start = Run(self._model, self._dataset, method, density, seed, rates[0], decays[0], epochs)
         best = self._best([start.with_(weight_decay=decay) for decay in decays])
         return self._best([best.with_(learning_rate=rate) for rate in rates])
