@@ -44,8 +44,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
 
 
 def _config(options: argparse.Namespace, eval_batch_size: int):
-    name = f"{options.model}-ml-1m.yaml"
-    files = [str(folder / name) for folder in (_PROPERTIES, _PROPERTIES / "published") if (folder / name).exists()]
+    file = _PROPERTIES / f"{options.model}-ml-1m.yaml"
     settings = {
         "data_path": options.data_path,
         "train_batch_size": options.batch,
@@ -53,7 +52,7 @@ def _config(options: argparse.Namespace, eval_batch_size: int):
         "density": _DENSITY,
         "update_interval": _UPDATE_INTERVAL,
     }
-    return make_config(options.model, options.dataset, settings, tuple(files[:1]))
+    return make_config(options.model, options.dataset, settings, (str(file),) if file.exists() else ())
 
 
 def _trainers(options: argparse.Namespace) -> tuple[dict[str, Trainer], object]:
@@ -75,9 +74,9 @@ def _print_epochs(options: argparse.Namespace, trainers: dict[str, Trainer], tra
     print_header(
         f"An epoch of {options.model} on {options.dataset}",
         options,
-        f"Settings of {options.model}-ml-1m.yaml in properties/ or properties/published/, if it is there, "
-        f"but a batch of {options.batch:,}, {len(batches):,} steps an epoch, density {_DENSITY} and a topology "
-        f"update every {_UPDATE_INTERVAL} steps. The sides take turns, {options.rounds} rounds.",
+        f"Settings of properties/{options.model}-ml-1m.yaml, if there is such a file, but a batch of "
+        f"{options.batch:,}, {len(batches):,} steps an epoch, density {_DENSITY} and a topology update every "
+        f"{_UPDATE_INTERVAL} steps. The sides take turns, {options.rounds} rounds.",
     )
     _print(trainers, times)
 

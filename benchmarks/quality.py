@@ -52,8 +52,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], default=list(METHODS))
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--weight_decays", nargs="+", type=float, help="the grid's")
-    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="the grid's, of learning rates")
+    parser.add_argument("--weight_decays", nargs="+", type=float, help="those of the grid")
+    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="learning rates / the model's")
     parser.add_argument("--epochs", type=int, help="fewer than 200, for a trial")
     parser.add_argument("--lines", type=Path, default=_LINES, help="the file of results")
     parser.add_argument("--tables", action="store_true", help="write the tables, train nothing")
@@ -62,16 +62,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
         for model in options.models:
             for dataset in options.datasets:
                 _Cell(model, dataset, options).train_missing()
-    lines = read_lines(options.lines)
-    write_page(lines, options.lines.with_suffix(".md"), tables)
+    lines = chosen_lines(read_lines(options.lines))
+    write_page(options.lines.with_suffix(".md"), tables(lines))
     if options.lines == _LINES:
-        write_page(lines, _ROOT / "README.md", summary)
+        write_page(_ROOT / "README.md", summary(lines))
         _write_properties(lines)
 
 
 def _write_properties(lines: list[Line]) -> None:
     """properties/<model>-<dataset>.yaml, with what the grid chose for our recipe."""
-    for line in chosen_lines(lines):
+    for line in lines:
         if (line["method"], line["density"], line["seed"]) != ("ours", DENSITIES[0], SEEDS[0]):
             continue
         name = f"{line['model']}-{line['dataset']}"

@@ -1,11 +1,9 @@
 """The tables of results/quality.md and of the README, made from the lines of results/quality.jsonl."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Callable
 
-from benchmarks.quality_lines import Line, chosen_lines
+from benchmarks.quality_lines import Line
 from benchmarks.report import markdown_table
 
 METHOD_NAMES = {
@@ -20,14 +18,7 @@ METHOD_NAMES = {
     "ours": "**ours**",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
-_SUMMARY = {
-    "dense": "dense",
-    "small_deployed": "small dense, same bytes",
-    "pruned_at_once": "pruned, fine-tuned",
-    "published": "DSL as published",
-    "sparserec": "SparseRec",
-    "ours": "ours",
-}
+_SUMMARY = "dense", "small_deployed", "pruned_at_once", "published", "sparserec", "ours"
 _BEGIN, _END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 ABLATION_NAMES = {
     "ours": "ours",
@@ -42,11 +33,11 @@ ABLATION_NAMES = {
 }
 
 
-def write_page(lines: Iterable[Line], path: Path, of: Callable[[list[Line]], str]) -> None:
-    """Write ``of`` the lines into ``path``, between its two marks; the text around them stays as it is."""
+def write_page(path: Path, text: str) -> None:
+    """Write ``text`` into ``path``, between its two marks; what is around them stays as it is."""
     before, _, rest = path.read_text().partition(_BEGIN) if path.exists() else ("", "", "")
     after = rest.partition(_END)[2]
-    path.write_text(before + _BEGIN + of(chosen_lines(lines)) + _END + after)
+    path.write_text(before + _BEGIN + text + _END + after)
 
 
 def tables(lines: list[Line]) -> str:
@@ -66,7 +57,7 @@ def summary(lines: list[Line]) -> str:
         if "ours" in cells and "dense" in cells:
             figures = [f"{mean(cells[method]):.4f}" if method in cells else "" for method in _SUMMARY]
             rows.append([f"{model}, {dataset}", *figures, f"{mean(cells['ours']) / mean(cells['dense']):.0%}"])
-    head = ["test NDCG@10", *_SUMMARY.values(), "ours / dense"]
+    head = ["test NDCG@10", *(METHOD_NAMES[method] for method in _SUMMARY), "ours / dense"]
     return "\n" + markdown_table(head, rows) + "\n"
 
 
