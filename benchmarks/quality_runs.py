@@ -35,7 +35,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "mlp_embedding_size": 64,
         "mlp_hidden_size": [128, 64],
         "learning_rate": 0.001,
-        # it has no fast scoring of all items
+        # it has no fast scoring of all items; small batches of pairs stay in the processor's cache
+        "eval_batch_size": 16_384,
         "eval_step": 5,
         "stopping_step": 3,
     },

@@ -37,8 +37,9 @@ class DSLConfig:
     exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")
     sparse_init: str = _option(
         "svd",
-        "Which weights are alive at first. svd: in tables of users and items the largest of a factorisation of "
-        "the training data, whose values they take when training begins; elsewhere at random. uniform: at random; "
+        "Which weights are alive at first. svd: in tables of users and items, and in linear layers from or to all "
+        "of them, the largest of a factorisation of the training data, whose values they take when training "
+        "begins; elsewhere at random. uniform: at random; "
         "erk: at random, small tensors denser; magnitude: the largest of the dense model.",
     )
     budget: Optional[str] = _option(

@@ -22,7 +22,8 @@ STARTED = "start from a factorisation of the training data: "
             "user_mlp_embedding.weight, item_mlp_embedding.weight",
         ),
         ("SASRec", "item_embedding.weight"),
-        ("MultiVAE", None),
+        ("MultiVAE", "encoder.0.weight, decoder.2.weight"),
+        ("DMF", "user_linear.weight, item_linear.weight"),
     ],
 )
 def test_the_log_names_the_tables_of_users_and_items(options, caplog, model, tables):
@@ -33,7 +34,7 @@ def test_the_log_names_the_tables_of_users_and_items(options, caplog, model, tab
     trainer = DSLTrainer(config, network)
     trainer.fit(train_data, show_progress=False)
     found = [r.getMessage() for r in caplog.records if STARTED in r.getMessage()]
-    assert found == ([STARTED + tables] if tables else [])
+    assert found == [STARTED + tables]
     table = sparse_weights(network).get("item_embedding.weight")
     if model == "SASRec":
         assert table.row_offsets[1] == 0, "the padding row stays empty"
@@ -51,6 +52,24 @@ def test_the_values_are_factors_of_the_training_data(options):
     alive = items.dense().detach() != 0
     assert torch.allclose(ratio[alive], ratio[alive].median().expand(int(alive.sum())), rtol=1e-3)
     assert trainer.sparsity.nnz == nnz
+
+
+def test_layers_from_and_to_items_start_from_factors_of_them_and_keep_their_scale(options):
+    config, model, train_data, _, _ = prepare("MultiVAE", {**options, "density": 0.25})
+    layers = model.encoder[0], model.decoder[2]
+    scales = [layer.weight.detach().square().mean().sqrt().item() for layer in layers]
+    DSLTrainer(config, model)
+    start_weights(model, train_data._dataset, config["seed"])
+    factors = Factors(train_data._dataset.inter_matrix("csr"), 600, config["seed"]).items(0, model.n_items)
+    for layer, rows, scale in zip(layers, (factors.T, factors), scales):
+        weight = layer.weight.detach()
+        alive = weight != 0
+        ratio = weight[alive] / rows[alive]
+        assert torch.allclose(ratio, ratio.median().expand_as(ratio), rtol=1e-3)
+        # every unit keeps one weight, whatever its size
+        assert rows.abs()[alive].quantile(0.05) > rows.abs()[~alive].quantile(0.95)
+        # as many times larger as there are fewer: the outputs keep their variance
+        assert weight.square().mean().sqrt().item() == pytest.approx(scale, rel=0.05)
 
 
 def test_the_first_topology_is_the_one_from_the_data(options):

@@ -95,7 +95,7 @@ def _has_padding(start: Start, first: int, stop: int) -> bool:
 
 Initialiser = Callable[[Start, torch.Generator], Iterator[Tensor]]
 
-# "erk" differs from "uniform" in its budget alone, "svd" in what tables do once the training data is known
+# "erk" differs from "uniform" in its budget alone, "svd" in what is done once the training data is known
 INITIALISERS: dict[str, Initialiser] = {
     "svd": random_mask,
     "uniform": random_mask,

@@ -1,6 +1,6 @@
 """Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
 
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ _SIGNAL = 1.0
 # what is left of factors that are no larger than those of shuffled interactions; they come last, but are not zero,
 # for a weight of zero whose partners are zero has no gradient
 _NOISE = 0.1
-# rows of a side that are factorised at most
+# rows of a side that are factorised at most, and factors of them
 _FACTORISED = 2**15
+_MOST_FACTORS = 128
 _MAX_ROTATIONS = 60
+_ALL = slice(None)
 
 
 class Factors:
@@ -35,12 +37,12 @@ class Factors:
     then a sparse code of the row, in columns that have the same meaning for users and items. Rotated are the
     factors that stand out from those of shuffled interactions (parallel analysis, Horn 1965); the others are made
     small. Of a side with more than 32,768 rows only the most active are factorised. All are then projected, a
-    block of rows at a time, so that nothing of a dense table's size comes into being.
+    block at a time, so that nothing of a dense table's size comes into being.
 
     Args:
         interactions: (users, items); whatever is not zero counts as 1.
-        columns: number of factors; those beyond the rank of R are zero.
-        seed: of the shuffle, and of the iteration's start.
+        columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
+        seed: of the shuffle, of the iteration's start and of the random projections.
     """
 
     def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0):
@@ -58,31 +60,41 @@ class Factors:
         matrix = _damp(matrix, *damping)
         self._sides = (matrix[:, items], onto_items), (matrix.T.tocsr()[:, users], onto_users)
 
-    def users(self, start: int, stop: int) -> Tensor:
+    def users(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """Those of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
-        return self._project(0, start, stop)
+        return self._project(0, start, stop, columns)
 
-    def items(self, start: int, stop: int) -> Tensor:
+    def items(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """Those of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
-        return self._project(1, start, stop)
+        return self._project(1, start, stop, columns)
 
-    def _project(self, side: int, start: int, stop: int) -> Tensor:
+    def _project(self, side: int, start: int, stop: int, columns: slice) -> Tensor:
         matrix, onto = self._sides[side]
-        return torch.from_numpy(matrix[start:stop] @ onto)
+        return torch.from_numpy(matrix[start:stop] @ onto[:, columns])
 
 
 @torch.no_grad()
-def start_from(weight: SparseWeight, rows: Rows, generator: torch.Generator, by_share: bool = False) -> None:
+def start_from(
+    weight: SparseWeight,
+    rows: Rows,
+    generator: torch.Generator,
+    by_share: bool = False,
+    square_sum: Optional[float] = None,
+) -> None:
     """Make the largest entries of ``rows`` the alive ones of ``weight``, in place; their number stays.
 
     Every row but the padding gets its largest one, if there are as many weights. The values are those of ``rows``,
-    scaled until the mean square of a row's norm is the root of the number of columns: the products of rows that
-    have nothing in common then have about the variance 1.
+    scaled.
 
     Args:
         rows: gives a block of rows of a matrix like the weight: (stop - start, columns), float.
         by_share: whether entries are compared after each row is divided by its norm.
+        square_sum: what the squares of the values then add up to. By default the mean square of a row's norm is
+            the root of the number of columns: the products of rows that have nothing in common then have about the
+            variance 1.
     """
+    if square_sum is None:
+        square_sum = weight.n_rows * weight.n_columns**0.5
 
     def compared(start: int, stop: int) -> Tensor:
         return F.normalize(rows(start, stop)) if by_share else rows(start, stop)
@@ -93,9 +105,9 @@ def start_from(weight: SparseWeight, rows: Rows, generator: torch.Generator, by_
     for begin, end, first, last in weight.row_blocks():
         block = rows(begin, end).to(weight.values)
         weight.values[first:last] = block.view(-1)[weight.positions_in(begin, end, first, last)]
-    mean_square = weight.values.square().sum() / weight.n_rows
-    if mean_square > 0:
-        weight.values.mul_((weight.n_columns**0.5 / mean_square).sqrt())
+    squares = weight.values.square().sum()
+    if squares > 0:
+        weight.values.mul_((square_sum / squares).sqrt())
 
 
 def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> list[np.ndarray]:
@@ -104,13 +116,19 @@ def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> lis
     Args:
         noise: singular values up to this size count as noise.
     """
-    left, sizes, right = _largest(matrix, columns, seed)
+    left, sizes, right = _largest(matrix, min(columns, _MOST_FACTORS), seed)
     n = max(1, int((sizes > noise).sum()))
     factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n])) for side in (left, right)]
     turn = np.diag(np.where(np.arange(len(sizes)) < n, 1, _NOISE).astype(np.float32))
     turn[:n, :n] = _varimax(torch.cat([side / side.square().mean().sqrt() for side in factors])).numpy()
-    padding = ((0, 0), (0, columns - len(sizes)))
-    return [np.pad((side / np.sqrt(sizes)) @ turn, padding).astype(np.float32) for side in (left, right)]
+    draw = np.random.default_rng(seed)
+    onto = []
+    for side in (left, right):
+        of_factors = (side / np.sqrt(sizes)) @ turn
+        noise_size = _NOISE * (len(side) * sizes[-1]) ** -0.5
+        of_noise = noise_size * draw.standard_normal((len(side), columns - len(sizes)))
+        onto.append(np.hstack([of_factors, of_noise]).astype(np.float32))
+    return onto
 
 
 def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
