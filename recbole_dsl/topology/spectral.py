@@ -19,6 +19,8 @@ Rows = Callable[[int, int], Tensor]
 _DAMPING = 0.25
 # factors count that are larger than this many times those of shuffled interactions
 _SIGNAL = 1.0
+# a singular value s is multiplied by 1 - (e / s)^2 to this power, where e is that of shuffled interactions
+_SHRINKAGE = 0.5
 # what is left of factors that are no larger than those of shuffled interactions; they come last, but are not zero,
 # for a weight of zero whose partners are zero has no gradient
 _NOISE = 0.1
@@ -35,9 +37,11 @@ class Factors:
     R is the damped matrix of interactions, users x items. A rotation of both sides changes none of their products;
     varimax looks for the one in which a row's entries are large or small rather than alike. The largest ones are
     then a sparse code of the row, in columns that have the same meaning for users and items. Rotated are the
-    factors that stand out from those of shuffled interactions (parallel analysis, Horn 1965); the others are made
-    small. Of a side with more than 32,768 rows only the most active are factorised. All are then projected, a
-    block at a time, so that nothing of a dense table's size comes into being.
+    factors that stand out from those of shuffled interactions (parallel analysis, Horn 1965). A singular value s
+    of theirs counts as sqrt(s^2 - e^2), where e is what shuffled interactions reach: the best estimate when a
+    square matrix is seen through noise (Gavish and Donoho 2017). The other factors are made small. Of a side with
+    more than 32,768 rows only the most active are factorised. All are then projected, a block at a time, so that
+    nothing of a dense table's size comes into being.
 
     Args:
         interactions: (users, items); whatever is not zero counts as 1.
@@ -114,13 +118,17 @@ def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> lis
     """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
 
     Args:
-        noise: singular values up to this size count as noise.
+        noise: singular values up to this size count as noise, and larger ones are shrunk by it.
     """
     left, sizes, right = _largest(matrix, min(columns, _MOST_FACTORS), seed)
     n = max(1, int((sizes > noise).sum()))
-    factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n])) for side in (left, right)]
-    turn = np.diag(np.where(np.arange(len(sizes)) < n, 1, _NOISE).astype(np.float32))
-    turn[:n, :n] = _varimax(torch.cat([side / side.square().mean().sqrt() for side in factors])).numpy()
+    # the root, for it is in both sides
+    kept = np.maximum(1 - (noise / sizes[:n]) ** 2, 0) ** (_SHRINKAGE / 2)
+    scale = np.full(len(sizes), _NOISE)
+    scale[:n] = np.maximum(kept, _NOISE)
+    factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n]) * scale[:n]).float() for side in (left, right)]
+    turn = np.diag(scale)
+    turn[:n, :n] = scale[:n, None] * _varimax(torch.cat([f / f.square().mean().sqrt() for f in factors])).numpy()
     draw = np.random.default_rng(seed)
     onto = []
     for side in (left, right):
