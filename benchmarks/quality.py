@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.quality_lines import Line, Run, append_line, best_of, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS
-from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, train
+from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, options_of, train
 from benchmarks.quality_tables import summary, tables, write_page
 from benchmarks.report import parse
 
@@ -78,9 +78,8 @@ def _write_properties(lines: list[Line]) -> None:
         tuned = {key: line[key] for key in ("learning_rate", "weight_decay", "density")}
         command = f"python run_recbole_dsl.py --model={line['model']} --dataset={line['dataset']}"
         head = f"# {command} --config_files=properties/{name}.yaml\n{_ABOUT}\n"
-        body = yaml.safe_dump(
-            {**COMMON, **MODELS[line["model"]], **tuned}, sort_keys=False, default_flow_style=None
-        )
+        options = {**options_of(line["model"], line["dataset"]), **tuned}
+        body = yaml.safe_dump(options, sort_keys=False, default_flow_style=None)
         (_ROOT / "properties" / f"{name}.yaml").write_text(head + body)
 
 
@@ -104,7 +103,7 @@ class _Cell:
                         self._line(run.with_(seed=seed))
 
     def _tune(self, method: str, seed: int) -> Run:
-        base = MODELS[self._model]["learning_rate"]
+        base = options_of(self._model, self._dataset)["learning_rate"]
         density = 1.0 if method == "dense" else self._options.densities[0]
         epochs = self._options.epochs or COMMON["epochs"]
         decays = self._options.weight_decays or (*WEIGHT_DECAYS, *MORE_WEIGHT_DECAYS.get(self._model, ()))

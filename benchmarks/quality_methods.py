@@ -179,5 +179,6 @@ ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_random_growth": _ours_but({}, grow="random"),
     "ours_unrotated": _ours_but({"_MAX_ROTATIONS": 0}),
     "ours_all_factors": _ours_but({"_SIGNAL": 0.0}),
+    "ours_unshrunk": _ours_but({"_SHRINKAGE": 0.0}),
     "ours_damping": _ours_but({"_DAMPING": 0.5}),
 }

@@ -29,6 +29,7 @@ ABLATION_NAMES = {
     "ours_random_growth": "`grow=random`",
     "ours_unrotated": "start without varimax",
     "ours_all_factors": "start without parallel analysis: all factors rotated",
+    "ours_unshrunk": "start without shrinkage",
     "ours_damping": "start with damping by the square root",
 }
 
