@@ -75,14 +75,17 @@ class Layer:
     Attributes:
         side: "user" or "item".
         weight: (outputs, inputs).
-        n_units: the size of its other side.
         reads: whether the users or items are its inputs.
     """
 
     side: str
     weight: SparseWeight
-    n_units: int
     reads: bool
+
+    @property
+    def n_units(self) -> int:
+        """The size of its other side."""
+        return self.weight.n_rows if self.reads else self.weight.n_columns
 
     def rows(self, factors: Factors) -> Callable[[int, int], Tensor]:
         """What gives a block of rows of ``factors``, transposed if the layer `reads`."""
@@ -100,9 +103,9 @@ def layers_of(model: nn.Module, dataset: Dataset) -> dict[str, Layer]:
         if not (isinstance(module, nn.Linear) and isinstance(weight, SparseWeight)):
             continue
         sides = [_side(size, name, dataset) for size in weight.shape]
-        if sum(side is not None for side in sides) == 1 and min(weight.shape) > 1:
+        if sides.count(None) == 1 and min(weight.shape) > 1:
             reads = sides[0] is None
-            layers[f"{name}.weight"] = Layer(sides[reads], weight, weight.shape[1 - reads], reads)
+            layers[f"{name}.weight"] = Layer(sides[reads], weight, reads)
     return layers
 
 

@@ -1,4 +1,4 @@
-"""Which tables start from the training data, and that only new ones do."""
+"""Which weights start from the training data, and that only new ones do."""
 
 import pytest
 import torch
@@ -38,6 +38,16 @@ def test_the_log_names_the_tables_of_users_and_items(options, caplog, model, tab
     table = sparse_weights(network).get("item_embedding.weight")
     if model == "SASRec":
         assert table.row_offsets[1] == 0, "the padding row stays empty"
+
+
+def test_the_log_is_silent_where_nothing_starts_from_the_training_data(options, caplog):
+    caplog.set_level("INFO")
+    config, network, train_data, _, _ = prepare(
+        "MultiVAE", {**options, "epochs": 1, "train_neg_sample_args": None, "exclude": ["encoder.0", "decoder.2"]}
+    )
+    DSLTrainer(config, network).fit(train_data, show_progress=False)
+    assert sparse_weights(network)
+    assert not [r for r in caplog.records if STARTED in r.getMessage()]
 
 
 def test_the_values_are_factors_of_the_training_data(options):
