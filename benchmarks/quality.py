@@ -7,8 +7,8 @@ The first trains what is not yet in results/quality.jsonl; it may be killed and 
 side by side on different models or datasets. The second writes from the lines the tables of results/quality.md and
 of the README, and the files of properties/ with what was chosen for our recipe.
 
-For each method the weight decay and then the learning rate are chosen from one grid, on the validation data of the
-first seed at density 0.1; the other densities and seeds use that choice.
+For each method the weight decay and then the learning rate are chosen from one grid, on the validation data at
+density 0.1: with the first seed, then of the two best by the mean of all seeds. Other densities use the choice.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Optional
 import torch
 import yaml
 
-from benchmarks.quality_lines import Line, Run, append_line, best_of, chosen_lines, read_lines
+from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS
 from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, options_of, train
 from benchmarks.quality_tables import summary, tables, write_page
@@ -91,9 +91,9 @@ class _Cell:
         self._dense: dict[int, dict[str, torch.Tensor]] = {}
 
     def train_missing(self) -> None:
-        """The grid at the first density and seed, then the other densities, then the other seeds."""
-        densities, (first_seed, *_) = self._options.densities, self._options.seeds
-        chosen = {method: self._tune(method, first_seed) for method in self._options.methods}
+        """What chooses the learning rate and the weight decay, at the first density; then the other densities."""
+        densities = self._options.densities
+        chosen = {method: self._tune(method) for method in self._options.methods}
         for seed in self._options.seeds:
             for density in densities:
                 for method, run in chosen.items():
@@ -102,18 +102,19 @@ class _Cell:
                     elif density == densities[0]:
                         self._line(run.with_(seed=seed))
 
-    def _tune(self, method: str, seed: int) -> Run:
+    def _tune(self, method: str) -> Run:
+        first_seed, *more_seeds = self._options.seeds
         base = options_of(self._model, self._dataset)["learning_rate"]
         density = 1.0 if method == "dense" else self._options.densities[0]
         epochs = self._options.epochs or COMMON["epochs"]
         decays = self._options.weight_decays or (*WEIGHT_DECAYS, *MORE_WEIGHT_DECAYS.get(self._model, ()))
         rates = [round(base * factor, 8) for factor in self._options.factors]
-        start = Run(self._model, self._dataset, method, density, seed, rates[0], decays[0], epochs)
-        best = self._best([start.with_(weight_decay=decay) for decay in decays])
-        return self._best([best.with_(learning_rate=rate) for rate in rates])
-
-    def _best(self, runs: list[Run]) -> Run:
-        return best_of([self._line(run) for run in runs])
+        start = Run(self._model, self._dataset, method, density, first_seed, rates[0], decays[0], epochs)
+        tried = [self._line(start.with_(weight_decay=decay)) for decay in decays]
+        best = best_first(tried)[0]
+        tried += [self._line(best.with_(learning_rate=rate)) for rate in rates]
+        tried += [self._line(run.with_(seed=seed)) for run in best_first(tried)[:2] for seed in more_seeds]
+        return start.with_(**best_settings(tried))
 
     def _line(self, run: Run) -> Line:
         """The line of ``run``, trained if it is not in the file yet."""
@@ -142,7 +143,7 @@ class _Cell:
     def _dense_weights(self, seed: int) -> dict[str, torch.Tensor]:
         """The state of the dense model, trained with what its grid chose."""
         if seed not in self._dense:
-            chosen = self._tune("dense", self._options.seeds[0]).with_(seed=seed)
+            chosen = self._tune("dense").with_(seed=seed)
             self._dense[seed] = dense_state(train(chosen, self._options.data_path)[0].model)
         return self._dense[seed]
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 Line = Mapping[str, Any]
@@ -47,25 +48,39 @@ def append_line(path: Path, line: Line) -> None:
         file.write(f"{end}{json.dumps(line)}\n")
 
 
-def best_of(lines: Iterable[Line]) -> Run:
-    """The run with the best NDCG@10 on the validation data, the first of equals."""
-    return Run.of(max(lines, key=lambda line: line["valid_ndcg"]))
+def best_first(lines: Iterable[Line]) -> list[Run]:
+    """The runs of ``lines``, each once, by their NDCG@10 on the validation data, the first of equals before."""
+    runs = {Run.of(line): line["valid_ndcg"] for line in lines}
+    return sorted(runs, key=runs.__getitem__, reverse=True)
+
+
+def best_settings(lines: Iterable[Line]) -> dict[str, float]:
+    """The learning rate and weight decay of the best mean NDCG@10 on the validation data, the first of equals.
+
+    Those that were trained with fewer seeds than others are left out.
+    """
+    found: dict[tuple[float, float], dict[int, float]] = {}
+    for line in lines:
+        settings = line["learning_rate"], line["weight_decay"]
+        found.setdefault(settings, {})[line["seed"]] = line["valid_ndcg"]
+    learning_rate, weight_decay = max(found, key=lambda s: (len(found[s]), mean(found[s].values())))
+    return {"learning_rate": learning_rate, "weight_decay": weight_decay}
 
 
 def chosen_lines(lines: Iterable[Line]) -> list[Line]:
     """The lines that were trained with what their method's grid chose.
 
-    The grid is the lines of the density and seed for which there are the most learning rates and weight decays.
+    The grid is the lines of the density for which there are the most learning rates and weight decays.
     """
     groups: dict[tuple, list[Line]] = {}
     for line in lines:
         groups.setdefault((line["model"], line["dataset"], line["method"], line["epochs"]), []).append(line)
     chosen = []
     for group in groups.values():
-        grids: dict[tuple, list[Line]] = {}
+        grids: dict[float, dict[tuple, Line]] = {}
         for line in group:
-            grids.setdefault((line["density"], line["seed"]), []).append(line)
-        best = best_of(max(grids.values(), key=len))
-        settings = best.learning_rate, best.weight_decay
-        chosen += [line for line in group if (line["learning_rate"], line["weight_decay"]) == settings]
+            grids.setdefault(line["density"], {})[line["learning_rate"], line["weight_decay"]] = line
+        density = max(grids, key=lambda density: len(grids[density]))
+        best = best_settings(line for line in group if line["density"] == density)
+        chosen += [line for line in group if best.items() <= line.items()]
     return chosen

@@ -240,6 +240,37 @@ def test_quality_resumes_where_it_was_killed_and_writes_its_tables_from_the_line
     assert page.read_text() == written
 
 
+def test_quality_chooses_by_the_mean_of_the_seeds_among_the_two_best_of_the_first(tmp_path):
+    file = tmp_path / "quality.jsonl"
+
+    def add(learning_rate, weight_decay, seed, valid_ndcg, density=0.1):
+        run = Run("BPR", "ml-100k", "ours", density, seed, learning_rate, weight_decay, 2)
+        append_line(file, {**vars(run), "valid_ndcg": valid_ndcg, "test_ndcg": 0.0})
+
+    def chosen():
+        return {(line["learning_rate"], line["weight_decay"]) for line in chosen_lines(read_lines(file))}
+
+    for setting, valid_ndcg in {
+        (0.002, 5e-6): 0.3,
+        (0.002, 1e-6): 0.2,
+        (0.004, 5e-6): 0.5,
+        (0.001, 5e-6): 0.1,
+    }.items():
+        add(*setting, 2020, valid_ndcg)
+    add(0.002, 2e-5, 2020, 0.1)
+    assert chosen() == {(0.004, 5e-6)}
+    # nothing is left to train but the two best with the other seed
+    add(0.004, 5e-6, 2021, 0.1)
+    add(0.002, 5e-6, 2021, 0.4)
+    before = file.read_text()
+    seeds = ["--methods", "ours", "--seeds", 2020, 2021, "--densities", 0.1, "--lines", file]
+    quality.main([*map(str, (*QUALITY, *seeds))])
+    assert file.read_text() == before
+    assert chosen() == {(0.002, 5e-6)}
+    add(0.002, 5e-6, 2020, 0.4, density=0.5)
+    assert len(chosen_lines(read_lines(file))) == 3
+
+
 def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
     lines = chosen_lines(read_lines(ROOT / "results" / "quality.jsonl"))
     page = (ROOT / "results" / "quality.md").read_text()
