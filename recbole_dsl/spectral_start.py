@@ -21,19 +21,22 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
 
     That is for ``sparse_init=svd``, once, for weights that `sparsify` made and nothing was loaded into; see
     `Factors`. The entries of a table of users are compared by their share of the row, so that every user gets
-    about as many, as all count alike in a metric; those of items as they are, so that popular ones get more.
+    about as many, as all count alike in a metric; those of items as they are, so that popular ones get more. In a
+    layer that has more units than there are factors these repeat. Not in a table: a user and an item who are alike
+    would make different columns alive.
 
     Returns:
         The names of the weights.
     """
-    factors: dict[int, Factors] = {}
+    factors: dict[tuple[int, bool], Factors] = {}
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = {name: one for name, one in sided_weights(model, dataset).items() if name in new}
     for one in sided.values():
-        if one.n_factors not in factors:
-            factors[one.n_factors] = Factors(dataset.inter_matrix("csr"), one.n_factors, seed)
-        rows = one.rows(factors[one.n_factors])
+        kind = one.n_factors, not one.is_table
+        if kind not in factors:
+            factors[kind] = Factors(dataset.inter_matrix("csr"), one.n_factors, seed, repeat=not one.is_table)
+        rows = one.rows(factors[kind])
         if one.is_table:
             start_from(one.weight, rows, generator, by_share=one.side == "user")
         else:

@@ -46,10 +46,12 @@ class Factors:
     Args:
         interactions: (users, items); whatever is not zero counts as 1.
         columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
-        seed: of the shuffle, of the iteration's start and of the random projections.
+        seed: of the shuffle, of the iteration's start and of what is random.
+        repeat: whether the columns beyond those are the rotated factors again, each time at another, random
+            rotation: a row then finds more directions of which few describe it, as in an overcomplete dictionary.
     """
 
-    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0):
+    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0, repeat: bool = False):
         matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
         matrix.sum_duplicates()
         matrix.data[:] = 1
@@ -60,7 +62,7 @@ class Factors:
         shuffled = _shuffle(some, seed)
         some, shuffled = (_damp(m, damping[0][users], damping[1][items]) for m in (some, shuffled))
         noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
-        onto_users, onto_items = _factorise(some, columns, noise, seed)
+        onto_users, onto_items = _factorise(some, columns, noise, seed, repeat)
         matrix = _damp(matrix, *damping)
         self._sides = (matrix[:, items], onto_items), (matrix.T.tocsr()[:, users], onto_users)
 
@@ -114,7 +116,7 @@ def start_from(
         weight.values.mul_((square_sum / squares).sqrt())
 
 
-def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> list[np.ndarray]:
+def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int, repeat: bool) -> list[np.ndarray]:
     """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
 
     Args:
@@ -130,12 +132,18 @@ def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> lis
     turn = np.diag(scale)
     turn[:n, :n] = scale[:n, None] * _varimax(torch.cat([f / f.square().mean().sqrt() for f in factors])).numpy()
     draw = np.random.default_rng(seed)
+    n_more = columns - len(sizes)
+    if repeat:
+        again = [np.linalg.qr(draw.standard_normal((n, n)))[0] for _ in range(-(-n_more // n))]
     onto = []
     for side in (left, right):
         of_factors = (side / np.sqrt(sizes)) @ turn
-        noise_size = _NOISE * (len(side) * sizes[-1]) ** -0.5
-        of_noise = noise_size * draw.standard_normal((len(side), columns - len(sizes)))
-        onto.append(np.hstack([of_factors, of_noise]).astype(np.float32))
+        if repeat:
+            more = [of_factors[:, :n] @ rotation for rotation in again]
+        else:
+            noise_size = _NOISE * (len(side) * sizes[-1]) ** -0.5
+            more = [noise_size * draw.standard_normal((len(side), n_more))]
+        onto.append(np.hstack([of_factors, *more])[:, :columns].astype(np.float32))
     return onto
 
 

@@ -100,6 +100,22 @@ def test_a_table_wider_than_the_factors_has_them_first(monkeypatch):
         assert 0 < factors[:, 8:].norm(dim=0).max() < factors[:, :3].norm(dim=0).min() / 3
 
 
+def test_a_layer_wider_than_the_factors_has_what_stands_out_again_at_other_rotations(monkeypatch):
+    monkeypatch.setattr(spectral, "_MOST_FACTORS", 8)
+    table = Factors(interactions(), 8)
+    layer = Factors(interactions(), 16, repeat=True)
+    users, items = layer.users(0, 60), layer.items(0, 90)
+    assert torch.allclose(users[:, :8], table.users(0, 60), atol=1e-5)
+    # three groups stand out: columns 8 to 10 and 11 to 13 are whole rotations, 14 and 15 begin one
+    products = users[:, :3] @ items[:, :3].T
+    for first in 8, 11:
+        some = slice(first, first + 3)
+        assert torch.allclose(users[:, some] @ items[:, some].T, products, atol=1e-5)
+        assert not torch.allclose(users[:, some].abs(), users[:, :3].abs(), atol=0.1)
+    assert not torch.allclose(users[:, 8:11].abs(), users[:, 11:14].abs(), atol=0.1)
+    assert users.shape == (60, 16) and (users[:, 14:].norm(dim=0) > users[:, 3:8].norm(dim=0).max()).all()
+
+
 def test_columns_of_the_factors_are_those_of_their_rows():
     factors = Factors(interactions(), 8)
     for side, n in (factors.users, 60), (factors.items, 90):
