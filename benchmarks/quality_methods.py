@@ -181,4 +181,5 @@ ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_all_factors": _ours_but({"_SIGNAL": 0.0}),
     "ours_unshrunk": _ours_but({"_SHRINKAGE": 0.0}),
     "ours_damping": _ours_but({"_DAMPING": 0.5}),
+    "ours_unrepeated": _ours_but({"_REPEATED": 0.1}),
 }

@@ -31,6 +31,7 @@ ABLATION_NAMES = {
     "ours_all_factors": "start without parallel analysis: all factors rotated",
     "ours_unshrunk": "start without shrinkage",
     "ours_damping": "start with damping by the square root",
+    "ours_unrepeated": "start whose repeated factors are small",
 }
 
 

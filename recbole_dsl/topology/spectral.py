@@ -24,6 +24,8 @@ _SHRINKAGE = 0.5
 # what is left of factors that are no larger than those of shuffled interactions; they come last, but are not zero,
 # for a weight of zero whose partners are zero has no gradient
 _NOISE = 0.1
+# the size of factors that repeat, of those which they repeat
+_REPEATED = 1.0
 # rows of a side that are factorised at most, and factors of them
 _FACTORISED = 2**15
 _MOST_FACTORS = 128
@@ -139,7 +141,7 @@ def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int, repeat
     for side in (left, right):
         of_factors = (side / np.sqrt(sizes)) @ turn
         if repeat:
-            more = [of_factors[:, :n] @ rotation for rotation in again]
+            more = [_REPEATED * of_factors[:, :n] @ rotation for rotation in again]
         else:
             noise_size = _NOISE * (len(side) * sizes[-1]) ** -0.5
             more = [noise_size * draw.standard_normal((len(side), n_more))]
