@@ -32,7 +32,7 @@ class DSLConfig:
     targets: Optional[tuple[str, ...]] = _option(
         None,
         "Names or patterns (*, ?) of the modules (with all that is in them) or parameters to make sparse. "
-        "None: every weight with two or more dimensions that can be.",
+        "None: every weight of two or more dimensions that can be, but those of a single row.",
     )
     exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")
     sparse_init: str = _option(

@@ -144,7 +144,7 @@ def _choose(
         literal = targeted & set(places.aliases[name])
         if literal and reason and not excluded:
             raise DSLError(f"targets={literal.pop()}: it cannot be sparse ({reason})")
-        reason = _not_asked_for(name, reason, places, config)
+        reason = _left_dense(name, reason, places, config)
         if reason:
             dense[name] = parameter.numel(), reason
         else:
@@ -158,7 +158,7 @@ def _choose(
     if not chosen:
         what = "targets" if config.targets else "exclude" if config.exclude else "model"
         value = ",".join(config.targets or config.exclude) or type(model).__name__
-        raise DSLError(f"{what}={value}: no trainable weight with two or more dimensions is left to be sparse")
+        raise DSLError(f"{what}={value}: no trainable weight of two or more rows is left to be sparse")
     return chosen, dense
 
 
@@ -166,18 +166,19 @@ def _dense_beside(places: Places, config: DSLConfig) -> dict[str, tuple[int, str
     dense = {}
     for name, parameter in places.parameters.items():
         reason = _stays_dense(parameter, places.owning_modules(name))
-        reason = _not_asked_for(name, reason, places, config) or "not chosen"
+        reason = _left_dense(name, reason, places, config) or "not chosen"
         dense[name] = parameter.numel(), reason
     return dense
 
 
-def _not_asked_for(name: str, reason: Optional[str], places: Places, config: DSLConfig) -> Optional[str]:
+def _left_dense(name: str, reason: Optional[str], places: Places, config: DSLConfig) -> Optional[str]:
     """Why ``name`` is left dense, given the ``reason`` for which it would have to be, if any."""
     if places.hits(name, config.exclude):
         return "excluded"
-    if config.targets is not None and not places.hits(name, config.targets):
-        return reason or "not among the targets"
-    return reason
+    if config.targets is not None:
+        return reason if reason or places.hits(name, config.targets) else "not among the targets"
+    # a layer of one output: a weight that is not alive there cuts a whole unit off, and all that leads to it
+    return reason or ("a single row" if len(places.parameters[name]) == 1 else None)
 
 
 def _is_frozen_table(places: Places, name: str) -> bool:

@@ -82,6 +82,19 @@ def test_targets_and_exclude_choose_by_name_or_pattern(targets, exclude, chosen)
         assert report.dense[name][1] in ("excluded", "not among the targets")
 
 
+def test_a_weight_of_one_row_stays_dense_unless_it_is_named():
+    # the weights of a unit that it does not read would have no gradient
+    def model():
+        return nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 1), nn.Embedding(9, 1))
+
+    report = sparsify(model(), DSLConfig(density=0.5))
+    assert set(report.weights) == {"0.weight", "2.weight"}
+    assert report.dense["1.weight"] == (8, "a single row")
+    assert set(sparsify(model(), DSLConfig(density=0.5, targets="1")).weights) == {"1.weight"}
+    with pytest.raises(DSLError, match="model=Linear: no trainable weight of two or more rows"):
+        sparsify(nn.Linear(4, 1))
+
+
 def test_a_modules_name_stands_for_all_that_is_in_it():
     model = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4)), nn.Linear(4, 3))
     assert set(sparsify(model, DSLConfig(density=0.5, targets="0")).weights) == {"0.0.weight", "0.1.weight"}
