@@ -28,18 +28,18 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     Returns:
         The names of the weights.
     """
-    factors: dict[tuple[int, bool], Factors] = {}
+    factors: dict[int, Factors] = {}
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = {name: one for name, one in sided_weights(model, dataset).items() if name in new}
     for one in sided.values():
-        kind = one.n_factors, not one.is_table
-        if kind not in factors:
-            factors[kind] = Factors(dataset.inter_matrix("csr"), one.n_factors, seed, repeat=not one.is_table)
-        rows = one.rows(factors[kind])
+        if one.n_factors not in factors:
+            factors[one.n_factors] = Factors(dataset.inter_matrix("csr"), one.n_factors, seed)
+        found = factors[one.n_factors]
         if one.is_table:
-            start_from(one.weight, rows, generator, by_share=one.side == "user")
+            start_from(one.weight, one.rows(found), generator, by_share=one.side == "user")
         else:
+            rows = one.rows(found.repeated())
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
             start_from(one.weight, rows, generator, square_sum=square_sum)
     for name, weight in new.items():

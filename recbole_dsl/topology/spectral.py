@@ -1,5 +1,6 @@
 """Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
 
+from copy import copy
 from typing import Callable, Optional
 
 import numpy as np
@@ -49,11 +50,9 @@ class Factors:
         interactions: (users, items); whatever is not zero counts as 1.
         columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
         seed: of the shuffle, of the iteration's start and of what is random.
-        repeat: whether the columns beyond those are the rotated factors again, each time at another, random
-            rotation: a row then finds more directions of which few describe it, as in an overcomplete dictionary.
     """
 
-    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0, repeat: bool = False):
+    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0):
         matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
         matrix.sum_duplicates()
         matrix.data[:] = 1
@@ -64,9 +63,30 @@ class Factors:
         shuffled = _shuffle(some, seed)
         some, shuffled = (_damp(m, damping[0][users], damping[1][items]) for m in (some, shuffled))
         noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
-        onto_users, onto_items = _factorise(some, columns, noise, seed, repeat)
+        self._found, self._n_rotated, smallest = _factorise(some, min(columns, _MOST_FACTORS), noise, seed)
+        self._columns, self._seed = columns, seed
+        draw = np.random.default_rng(seed)
+        sizes = [_NOISE * (len(side) * smallest) ** -0.5 for side in self._found]
+        n_more = columns - self._found[0].shape[1]
+        self._onto = self._with(
+            [[size * draw.standard_normal((len(side), n_more))] for side, size in zip(self._found, sizes)]
+        )
         matrix = _damp(matrix, *damping)
-        self._sides = (matrix[:, items], onto_items), (matrix.T.tocsr()[:, users], onto_users)
+        self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+
+    def repeated(self) -> "Factors":
+        """These, but the columns beyond the rank and the 128th are the rotated factors again.
+
+        Each time they are at another, random rotation: a row then finds more directions of which few describe it,
+        as in an overcomplete dictionary.
+        """
+        n = self._n_rotated
+        draw = np.random.default_rng(self._seed)
+        n_times = -(-(self._columns - self._found[0].shape[1]) // n)
+        turns = [np.linalg.qr(draw.standard_normal((n, n)))[0] for _ in range(n_times)]
+        factors = copy(self)
+        factors._onto = self._with([[_REPEATED * side[:, :n] @ turn for turn in turns] for side in self._found])
+        return factors
 
     def users(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """Those of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
@@ -76,9 +96,16 @@ class Factors:
         """Those of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(1, start, stop, columns)
 
+    def _with(self, more: list[list[np.ndarray]]) -> list[np.ndarray]:
+        """What the rows of each side's partners are projected onto, with ``more`` columns after those found."""
+        sides = (np.hstack([side, *parts])[:, : self._columns] for side, parts in zip(self._found, more))
+        return [side.astype(np.float32) for side in sides]
+
     def _project(self, side: int, start: int, stop: int, columns: slice) -> Tensor:
-        matrix, onto = self._sides[side]
-        return torch.from_numpy(matrix[start:stop] @ onto[:, columns])
+        matrix = self._matrices[side]
+        # a slice copies, even of all rows
+        rows = matrix if stop - start == matrix.shape[0] else matrix[start:stop]
+        return torch.from_numpy(rows @ self._onto[1 - side][:, columns])
 
 
 @torch.no_grad()
@@ -118,13 +145,17 @@ def start_from(
         weight.values.mul_((square_sum / squares).sqrt())
 
 
-def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int, repeat: bool) -> list[np.ndarray]:
+def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> tuple[list[np.ndarray], int, float]:
     """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
 
     Args:
+        columns: at most; there are no more than the rank of ``matrix``.
         noise: singular values up to this size count as noise, and larger ones are shrunk by it.
+
+    Returns:
+        The matrices, the number of their first columns that are rotated, and the smallest singular value.
     """
-    left, sizes, right = _largest(matrix, min(columns, _MOST_FACTORS), seed)
+    left, sizes, right = _largest(matrix, columns, seed)
     n = max(1, int((sizes > noise).sum()))
     # the root, for it is in both sides
     kept = np.maximum(1 - (noise / sizes[:n]) ** 2, 0) ** (_SHRINKAGE / 2)
@@ -133,20 +164,7 @@ def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int, repeat
     factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n]) * scale[:n]).float() for side in (left, right)]
     turn = np.diag(scale)
     turn[:n, :n] = scale[:n, None] * _varimax(torch.cat([f / f.square().mean().sqrt() for f in factors])).numpy()
-    draw = np.random.default_rng(seed)
-    n_more = columns - len(sizes)
-    if repeat:
-        again = [np.linalg.qr(draw.standard_normal((n, n)))[0] for _ in range(-(-n_more // n))]
-    onto = []
-    for side in (left, right):
-        of_factors = (side / np.sqrt(sizes)) @ turn
-        if repeat:
-            more = [_REPEATED * of_factors[:, :n] @ rotation for rotation in again]
-        else:
-            noise_size = _NOISE * (len(side) * sizes[-1]) ** -0.5
-            more = [noise_size * draw.standard_normal((len(side), n_more))]
-        onto.append(np.hstack([of_factors, *more])[:, :columns].astype(np.float32))
-    return onto
+    return [(side / np.sqrt(sizes)) @ turn for side in (left, right)], n, float(sizes[-1])
 
 
 def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
