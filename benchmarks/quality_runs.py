@@ -49,6 +49,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
+    # narrow models rest on plateaus for a dozen epochs
+    ("BPR", "lastfm"): {"stopping_step": 30},
     # what RecBole-GNN's authors chose for the dense model, whose figure on this dataset is then met
     ("LightGCN", "ml-1m"): {"learning_rate": 0.002, "reg_weight": 1e-4},
     # an evaluation takes as long as the training of a dozen epochs
