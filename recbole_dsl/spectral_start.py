@@ -39,7 +39,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         if one.is_table:
             start_from(one.weight, one.rows(found), generator, by_share=one.side == "user")
         else:
-            rows = one.rows(found.repeated())
+            rows = one.rows(found.repeated)
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
             start_from(one.weight, rows, generator, square_sum=square_sum)
     for name, weight in new.items():

@@ -71,7 +71,7 @@ def test_layers_from_and_to_items_start_from_factors_of_them_and_keep_their_scal
     DSLTrainer(config, model)
     start_weights(model, train_data._dataset, config["seed"])
     matrix = train_data._dataset.inter_matrix("csr")
-    factors = Factors(matrix, 600, config["seed"]).repeated().items(0, model.n_items)
+    factors = Factors(matrix, 600, config["seed"]).repeated.items(0, model.n_items)
     for layer, rows, scale in zip(layers, (factors.T, factors), scales):
         weight = layer.weight.detach()
         alive = weight != 0

@@ -1,6 +1,7 @@
 """Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
 
 from copy import copy
+from functools import cached_property
 from typing import Callable, Optional
 
 import numpy as np
@@ -63,17 +64,12 @@ class Factors:
         shuffled = _shuffle(some, seed)
         some, shuffled = (_damp(m, damping[0][users], damping[1][items]) for m in (some, shuffled))
         noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
-        self._found, self._n_rotated, smallest = _factorise(some, min(columns, _MOST_FACTORS), noise, seed)
+        self._found, self._n_rotated, self._smallest = _factorise(some, min(columns, _MOST_FACTORS), noise, seed)
         self._columns, self._seed = columns, seed
-        draw = np.random.default_rng(seed)
-        sizes = [_NOISE * (len(side) * smallest) ** -0.5 for side in self._found]
-        n_more = columns - self._found[0].shape[1]
-        self._onto = self._with(
-            [[size * draw.standard_normal((len(side), n_more))] for side, size in zip(self._found, sizes)]
-        )
         matrix = _damp(matrix, *damping)
         self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
 
+    @cached_property
     def repeated(self) -> "Factors":
         """These, but the columns beyond the rank and the 128th are the rotated factors again.
 
@@ -95,6 +91,15 @@ class Factors:
     def items(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """Those of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(1, start, stop, columns)
+
+    @cached_property
+    def _onto(self) -> list[np.ndarray]:
+        draw = np.random.default_rng(self._seed)
+        sizes = [_NOISE * (len(side) * self._smallest) ** -0.5 for side in self._found]
+        n_more = self._columns - self._found[0].shape[1]
+        return self._with(
+            [[size * draw.standard_normal((len(side), n_more))] for side, size in zip(self._found, sizes)]
+        )
 
     def _with(self, more: list[list[np.ndarray]]) -> list[np.ndarray]:
         """What the rows of each side's partners are projected onto, with ``more`` columns after those found."""

@@ -103,7 +103,7 @@ def test_a_table_wider_than_the_factors_has_them_first(monkeypatch):
 def test_a_layer_wider_than_the_factors_has_what_stands_out_again_at_other_rotations(monkeypatch):
     monkeypatch.setattr(spectral, "_MOST_FACTORS", 8)
     table = Factors(interactions(), 8)
-    layer = Factors(interactions(), 16).repeated()
+    layer = Factors(interactions(), 16).repeated
     users, items = layer.users(0, 60), layer.items(0, 90)
     assert torch.allclose(users[:, :8], table.users(0, 60), atol=1e-5)
     # three groups stand out: columns 8 to 10 and 11 to 13 are whole rotations, 14 and 15 begin one
