@@ -5,6 +5,7 @@ from typing import Callable, Optional
 
 import torch
 from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_dsl.sparse.modules import sparse_weights
@@ -17,7 +18,8 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
 
     These are its `sided_weights`. Layers keep the scale of their initialiser, and they and all other sparse
     weights are divided by the root of their density: with fewer terms in each sum, the outputs keep the variance
-    that the initialiser gave them.
+    that the initialiser gave them. So do the tables of sequential models, whose items go through sums, gates and
+    attention that are made for that scale.
 
     That is for ``sparse_init=svd``, once, for weights that `sparsify` made and nothing was loaded into; see
     `Factors`. The entries of a table of users are compared by their share of the row, so that every user gets
@@ -36,12 +38,12 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         if one.n_factors not in factors:
             factors[one.n_factors] = Factors(dataset.inter_matrix("csr"), one.n_factors, seed)
         found = factors[one.n_factors]
-        if one.is_table:
-            start_from(one.weight, one.rows(found), generator, by_share=one.side == "user")
-        else:
-            rows = one.rows(found.repeated)
+        rows = one.rows(found if one.is_table else found.repeated)
+        square_sum = None
+        if not one.is_table or isinstance(model, SequentialRecommender):
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
-            start_from(one.weight, rows, generator, square_sum=square_sum)
+        by_share = one.is_table and one.side == "user"
+        start_from(one.weight, rows, generator, by_share, square_sum)
     for name, weight in new.items():
         if name not in sided:
             weight.values.detach().mul_(weight.density**-0.5)

@@ -83,6 +83,16 @@ def test_layers_from_and_to_items_start_from_factors_of_them_and_keep_their_scal
         assert weight.square().mean().sqrt().item() == pytest.approx(scale, rel=0.05)
 
 
+def test_the_items_of_a_sequential_model_keep_their_scale(options):
+    changes = {"n_layers": 1, "n_heads": 1, "load_col": None, "train_neg_sample_args": None}
+    config, model, train_data, _, _ = prepare("SASRec", {**options, **changes})
+    dense = model.item_embedding.weight.detach().clone()
+    DSLTrainer(config, model)
+    assert start_weights(model, train_data._dataset, config["seed"]) == ["item_embedding.weight"]
+    started = model.item_embedding.weight.detach()
+    assert started.square().mean().sqrt().item() == pytest.approx(dense.square().mean().sqrt().item(), rel=0.05)
+
+
 def test_the_first_topology_is_the_one_from_the_data(options):
     config, model, train_data, _, _ = prepare("BPR", {**options, "topology": "fixed"})
     trainer = DSLTrainer(config, model)
