@@ -16,10 +16,10 @@ from recbole_dsl.topology.spectral import Factors, start_from
 def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     """Give the sparse weights of users and of items in ``model`` a topology and values from ``dataset``.
 
-    These are its `sided_weights`. Layers keep the scale of their initialiser, and they and all other sparse
-    weights are divided by the root of their density: with fewer terms in each sum, the outputs keep the variance
-    that the initialiser gave them. So do the tables of sequential models, whose items go through sums, gates and
-    attention that are made for that scale.
+    These are its `sided_weights`. Layers keep the scale of their initialiser, and so do the tables of sequential
+    models, whose items go through sums, gates and attention that are made for that scale. These and all other
+    sparse weights are divided by the root of their density: with fewer terms in each sum, the outputs keep the
+    variance that the initialiser gave them.
 
     That is for ``sparse_init=svd``, once, for weights that `sparsify` made and nothing was loaded into; see
     `Factors`. The entries of a table of users are compared by their share of the row, so that every user gets
