@@ -18,7 +18,7 @@ METHOD_NAMES = {
     "ours": "**ours**",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
-_SUMMARY = "dense", "small_deployed", "pruned_at_once", "published", "sparserec", "ours"
+_SUMMARY = "dense", "small_deployed", "pruned_at_once", "pruned_gradually", "published", "sparserec", "ours"
 _BEGIN, _END = "<!-- tables -->\n", "<!-- end of tables -->\n"
 ABLATION_NAMES = {
     "ours": "ours",
