@@ -13,7 +13,7 @@ def main() -> None:
         warnings.filterwarnings("ignore", category=category, module=r"(recbole|ray)\.")
     from recbole_dsl.config import describe_options
     from recbole_dsl.errors import DSLError
-    from recbole_dsl.quick_start import run
+    from recbole_dsl.training.quick_start import run
 
     parser = argparse.ArgumentParser(
         prog="run_recbole_dsl",

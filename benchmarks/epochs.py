@@ -17,7 +17,7 @@ from recbole.trainer import Trainer
 from benchmarks.alternate import alternate, time_cells
 from benchmarks.report import parse, print_header, print_table
 from benchmarks.sides import SIDE_NAMES, SIDES, FirstBatches, load, make_config, make_trainer
-from recbole_dsl.derived import drop_caches
+from recbole_dsl.training.model_caches import drop_caches
 
 _PROPERTIES = Path(__file__).parent.parent / "properties"
 _DENSITY, _UPDATE_INTERVAL = 0.1, 200

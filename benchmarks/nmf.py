@@ -7,8 +7,8 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recbole_dsl import DSLTrainer
-from recbole_dsl.spectral_start import sided_weights
-from recbole_dsl.topology.spectral import start_from
+from recbole_dsl.start.factors import start_from
+from recbole_dsl.training.data_start import sided_weights
 
 _ROUNDS = 100
 _ALL = slice(None)

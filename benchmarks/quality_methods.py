@@ -16,9 +16,8 @@ from torch.nn import Module
 
 from benchmarks.gradual import GradualPruningTrainer
 from benchmarks.nmf import start_from_nmf
-from recbole_dsl import DSLTrainer
-from recbole_dsl.spectral_start import start_weights
-from recbole_dsl.topology import spectral
+from recbole_dsl import DSLTrainer, start
+from recbole_dsl.training.data_start import start_weights
 
 # the options that say how wide a model is
 WIDTHS = {
@@ -119,7 +118,7 @@ def _ours_but(constants: Mapping[str, Any], **options: Any) -> Callable[[Case], 
         trainer = DSLTrainer(case.config, case.model(case.config["density"], **options))
         with ExitStack() as stack:
             for name, value in constants.items():
-                stack.enter_context(patch.object(spectral, name, value))
+                stack.enter_context(patch.object(start.factors, name, value))
             start_weights(trainer.model, case.data[0]._dataset, trainer.dsl_config.seed)
         trainer.topology.restart()
         return trainer

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.start.initialise import INITIALISERS
 from recbole_dsl.topology.budget import BUDGETS
-from recbole_dsl.topology.grow import GROW
-from recbole_dsl.topology.initialise import INITIALISERS
-from recbole_dsl.topology.prune import PRUNE
+from recbole_dsl.topology.grow_criteria import GROW
+from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import SCHEDULES
 
 TOPOLOGIES = ("dynamic", "fixed")

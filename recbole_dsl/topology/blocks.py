@@ -10,8 +10,8 @@ from torch import Tensor
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
-from recbole_dsl.topology.grow import GrowCriterion
-from recbole_dsl.topology.prune import PruneCriterion
+from recbole_dsl.topology.grow_criteria import GrowCriterion
+from recbole_dsl.topology.prune_criteria import PruneCriterion
 
 
 @dataclass(frozen=True, eq=False)

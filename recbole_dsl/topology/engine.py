@@ -13,8 +13,8 @@ from recbole_dsl.topology.blocks import Part, Rules
 from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
-from recbole_dsl.topology.grow import GROW, GrowCriterion
-from recbole_dsl.topology.prune import PRUNE
+from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
+from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
 
 # without the option grow_memory, the gradients collected for a tensor take this share of its dense form, or what

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from recbole_dsl.topology.blocks import Block, Part, Rules
-from recbole_dsl.topology.growing import Growing
-from recbole_dsl.topology.pruning import Pruning
+from recbole_dsl.topology.grow_selection import Growing
+from recbole_dsl.topology.prune_selection import Pruning
 
 
 def exchange(parts: Sequence[Part], ratio: float, rules: Rules) -> int:

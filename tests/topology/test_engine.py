@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from recbole_dsl import DSLConfig, DSLError, sparsify
 from recbole_dsl.config import TOPOLOGIES
+from recbole_dsl.start.initialise import INITIALISERS
 from recbole_dsl.topology.engine import DynamicTopology
-from recbole_dsl.topology.grow import GROW
-from recbole_dsl.topology.initialise import INITIALISERS
-from recbole_dsl.topology.prune import PRUNE
+from recbole_dsl.topology.grow_criteria import GROW
+from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import SCHEDULES
 from tests.toy import WIDTH, Toy, alive_positions, blocks_of, toy_batch, toy_loss
 

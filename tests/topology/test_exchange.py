@@ -10,8 +10,8 @@ from recbole_dsl.topology.blocks import Part, Rules
 from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
-from recbole_dsl.topology.grow import GROW
-from recbole_dsl.topology.prune import PRUNE
+from recbole_dsl.topology.grow_criteria import GROW
+from recbole_dsl.topology.prune_criteria import PRUNE
 from tests.toy import alive_positions, blocks_of
 
 few_values = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from recbole_dsl import DSLConfig, sparsify
-from recbole_dsl.flops import forward_flops
-from recbole_dsl.graph import PropagationMatrix
+from recbole_dsl.graphs.propagation import PropagationMatrix
+from recbole_dsl.measure.flops import forward_flops
 
 
 def test_a_linear_layer_costs_two_operations_per_alive_weight_and_the_bias():

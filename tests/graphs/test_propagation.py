@@ -12,10 +12,10 @@ from torch import nn
 
 from benchmarks.model_cases import CASES, model_of
 from recbole_dsl import DSLConfig, sparsify
-from recbole_dsl.graph import PropagationMatrix, compress_graphs
+from recbole_dsl.graphs.propagation import PropagationMatrix, compress_graphs
 from recbole_dsl.sparse.modules import sparse_weights
 from tests.running import prepare
-from tests.test_models import optional_packages, options_of  # noqa: F401
+from tests.training.test_models import optional_packages, options_of  # noqa: F401
 
 GRAPHS = {
     "LightGCN": ["norm_adj_matrix"],

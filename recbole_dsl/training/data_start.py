@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.topology.spectral import Factors, start_from
+from recbole_dsl.start.factors import Factors, start_from
 
 
 def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:

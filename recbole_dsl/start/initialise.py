@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_dsl.sparse.rewrite import row_blocks
-from recbole_dsl.topology.select import choose, draw, share_out, sortable
+from recbole_dsl.topology.n_lowest import choose, draw, share_out, sortable
 
 
 @dataclass(frozen=True)

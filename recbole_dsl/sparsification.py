@@ -17,8 +17,8 @@ from recbole_dsl.sparse.modules import attach, sparse_weights
 from recbole_dsl.sparse.places import Places, find_places
 from recbole_dsl.sparse.rewrite import blocks_of
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.start.initialise import INITIALISERS, Start
 from recbole_dsl.topology.budget import TensorSize, allocate
-from recbole_dsl.topology.initialise import INITIALISERS, Start
 
 _NOT_TRAINED = "not trained"
 

@@ -6,7 +6,7 @@ import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import Tensor
 
-from recbole_dsl.checkpoint import load_weights
+from recbole_dsl.training.checkpoint import load_weights
 
 
 def restore_model(model: AbstractRecommender, checkpoint: dict[str, Any], path: str) -> None:

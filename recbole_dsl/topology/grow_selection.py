@@ -7,8 +7,8 @@ from torch import Tensor
 
 from recbole_dsl.sparse.rewrite import true_at
 from recbole_dsl.topology.blocks import Block, Rules
-from recbole_dsl.topology.grow import Candidates
-from recbole_dsl.topology.select import choose, draw, share_out, sortable
+from recbole_dsl.topology.grow_criteria import Candidates
+from recbole_dsl.topology.n_lowest import choose, draw, share_out, sortable
 
 
 class Growing:

@@ -17,15 +17,15 @@ from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, get_model, get_trainer, init_seed, set_color
 
-from recbole_dsl.checkpoint import read_checkpoint
 from recbole_dsl.config import nearest
-from recbole_dsl.derived import restore_model
 from recbole_dsl.errors import DSLError
-from recbole_dsl.log import held_back_log
-from recbole_dsl.options import refuse_without_gradients, refuse_without_package, resolve_options
-from recbole_dsl.register import trainable_models
 from recbole_dsl.sparse.deferred import deferred_tables, make_the_rest
-from recbole_dsl.trainer import dsl_trainer
+from recbole_dsl.training.checkpoint import read_checkpoint
+from recbole_dsl.training.log import held_back_log
+from recbole_dsl.training.model_caches import restore_model
+from recbole_dsl.training.register import trainable_models
+from recbole_dsl.training.run_options import refuse_without_gradients, refuse_without_package, resolve_options
+from recbole_dsl.training.trainer import dsl_trainer
 
 
 def run_recbole_dsl(

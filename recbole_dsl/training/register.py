@@ -12,8 +12,8 @@ from recbole.utils import ModelType, get_trainer
 
 from recbole_dsl.config import DSLConfig, nearest
 from recbole_dsl.errors import DSLError
-from recbole_dsl.options import has_gradients
-from recbole_dsl.trainer import dsl_trainer
+from recbole_dsl.training.run_options import has_gradients
+from recbole_dsl.training.trainer import dsl_trainer
 
 # the trainer that RecBole had for each registered model, None where it had no special one
 _replaced: dict[str, Any] = {}

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbole_dsl import start
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.topology import spectral
-from recbole_dsl.topology.spectral import Factors, start_from
+from recbole_dsl.start.factors import Factors, start_from
 
 
 def interactions(users=60, items=90, groups=3, seed=0):
@@ -28,15 +28,15 @@ def weight_of(rows, columns, nnz, padding_row=None):
 
 
 def test_the_products_are_those_of_the_largest_singular_values(monkeypatch):
-    monkeypatch.setattr(spectral, "_NOISE", 1.0)
+    monkeypatch.setattr(start.factors, "_NOISE", 1.0)
     matrix = interactions()
     factors = Factors(matrix, 8)
     products = factors.users(0, 60).double() @ factors.items(0, 90).T.double()
     ones = (matrix > 0).toarray().astype(float)
     damped = (
-        np.maximum(ones.sum(1), 1)[:, None] ** -spectral._DAMPING
+        np.maximum(ones.sum(1), 1)[:, None] ** -start.factors._DAMPING
         * ones
-        * np.maximum(ones.sum(0), 1)[None] ** -spectral._DAMPING
+        * np.maximum(ones.sum(0), 1)[None] ** -start.factors._DAMPING
     )
     left, sizes, right = np.linalg.svd(damped)
     assert np.allclose(products, left[:, :8] * sizes[:8] @ right[:8], atol=1e-4)
@@ -60,10 +60,10 @@ def test_what_shuffled_interactions_have_too_is_made_small():
 
 def test_singular_values_are_shrunk_by_those_of_shuffled_interactions():
     matrix = interactions(users=300, items=400)
-    damping = [np.asarray(matrix.sum(axis)).ravel() ** -spectral._DAMPING for axis in (1, 0)]
+    damping = [np.asarray(matrix.sum(axis)).ravel() ** -start.factors._DAMPING for axis in (1, 0)]
     sizes, noise = (
         np.linalg.svd(damping[0][:, None] * m.toarray() * damping[1], compute_uv=False)
-        for m in (matrix, spectral._shuffle(matrix, 0))
+        for m in (matrix, start.factors._shuffle(matrix, 0))
     )
     factors = Factors(matrix, 16)
     products = factors.users(0, 300) @ factors.items(0, 400).T
@@ -73,7 +73,7 @@ def test_singular_values_are_shrunk_by_those_of_shuffled_interactions():
 
 def test_rows_beyond_the_factorised_ones_are_projected(monkeypatch):
     whole = Factors(interactions(), 4).users(0, 60)
-    monkeypatch.setattr(spectral, "_FACTORISED", 40)
+    monkeypatch.setattr(start.factors, "_FACTORISED", 40)
     part = Factors(interactions(), 4).users(0, 60)
     assert part.shape == whole.shape and torch.isfinite(part).all()
     # users of one group still look alike, and unlike those of another
@@ -91,7 +91,7 @@ def test_what_a_small_matrix_lacks_in_factors_is_small_but_not_zero(shape):
 
 def test_a_table_wider_than_the_factors_has_them_first(monkeypatch):
     whole = Factors(interactions(), 16)
-    monkeypatch.setattr(spectral, "_MOST_FACTORS", 8)
+    monkeypatch.setattr(start.factors, "_MOST_FACTORS", 8)
     part = Factors(interactions(), 16)
     for side, n in ("users", 60), ("items", 90):
         factors = getattr(part, side)(0, n)
@@ -101,7 +101,7 @@ def test_a_table_wider_than_the_factors_has_them_first(monkeypatch):
 
 
 def test_a_layer_wider_than_the_factors_has_what_stands_out_again_at_other_rotations(monkeypatch):
-    monkeypatch.setattr(spectral, "_MOST_FACTORS", 8)
+    monkeypatch.setattr(start.factors, "_MOST_FACTORS", 8)
     table = Factors(interactions(), 8)
     layer = Factors(interactions(), 16).repeated
     users, items = layer.users(0, 60), layer.items(0, 90)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from recbole_dsl.topology.blocks import Block, Part, Rules
-from recbole_dsl.topology.prune import AliveWeights, best_of_each_row
-from recbole_dsl.topology.select import choose, share_out, sortable
+from recbole_dsl.topology.n_lowest import choose, share_out, sortable
+from recbole_dsl.topology.prune_criteria import AliveWeights, best_of_each_row
 
 
 class Pruning:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.topology.initialise import Start, largest_entries
+from recbole_dsl.start.initialise import Start, largest_entries
 
 Rows = Callable[[int, int], Tensor]
 

@@ -14,21 +14,21 @@ from recbole.utils import set_color
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from recbole_dsl.checkpoint import plain, plain_entries, read_checkpoint, write_checkpoint
 from recbole_dsl.config import DSLConfig
-from recbole_dsl.cost import Cost, measure_cost
-from recbole_dsl.derived import cached_tensors, drop_caches, restore_model
 from recbole_dsl.errors import DSLError
-from recbole_dsl.graph import compress_graphs
-from recbole_dsl.optimizers import SparseAdam, fused
-from recbole_dsl.options import refuse_without_gradients, resolve_options
-from recbole_dsl.random_state import random_state, restore_random_state
+from recbole_dsl.graphs.propagation import compress_graphs
+from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights
-from recbole_dsl.sparsify import SparsityReport, sparsify
-from recbole_dsl.spectral_start import start_weights
-from recbole_dsl.steps import is_pretraining, total_steps
+from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
+from recbole_dsl.training.checkpoint import plain, plain_entries, read_checkpoint, write_checkpoint
+from recbole_dsl.training.data_start import start_weights
+from recbole_dsl.training.model_caches import cached_tensors, drop_caches, restore_model
+from recbole_dsl.training.optimizers import SparseAdam, fused
+from recbole_dsl.training.random_state import random_state, restore_random_state
+from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
+from recbole_dsl.training.step_count import is_pretraining, total_steps
 
 # options that tell one of several processes apart
 _OF_A_PROCESS = {"local_rank", "world_size", "nproc", "ip", "port", "offset"}

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from recbole_dsl import DSLConfig, sparsify
-from recbole_dsl.cost import measure_cost
+from recbole_dsl.measure.cost import measure_cost
 
 
 def test_what_stays_dense_is_counted_apart():

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recbole_dsl.flops import forward_flops
+from recbole_dsl.measure.flops import forward_flops
 from recbole_dsl.sparse.modules import sparse_weights
 
 

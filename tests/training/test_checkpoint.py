@@ -11,8 +11,8 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_dsl import DSLError, DSLTrainer, load_data_and_model
-from recbole_dsl.checkpoint import plain, read_checkpoint, write_checkpoint
-from recbole_dsl.random_state import random_state, restore_random_state
+from recbole_dsl.training.checkpoint import plain, read_checkpoint, write_checkpoint
+from recbole_dsl.training.random_state import random_state, restore_random_state
 from tests.running import prepare, train
 
 
@@ -94,7 +94,7 @@ def test_a_kill_while_writing_leaves_the_previous_file_whole():
     write_checkpoint("model.pth", {"model": "BPR", "x": torch.ones(3)})
     script = """
         import torch
-        from recbole_dsl.checkpoint import write_checkpoint
+        from recbole_dsl.training.checkpoint import write_checkpoint
         print("writing", flush=True)
         while True:
             write_checkpoint("model.pth", {"model": "BPR", "x": torch.zeros(2_000_000)})

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import optim
 
-from recbole_dsl.optimizers import SparseAdam, distinct_entries, fused
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.training.optimizers import SparseAdam, distinct_entries, fused
 
 
 @pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW, optim.SGD, optim.Adagrad, optim.RMSprop])

@@ -1,0 +1,42 @@
+"""Budgets of tensors."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_dsl.errors import DSLError
+from recbole_dsl.topology.budget import BUDGETS, TensorSize, allocate
+
+
+@st.composite
+def tensor_sizes(draw):
+    rows, columns = draw(st.integers(1, 200)), draw(st.integers(1, 40))
+    padded = rows > 1 and draw(st.booleans())
+    return TensorSize("w", rows, columns, rows * columns - columns * padded)
+
+
+@given(st.lists(tensor_sizes(), min_size=1, max_size=6), st.floats(0.001, 1), st.sampled_from(list(BUDGETS)))
+def test_budget_is_exact_and_within_each_tensor(sizes, density, budget):
+    if density == 1:
+        assert allocate(sizes, density, budget) == [s.numel for s in sizes]
+        return
+    total = min(round(density * sum(s.numel for s in sizes)), sum(s.capacity for s in sizes))
+    if total < len(sizes):
+        with pytest.raises(DSLError, match=r"^density=\S+ leaves w no weight") as error:
+            allocate(sizes, density, budget)
+        smallest = float(re.search(r"density >= (\S+)", str(error.value)).group(1))
+        if sum(s.capacity for s in sizes) >= len(sizes):
+            allocate(sizes, min(smallest, 1.0), budget)
+        return
+    counts = allocate(sizes, density, budget)
+    assert sum(counts) == total
+    assert all(1 <= count <= size.capacity for count, size in zip(counts, sizes))
+
+
+def test_uniform_gives_one_density_and_erk_more_to_small_tensors():
+    sizes = [TensorSize("big", 1000, 50, 50_000), TensorSize("small", 10, 50, 500)]
+    assert allocate(sizes, 0.1, "uniform") == [5000, 50]
+    assert allocate(sizes, 0.1, "erk") == [4777, 273], "as 1050 to 60"
+    assert allocate(sizes, 0.2, "erk") == [9600, 500], "the small one is full"
