@@ -1,15 +1,45 @@
-"""Dynamic Sparse Learning for every RecBole model."""
+"""Dynamic Sparse Learning for every RecBole model.
 
-from recbole_dsl.config import DSLConfig
-from recbole_dsl.errors import DSLError
-from recbole_dsl.graphs.propagation import compress_graphs
-from recbole_dsl.sparse import SparseEmbedding, SparseWeight, sparse_weights
-from recbole_dsl.sparse.deferred import deferred_tables
-from recbole_dsl.sparsification import SparsityReport, sparsify
-from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
-from recbole_dsl.training.quick_start import load_data_and_model, objective_function, run, run_recbole_dsl
-from recbole_dsl.training.register import register, unregister
-from recbole_dsl.training.trainer import DSLTrainer, dsl_trainer
+Importing this loads nothing else: each name is loaded when it is first used (PEP 562).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recbole_dsl.config import DSLConfig
+    from recbole_dsl.errors import DSLError
+    from recbole_dsl.graphs.propagation import compress_graphs
+    from recbole_dsl.sparse import SparseEmbedding, SparseWeight, sparse_weights
+    from recbole_dsl.sparse.deferred import deferred_tables
+    from recbole_dsl.sparsification import SparsityReport, sparsify
+    from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
+    from recbole_dsl.training.quick_start import load_data_and_model, objective_function, run, run_recbole_dsl
+    from recbole_dsl.training.register import register, unregister
+    from recbole_dsl.training.trainer import DSLTrainer, dsl_trainer
+
+# the module of each public name
+_HOMES = {
+    "DSLConfig": "config",
+    "DSLError": "errors",
+    "DSLTrainer": "training.trainer",
+    "DynamicTopology": "topology.engine",
+    "SparseEmbedding": "sparse",
+    "SparseWeight": "sparse",
+    "SparsityReport": "sparsification",
+    "TopologyUpdate": "topology.engine",
+    "compress_graphs": "graphs.propagation",
+    "deferred_tables": "sparse.deferred",
+    "dsl_trainer": "training.trainer",
+    "load_data_and_model": "training.quick_start",
+    "objective_function": "training.quick_start",
+    "register": "training.register",
+    "run": "training.quick_start",
+    "run_recbole_dsl": "training.quick_start",
+    "sparse_weights": "sparse",
+    "sparsify": "sparsification",
+    "unregister": "training.register",
+}
 
 __all__ = [
     "DSLConfig",
@@ -32,3 +62,14 @@ __all__ = [
     "sparsify",
     "unregister",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

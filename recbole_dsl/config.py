@@ -4,14 +4,10 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Optional
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.start.initialise import INITIALISERS
-from recbole_dsl.topology.budget import BUDGETS
-from recbole_dsl.topology.grow_criteria import GROW
-from recbole_dsl.topology.prune_criteria import PRUNE
-from recbole_dsl.topology.schedule import SCHEDULES
 
 TOPOLOGIES = ("dynamic", "fixed")
 
@@ -92,7 +88,10 @@ class DSLConfig:
         self._set("density", _number(self, "density", float, "in (0, 1]", lambda v: 0 < v <= 1))
         self._set("targets", None if self.targets is None else _patterns(self, "targets"))
         self._set("exclude", _patterns(self, "exclude"))
-        for name, known in _CHOICES.items():
+        # PyTorch is loaded here, not to show the options
+        from recbole_dsl.topology.grow_criteria import GROW
+
+        for name, known in _choices().items():
             value = getattr(self, name)
             if not ((isinstance(value, str) and value in known) or (name == "budget" and value is None)):
                 raise _refusal(self, name, "one of " + ", ".join(known))
@@ -175,14 +174,23 @@ def unknown_option(name: str, known: Iterable[str]) -> DSLError:
 DEFAULTS = {f.name: f.default for f in fields(DSLConfig)}
 OPTIONS = tuple(DEFAULTS)
 
-_CHOICES = {
-    "sparse_init": INITIALISERS,
-    "budget": BUDGETS,
-    "topology": TOPOLOGIES,
-    "schedule": SCHEDULES,
-    "prune": PRUNE,
-    "grow": GROW,
-}
+
+@cache
+def _choices() -> dict[str, Iterable[str]]:
+    from recbole_dsl.start.initialise import INITIALISERS
+    from recbole_dsl.topology.budget import BUDGETS
+    from recbole_dsl.topology.grow_criteria import GROW
+    from recbole_dsl.topology.prune_criteria import PRUNE
+    from recbole_dsl.topology.schedule import SCHEDULES
+
+    return {
+        "sparse_init": INITIALISERS,
+        "budget": BUDGETS,
+        "topology": TOPOLOGIES,
+        "schedule": SCHEDULES,
+        "prune": PRUNE,
+        "grow": GROW,
+    }
 
 
 def _refusal(config: DSLConfig, name: str, allowed: str) -> DSLError:

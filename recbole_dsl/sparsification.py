@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.compressed_rows import blocks_of
 from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_rest, realise
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
 from recbole_dsl.sparse.places import Places, find_places
-from recbole_dsl.sparse.rewrite import blocks_of
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.start.initialise import INITIALISERS, Start
 from recbole_dsl.topology.budget import TensorSize, allocate

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from recbole_dsl.sparse import rewrite
-from recbole_dsl.sparse.rewrite import row_blocks
+from recbole_dsl.sparse import compressed_rows
+from recbole_dsl.sparse.compressed_rows import row_blocks
 from recbole_dsl.sparse.weight import SparseWeight
 
 USERS, ITEMS, WIDTH = 12, 15, 6
@@ -57,8 +57,8 @@ def exchange_at(weight: SparseWeight, slots: list, positions: list, states=()) -
 @contextmanager
 def blocks_of(positions: int):
     """Go through weights in blocks of so many positions, to have many of them in a small weight."""
-    usual, rewrite._BLOCK = rewrite._BLOCK, positions
+    usual, compressed_rows._BLOCK = compressed_rows._BLOCK, positions
     try:
         yield
     finally:
-        rewrite._BLOCK = usual
+        compressed_rows._BLOCK = usual

@@ -5,9 +5,9 @@ from functools import wraps
 
 from torch import Tensor, nn
 
+from recbole_dsl.sparse.compressed_rows import blocks_of
 from recbole_dsl.sparse.modules import attach
 from recbole_dsl.sparse.places import Places, find_places
-from recbole_dsl.sparse.rewrite import blocks_of
 from recbole_dsl.sparse.weight import SparseWeight
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_dsl.sparse.compressed_rows import CompressedRows, compress, new_offsets, row_blocks, true_at
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, spread_out
-from recbole_dsl.sparse.rewrite import Change, Rewritten, compress, new_offsets, rewrite, row_blocks, true_at
+from recbole_dsl.sparse.rewrite import Change, Rewritten, rewrite
+from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.view import DenseView
 
 # entries of which the positions are kept, being small, to make the dense form faster
@@ -114,6 +116,11 @@ class SparseWeight(nn.Module):
         """Bytes of ``columns`` and ``row_offsets``."""
         return sum(t.numel() * t.element_size() for t in (self.columns, self.row_offsets))
 
+    @property
+    def index(self) -> CompressedRows:
+        """Which entries are alive; it shares memory with the buffers."""
+        return CompressedRows(self.n_columns, self.columns, self.row_offsets)
+
     def rows(self, ids: Tensor) -> Tensor:
         """Look up the dense rows ``ids`` (any shape, integer): ``(*ids.shape, *shape[1:])``, differentiable."""
         if self._kept is not None and not torch.is_grad_enabled():
@@ -186,16 +193,12 @@ class SparseWeight(nn.Module):
         return kept
 
     def row_blocks(self) -> Iterator[tuple[int, int, int, int]]:
-        """Every row once, in blocks that bound the memory of a pass: first row, end row, first slot, end slot."""
-        bounds = list(row_blocks(self.n_rows, self.n_columns))
-        slots = self.row_offsets[[0, *(stop for _, stop in bounds)]].tolist()
-        for (start, stop), first, last in zip(bounds, slots, slots[1:]):
-            yield start, stop, first, last
+        """`CompressedRows.blocks`: first row, end row, first slot, end slot."""
+        return self.index.blocks()
 
     def positions_in(self, start: int, stop: int, first: int, last: int) -> Tensor:
-        """(last - first,) int64: where a block's alive entries are in it, row by row, ascending."""
-        rows = torch.repeat_interleave(self.row_offsets[start : stop + 1].diff(), output_size=last - first)
-        return rows.long() * self.n_columns + self.columns[first:last].long()
+        """`CompressedRows.positions_in`: (last - first,) int64, ascending."""
+        return self.index.positions_in(start, stop, first, last)
 
     def alive_in(self, start: int, stop: int) -> Tensor:
         """Mark the alive entries of the rows from ``start`` to ``stop``: (stop - start, columns), bool."""
@@ -234,7 +237,7 @@ class SparseWeight(nn.Module):
                 for name, old in state.items()
                 if isinstance(old, Tensor) and old.shape == self.values.shape
             ]
-        new = rewrite(self, change, nnz, [self.values.detach(), *(state[name] for state, name in places)])
+        new = rewrite(self.index, change, nnz, [self.values.detach(), *(state[name] for state, name in places)])
         if nnz == self.nnz:
             gradient = self.values.grad
             if gradient is not None and gradient.is_sparse:
@@ -246,25 +249,6 @@ class SparseWeight(nn.Module):
             for (state, name), moved in zip(places, new.entries[1:]):
                 state[name] = moved
         self._set_topology(new)
-
-    def problem(self, values: Tensor, columns: Tensor, row_offsets: Tensor) -> Optional[str]:
-        """What keeps the three tensors from being a topology of this shape, or None."""
-        if values.dim() != 1 or columns.shape != values.shape:
-            return f"{tuple(values.shape)} values and {tuple(columns.shape)} columns do not belong together"
-        if row_offsets.shape != (self.n_rows + 1,):
-            return f"the file has {row_offsets.numel() - 1} rows, the model {self.n_rows}"
-        offsets, columns = row_offsets.long(), columns.long()
-        counts = offsets.diff()
-        if offsets[0] != 0 or offsets[-1] != len(values) or (counts < 0).any():
-            return "row_offsets do not divide the values into rows"
-        if len(columns) and (columns.min() < 0 or columns.max() >= self.n_columns):
-            return f"columns are outside 0..{self.n_columns - 1}"
-        positions = torch.repeat_interleave(counts) * self.n_columns + columns
-        if (positions.diff() <= 0).any():
-            return "columns do not ascend within each row"
-        if self.padding_row is not None and len(values) < self.numel and counts[self.padding_row] != 0:
-            return f"the padding row {self.padding_row} has entries"
-        return None
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
@@ -331,7 +315,7 @@ class SparseWeight(nn.Module):
         """Take any topology of this shape, whatever its nnz; refuse one that is not a topology."""
         new = [state_dict.get(prefix + name) for name in ("values", "columns", "row_offsets")]
         if all(isinstance(t, Tensor) for t in new):
-            problem = self.problem(*new)
+            problem = topology_problem(self.n_rows, self.n_columns, self.padding_row, *new)
             if problem:
                 errors.append(f"{prefix[:-1]}: {problem}")
                 return

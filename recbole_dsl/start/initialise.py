@@ -7,7 +7,7 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.rewrite import row_blocks
+from recbole_dsl.sparse.compressed_rows import row_blocks
 from recbole_dsl.topology.n_lowest import choose, draw, share_out, sortable
 
 

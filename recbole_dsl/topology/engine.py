@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 import torch
 
-from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.blocks import Part, Rules
@@ -23,6 +22,24 @@ _SHARE = 0.2
 # without the option update_interval, intervals in the whole training
 _UPDATES = 32
 _SMALL = 2**24
+
+
+class TopologyOptions(Protocol):
+    """The options that a `DynamicTopology` goes by; `DSLConfig` has them, and says what each means."""
+
+    topology: str
+    budget: Optional[str]
+    update_interval: Optional[int]
+    update_ratio: float
+    schedule: str
+    stop_fraction: float
+    prune: str
+    prune_threshold: float
+    grow: str
+    grow_window: Optional[int]
+    grow_memory: Optional[float]
+    keep_rows: bool
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,7 @@ class DynamicTopology:
     def __init__(
         self,
         weights: Mapping[str, SparseWeight],
-        config: DSLConfig,
+        config: TopologyOptions,
         total_steps: Optional[int] = None,
         on_update: Callable[[TopologyUpdate], None] = lambda update: None,
     ):

@@ -5,7 +5,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.rewrite import true_at
+from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.topology.blocks import Block, Rules
 from recbole_dsl.topology.grow_criteria import Candidates
 from recbole_dsl.topology.n_lowest import choose, draw, share_out, sortable

@@ -8,7 +8,7 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.rewrite import n_true, true_at
+from recbole_dsl.sparse.compressed_rows import n_true, true_at
 
 _DIGIT = 16
 # every so many-th key is sampled; a prime, so that they are not all of one column

@@ -12,6 +12,7 @@ from torch import nn
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
 from recbole_dsl.sparse.places import find_places
+from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
 
 FORMAT = "recbole_dsl"
@@ -128,7 +129,8 @@ def _misfit(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> Optiona
             return f"{name} is unknown"
     for name, weight in sparse.items():
         parts = {part: f"{name}.{part}" for part in weight.state_dict()}
-        problem = weight.problem(**{part: state_dict[full] for part, full in parts.items()})
+        tensors = {part: state_dict[full] for part, full in parts.items()}
+        problem = topology_problem(weight.n_rows, weight.n_columns, weight.padding_row, **tensors)
         if problem:
             return f"{name}: {problem}"
         for full in parts.values():

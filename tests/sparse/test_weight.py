@@ -120,8 +120,12 @@ def test_state_dict_restores_another_topology_and_size():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"row_offsets": torch.tensor([0, 1, 2])}, "rows"),
-        ({"row_offsets": torch.tensor([0, 2, 1, 3])}, "divide"),
+        ({"row_offsets": torch.tensor([0, 1, 2], dtype=torch.int32)}, "rows"),
+        ({"row_offsets": torch.tensor([0, 2, 1, 3], dtype=torch.int32)}, "divide"),
+        ({"row_offsets": torch.tensor([0, 2, 2, 3])}, "row_offsets are torch.int64"),
+        ({"columns": torch.tensor([0, 1, 1])}, "columns are torch.int64"),
+        ({"values": torch.ones(3, dtype=torch.int64)}, "floating-point"),
+        ({"values": torch.tensor([1.0, float("nan"), 1.0])}, "finite"),
         ({"columns": torch.tensor([0, 1, 9], dtype=torch.uint8)}, "outside"),
         ({"columns": torch.tensor([1, 0, 1], dtype=torch.uint8)}, "ascend"),
         ({"values": torch.ones(4)}, "belong together"),

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dsl import start
+from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.start.factors import Factors, start_from
 
@@ -145,7 +146,7 @@ def test_the_budget_and_the_padding_stay(rows, columns, share, padded, by_share)
         assert counts[0] == 0
     if nnz >= rows - padded:
         assert (counts[padded:] > 0).all()
-    assert weight.problem(weight.values, weight.columns, weight.row_offsets) is None
+    assert topology_problem(*weight.shape, padding, weight.values, weight.columns, weight.row_offsets) is None
     assert float(weight.values.detach().square().sum()) / rows == pytest.approx(columns**0.5, rel=1e-4)
 
 

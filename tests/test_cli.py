@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = Path(__file__).parent.parent / "run_recbole_dsl.py"
+import recbole_dsl
+from recbole_dsl import cli
+
+ROOT = Path(__file__).parent.parent
+COMMAND = ROOT / "run_recbole_dsl.py"
+HEAVY = {"torch", "recbole", "ray", "numpy", "pandas", "scipy"}
 
 
 def run(*arguments):
@@ -73,7 +78,60 @@ def test_what_only_the_model_shows_to_be_wrong_leaves_nothing_behind():
     assert "Traceback" not in done.stderr and os.listdir() == []
 
 
-def test_help_lists_the_options():
-    done = run("--help")
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize("command", [["run_recbole_dsl.py"], ["-m", "recbole_dsl", "train"]])
+def test_help_lists_the_options_and_loads_nothing_heavy(command):
+    done = python("-X", "importtime", *command, "--help")
     assert done.returncode == 0
     assert "--density=0.1" in done.stdout and "--config_files" in done.stdout
+    assert not HEAVY & loaded(done.stderr)
+
+
+def test_the_package_loads_nothing_heavy_until_a_name_is_used():
+    names = "import recbole_dsl, sys; dir(recbole_dsl); print(*sys.modules)"
+    assert not HEAVY & set(python("-c", names).stdout.split())
+    done = python("-c", "import recbole_dsl, sys; recbole_dsl.DSLConfig; print(*sys.modules)")
+    assert "torch" in done.stdout.split() or "recbole_dsl.config" in done.stdout.split()
+
+
+def test_every_public_name_is_there_and_is_no_module():
+    for name in recbole_dsl.__all__:
+        assert callable(getattr(recbole_dsl, name)) and name in dir(recbole_dsl)
+    assert set(recbole_dsl.__all__) == set(recbole_dsl._HOMES)
+    with pytest.raises(AttributeError, match="zzz"):
+        recbole_dsl.zzz  # noqa: B018
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_without_a_command_it_says_what_there_is_and_what_to_type(words, capsys):
+    cli.main(words)
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in cli.COMMANDS) and "recbole-dsl train --model=" in shown
+
+
+@pytest.mark.parametrize(
+    "word, hint",
+    [
+        ("trian", "did you mean train?"),
+        ("fly", "the commands are train"),
+        ("--model=BPR", "write recbole-dsl train --model=BPR"),
+    ],
+)
+def test_an_unknown_command_is_refused_in_one_line(word, hint, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main([word])
+    assert exit.value.code == 2 and capsys.readouterr().err == f"recbole-dsl: unknown command {word}: {hint}\n"
+
+
+def test_the_two_commands_are_one():
+    for command in (["run_recbole_dsl.py"], ["-m", "recbole_dsl", "train"]):
+        done = python(*command, "--density=0")
+        assert done.returncode == 2 and done.stderr.endswith(": density=0: density must be in (0, 1]\n")
+
+
+def loaded(importtime):
+    """The modules in the report of ``python -X importtime``."""
+    return {line.rsplit("|")[-1].strip() for line in importtime.splitlines() if line.startswith("import time:")}

@@ -1,0 +1,139 @@
+"""The command ``recbole-dsl``: one sub-command for each thing that one does with the project."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from recbole_dsl.config import OPTIONS, describe_options, nearest
+from recbole_dsl.errors import DSLError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command.
+
+    Attributes:
+        summary: what it does, for the list of commands.
+        declare: adds its own arguments to a parser.
+        run: does it, with the parsed arguments and those that the parser does not know.
+    """
+
+    summary: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, list[str]], None]
+
+
+def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Run the command line; exit with 2 and one line on what cannot be used.
+
+    Args:
+        arguments: the words after the command's name; those of this process if None.
+        program: the name that errors and help give to the sub-command; "recbole-dsl" and its own if None.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"recbole-dsl {version('recbole-dsl')}")
+        return
+    try:
+        command = _command(words[0])
+        program = program or f"recbole-dsl {words[0]}"
+        parser = argparse.ArgumentParser(
+            prog=program, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        command.declare(parser)
+        known, others = parser.parse_known_args(words[1:])
+        # RecBole's Config takes its options from here
+        sys.argv = [sys.argv[0], *words[1:]]
+        _quieten()
+        command.run(known, others)
+    except DSLError as error:
+        print(f"{program or 'recbole-dsl'}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _command(name: str) -> Command:
+    if name in COMMANDS:
+        return COMMANDS[name]
+    match = nearest(name, COMMANDS)
+    hint = f"did you mean {match}?" if match else f"the commands are {', '.join(COMMANDS)}"
+    if name.startswith("-"):
+        hint = f"write recbole-dsl train {name}"
+    raise DSLError(f"unknown command {name}: {hint}")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: recbole-dsl COMMAND [--name=value ...]",
+            "",
+            "Dynamic Sparse Learning for every RecBole model.",
+            "",
+            *lines,
+            "",
+            "A first run:     recbole-dsl train --model=BPR --dataset=ml-100k --density=0.1",
+            "All the options: recbole-dsl COMMAND --help",
+        ]
+    )
+
+
+def _quieten() -> None:
+    # of RecBole's and Ray's own code, some while it is imported; the user can do nothing about them, and they
+    # bury an error of one line
+    for category in (DeprecationWarning, FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(recbole|ray)\.")
+
+
+def _declare_train(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train a model of RecBole sparse from scratch. Takes all its options as --name=value, and:"
+    )
+    parser.epilog = "Dynamic Sparse Learning:\n" + describe_options()
+    parser.add_argument("--model", "-m", default="BPR", help="name of the model")
+    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
+    parser.add_argument("--config_files", help="YAML files, separated by spaces")
+    parser.add_argument("--nproc", type=int, default=1, help="number of processes in this group")
+    parser.add_argument("--ip", default="localhost", help="address of the master node")
+    parser.add_argument("--port", default="5678", help="port of the master node")
+    parser.add_argument("--world_size", type=int, default=-1, help="total number of processes")
+    parser.add_argument("--group_offset", type=int, default=0, help="global rank of this group's first process")
+
+
+def _train(known: argparse.Namespace, others: list[str]) -> None:
+    _refuse_ignored(others)
+    from recbole_dsl.training.quick_start import run
+
+    run(
+        known.model,
+        known.dataset,
+        config_file_list=known.config_files.split() if known.config_files else None,
+        nproc=known.nproc,
+        world_size=known.world_size,
+        ip=known.ip,
+        port=known.port,
+        group_offset=known.group_offset,
+    )
+
+
+def _refuse_ignored(arguments: list[str]) -> None:
+    """RecBole ignores what is not --name=value; one of our options must not be lost that way."""
+    for argument in arguments:
+        name = argument.lstrip("-").split("=")[0].split(" ")[0]
+        match = name if name in OPTIONS else nearest(name, OPTIONS)
+        if argument.startswith("-") and match and (not argument.startswith("--") or argument.count("=") != 1):
+            raise DSLError(f"{argument}: write --{match}=VALUE")
+
+
+COMMANDS = {
+    "train": Command(
+        "Train a RecBole model sparse from scratch, save the best epoch, test it", _declare_train, _train
+    ),
+}

@@ -1,0 +1,54 @@
+"""Whether three tensors are a topology and its values; what a file says is not believed before."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from recbole_dsl.sparse.compressed_rows import new_offsets
+from recbole_dsl.sparse.gather import smallest_unsigned
+
+
+def topology_problem(
+    n_rows: int,
+    n_columns: int,
+    padding_row: Optional[int],
+    values: Tensor,
+    columns: Tensor,
+    row_offsets: Tensor,
+) -> Optional[str]:
+    """What keeps the tensors from being alive entries of a matrix (``n_rows``, ``n_columns``), or None.
+
+    They must be as `SparseWeight` has them: ``values`` (nnz,), floating-point and finite, ``columns`` (nnz,) and
+    ``row_offsets`` (n_rows + 1,) of their smallest types, the columns ascending within each row, and a padding row
+    without entries unless every entry is alive.
+    """
+    numel = n_rows * n_columns
+    if values.dim() != 1 or columns.shape != values.shape:
+        return f"{tuple(values.shape)} values and {tuple(columns.shape)} columns do not belong together"
+    if row_offsets.shape != (n_rows + 1,):
+        return f"the file has {row_offsets.numel() - 1} rows, the model {n_rows}"
+    if any(t.layout is not torch.strided for t in (values, columns, row_offsets)):
+        return "its tensors are not dense"
+    if not values.is_floating_point():
+        return f"values are {values.dtype}, must be floating-point"
+    for name, tensor, dtype in (
+        ("columns", columns, smallest_unsigned(n_columns)),
+        ("row_offsets", row_offsets, new_offsets(0, len(values)).dtype),
+    ):
+        if tensor.dtype != dtype:
+            return f"{name} are {tensor.dtype}, must be {dtype}"
+    offsets, columns = row_offsets.long(), columns.long()
+    counts = offsets.diff()
+    if offsets[0] != 0 or offsets[-1] != len(values) or (counts < 0).any():
+        return "row_offsets do not divide the values into rows"
+    if len(columns) and (columns.min() < 0 or columns.max() >= n_columns):
+        return f"columns are outside 0..{n_columns - 1}"
+    positions = torch.repeat_interleave(counts) * n_columns + columns
+    if (positions.diff() <= 0).any():
+        return "columns do not ascend within each row"
+    if padding_row is not None and len(values) < numel and counts[padding_row] != 0:
+        return f"the padding row {padding_row} has entries"
+    if not values.isfinite().all():
+        return "values are not finite"
+    return None
