@@ -63,7 +63,7 @@ class Cost:
 def measure_cost(
     model: nn.Module,
     optimizers: Iterable[Optimizer],
-    forward: Callable[[], Any],
+    forward: Callable[[nn.Module], Any],
     checkpoint: Optional[str] = None,
     growth_bytes: int = 0,
 ) -> Cost:
@@ -72,7 +72,7 @@ def measure_cost(
     Args:
         optimizers: those that train it; their state for alive weights stands for the whole tensor in the
             dense column.
-        forward: scores one interaction.
+        forward: scores one interaction with the model that it is given, a copy of ``model``, which stays as it is.
         checkpoint: its file, if it was saved. The dense size is that of the file with its sparse tensors
             exchanged for dense ones.
     """
@@ -111,17 +111,13 @@ def measure_cost(
     )
 
 
-def _flops(model: nn.Module, forward: Callable[[], Any]) -> tuple[Optional[int], Optional[int]]:
-    training = model.training
-    model.eval()
+def _flops(model: nn.Module, forward: Callable[[nn.Module], Any]) -> tuple[Optional[int], Optional[int]]:
     try:
         return forward_flops(model, forward)
     except Exception:
-        # a model without predict, or with an operation that cannot be traced, raises what it likes; a finished
-        # training and the rest of the table must not be lost for it
+        # a model without predict, that cannot be copied, or with an operation that cannot be traced, raises what
+        # it likes; a finished training and the rest of the table must not be lost for it
         return None, None
-    finally:
-        model.train(training)
 
 
 def _tensors(state: dict) -> list[Tensor]:

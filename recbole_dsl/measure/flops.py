@@ -8,30 +8,36 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from recbole_dsl.measure.untouched import random_state_kept, throwaway_copy
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
 aten = torch.ops.aten
 
 
-def forward_flops(model: nn.Module, forward: Callable[[], object]) -> tuple[int, int]:
-    """Operations of ``forward()`` as a dense model and with the sparse weights of ``model``.
+def forward_flops(model: nn.Module, forward: Callable[[nn.Module], object]) -> tuple[int, int]:
+    """Operations of ``forward(model)`` as a dense model and with the sparse weights of ``model``.
 
     Counted are the additions and multiplications whose operands are not zero, in matrix products (of sparse
     matrices too), convolutions, element-wise products, sums and additions: what a kernel that skips zeros has
-    to do. For the dense figure every entry of the sparse weights is taken as alive. The random state is left
-    as it was.
+    to do. For the dense figure every entry of the sparse weights is taken as alive.
+
+    ``forward`` gets a copy of ``model`` in evaluation mode, another one for each figure: what a model computes
+    from made-up values, and keeps, goes with the copy. The random states are left as they were.
 
     Returns:
         (dense, sparse)
+
+    Raises:
+        NotToBeCopied: if there is no copy that has nothing in common with ``model``.
     """
     counts = []
-    with torch.no_grad(), torch.random.fork_rng():
-        for filled in (True, False):
-            counter = _Counter()
-            with _filled(model, filled), counter:
-                forward()
-            counts.append(int(counter.total))
+    for filled in (True, False):
+        copied = throwaway_copy(model).eval()
+        counter = _Counter()
+        with torch.no_grad(), random_state_kept(), _filled(copied, filled), counter:
+            forward(copied)
+        counts.append(int(counter.total))
     return counts[0], counts[1]
 
 

@@ -4,16 +4,37 @@ from typing import Any
 
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
-from torch import Tensor
 
 from recbole_dsl.training.checkpoint import load_weights
+from recbole_dsl.training.other_parameters import read_other_parameters
+
+_OF_GRAPHS = frozenset({"restore_user_e", "restore_item_e", "restore_entity_e"})
+# what RecBole's models compute from their weights when it is None
+_DERIVED = {
+    "DGCF": _OF_GRAPHS,
+    "DMF": frozenset({"i_embedding"}),
+    "KGAT": _OF_GRAPHS,
+    "KGIN": _OF_GRAPHS,
+    "LightGCN": _OF_GRAPHS,
+    "MCCLK": _OF_GRAPHS,
+    "NCL": _OF_GRAPHS,
+    "NGCF": _OF_GRAPHS,
+    "SGL": _OF_GRAPHS,
+    "SpectralCF": _OF_GRAPHS,
+}
 
 
 def restore_model(model: AbstractRecommender, checkpoint: dict[str, Any], path: str) -> None:
-    """Give ``model`` the weights, topology and other data of a checkpoint read from ``path``."""
+    """Give ``model`` the weights, topology and other data of a checkpoint read from ``path``.
+
+    Raises:
+        DSLError: if they do not fit, or if the file names an attribute that ``model`` does not save; nothing is
+            changed then.
+    """
+    others = read_other_parameters(model, checkpoint["other_parameter"], derived_names(model), path)
     load_weights(model, checkpoint["state_dict"], path)
     drop_caches(model)
-    model.load_other_parameter(checkpoint["other_parameter"])
+    model.load_other_parameter(others)
     if hasattr(model, "update_attentive_A"):
         # KGAT and its trainer derive the attention from the weights, and save neither it nor that they did
         with torch.no_grad():
@@ -22,16 +43,15 @@ def restore_model(model: AbstractRecommender, checkpoint: dict[str, Any], path: 
 
 def drop_caches(model: AbstractRecommender) -> None:
     """Forget the dense representations that RecBole's models keep between evaluation batches."""
-    for name in cached_tensors(model):
-        setattr(model, name, None)
+    for name in derived_names(model):
+        if hasattr(model, name):
+            setattr(model, name, None)
 
 
-def cached_tensors(model: AbstractRecommender) -> set[str]:
-    """Names of the tensors that a model derives from its weights, and derives again when they are None."""
-    # most models list them among their other parameters; KGIN and MCCLK only name them as those do
-    named = {name: value for name, value in vars(model).items() if name.startswith("restore_")}
-    return {
-        name
-        for name, value in {**named, **model.other_parameter()}.items()
-        if isinstance(value, Tensor) and value.is_floating_point()
-    }
+def derived_names(model: AbstractRecommender) -> frozenset[str]:
+    """Names of what a model of RecBole, or one that is made from it, derives again when it is None.
+
+    What a model of one's own keeps is not among them, whatever its name: only its author knows what it is for.
+    """
+    kinds = [kind for kind in type(model).__mro__ if kind.__module__.startswith("recbole.model.")]
+    return frozenset().union(*(_DERIVED.get(kind.__name__, ()) for kind in kinds))

@@ -22,7 +22,8 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.deferred import deferred_tables, make_the_rest
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.log import held_back_log
-from recbole_dsl.training.model_caches import restore_model
+from recbole_dsl.training.model_caches import derived_names, restore_model
+from recbole_dsl.training.other_parameters import check_other_parameters
 from recbole_dsl.training.register import trainable_models
 from recbole_dsl.training.run_options import refuse_without_gradients, refuse_without_package, resolve_options
 from recbole_dsl.training.trainer import dsl_trainer
@@ -62,6 +63,8 @@ def run_recbole_dsl(
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         trainer_class = _trainer_class(config)
         model = _sparse_model(config, train_data, trainer_class)
+        if saved:
+            check_other_parameters(model, derived_names(model))
         logger.info(model)
     trainer = trainer_class(config, model)
     best_valid_score, best_valid_result = trainer.fit(
@@ -132,6 +135,8 @@ def objective_function(
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = _trainer_class(config)
         model = _sparse_model(config, train_data, trainer_class)
+        if saved:
+            check_other_parameters(model, derived_names(model))
     trainer = trainer_class(config, model)
     best_valid_score, best_valid_result = trainer.fit(train_data, valid_data, verbose=False, saved=saved)
     test_result = trainer.evaluate(test_data, load_best_model=saved)

@@ -24,8 +24,9 @@ from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.checkpoint import plain, plain_entries, read_checkpoint, write_checkpoint
 from recbole_dsl.training.data_start import start_weights
-from recbole_dsl.training.model_caches import cached_tensors, drop_caches, restore_model
+from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
 from recbole_dsl.training.optimizers import SparseAdam, fused
+from recbole_dsl.training.other_parameters import check_other_parameters, save_other_parameters
 from recbole_dsl.training.random_state import random_state, restore_random_state
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
 from recbole_dsl.training.step_count import is_pretraining, total_steps
@@ -112,6 +113,8 @@ class DSLMixin:
     ) -> tuple[float, Optional[dict[str, float]]]:
         """Train as RecBole's trainer does, then log the cost table."""
         self._train_data, self._verbose = train_data, verbose
+        if saved:
+            check_other_parameters(self.model, derived_names(self.model))
         self._start_weights(train_data)
         self.topology.total_steps = total_steps(self, train_data)
         if self._random_state is not None:
@@ -213,8 +216,6 @@ class DSLMixin:
         self._has_saved = True
 
     def _checkpoint(self, epoch: int) -> dict[str, Any]:
-        others = self.model.other_parameter()
-        caches = cached_tensors(self.model)
         return {
             "model": self.config["model"],
             "dataset": self.config["dataset"],
@@ -226,7 +227,7 @@ class DSLMixin:
             # RecBole saves before it notes the result that made it save
             "best_valid_result": plain(self._last_valid_result or self.best_valid_result),
             "state_dict": dict(self.model.state_dict()),
-            "other_parameter": plain_entries({k: v for k, v in others.items() if k not in caches}),
+            "other_parameter": save_other_parameters(self.model, derived_names(self.model)),
             "learners": [type(optimizer).__name__ for optimizer in self.optimizers],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "topology": self.topology.state_dict(),
@@ -247,8 +248,9 @@ class DSLMixin:
         self._last_valid_result = result
         return score, result
 
-    def _score_one(self) -> Tensor:
-        return self.model.predict(self._train_data._dataset[[0]].to(self.device))
+    def _score_one(self, model: AbstractRecommender) -> Tensor:
+        drop_caches(model)
+        return model.predict(self._train_data._dataset[[0]].to(self.device))
 
     def _log_update(self, update: TopologyUpdate) -> None:
         values = {

@@ -12,7 +12,7 @@ def test_a_linear_layer_costs_two_operations_per_alive_weight_and_the_bias():
     model = nn.Linear(20, 30)
     weight = sparsify(model, DSLConfig(density=0.1)).weights["weight"]
     x = torch.ones(4, 20)
-    assert forward_flops(model, lambda: model(x)) == (4 * (2 * 20 * 30 + 30), 4 * (2 * weight.nnz + 30))
+    assert forward_flops(model, lambda model: model(x)) == (4 * (2 * 20 * 30 + 30), 4 * (2 * weight.nnz + 30))
 
 
 def test_a_dot_product_costs_what_both_factors_share():
@@ -21,7 +21,7 @@ def test_a_dot_product_costs_what_both_factors_share():
     alive = weight.alive_in(0, 8)
     shared = int((alive[2] & alive[5]).sum())
     a, b = torch.tensor([2]), torch.tensor([5])
-    dense, sparse = forward_flops(model, lambda: (model(a) * model(b)).sum(-1))
+    dense, sparse = forward_flops(model, lambda model: (model(a) * model(b)).sum(-1))
     assert (dense, sparse) == (2 * 16, 2 * shared)
 
 
@@ -31,22 +31,22 @@ def test_a_propagation_costs_two_operations_per_edge_and_alive_weight():
     edges = torch.tensor([[0, 0, 3, 5], [1, 2, 1, 4]])
     graph = torch.sparse_coo_tensor(edges, torch.ones(4), (6, 6))
     per_row = weight.alive_in(0, 6).sum(1)
-    dense, sparse = forward_flops(model, lambda: torch.sparse.mm(graph, model.weight))
+    dense, sparse = forward_flops(model, lambda model: torch.sparse.mm(graph, model.weight))
     assert (dense, sparse) == (2 * 4 * 4, 2 * int(per_row[edges[1]].sum()))
     compressed = PropagationMatrix(graph)
-    assert forward_flops(model, lambda: torch.sparse.mm(compressed, model.weight)) == (dense, sparse)
+    assert forward_flops(model, lambda model: torch.sparse.mm(compressed, model.weight)) == (dense, sparse)
 
 
 def test_a_convolution_costs_two_operations_per_alive_weight_and_place():
     model = nn.Conv2d(1, 3, 2, bias=False)
     weight = sparsify(model, DSLConfig(density=0.5)).weights["weight"]
     x = torch.ones(1, 1, 5, 5)
-    assert forward_flops(model, lambda: model(x)) == (2 * 12 * 16, 2 * weight.nnz * 16)
+    assert forward_flops(model, lambda model: model(x)) == (2 * 12 * 16, 2 * weight.nnz * 16)
 
 
 def test_the_model_and_the_random_state_are_left_as_they_were():
     model = nn.Embedding(8, 16)
     sparsify(model, DSLConfig(density=0.5))
     before, state = model.weight.clone(), torch.get_rng_state()
-    forward_flops(model, lambda: model(torch.tensor([1])) * torch.rand(16))
+    forward_flops(model, lambda model: model(torch.tensor([1])) * torch.rand(16))
     assert torch.equal(model.weight, before) and torch.equal(torch.get_rng_state(), state)
