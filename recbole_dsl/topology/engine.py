@@ -11,7 +11,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.blocks import Part, Rules
 from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
-from recbole_dsl.topology.gradients import GradientBuffer
+from recbole_dsl.topology.gradients import GradientBuffer, window_problem
 from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
 from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
@@ -93,6 +93,7 @@ class DynamicTopology:
         self.optimizers: list[torch.optim.Optimizer] = []
         self._buffers: dict[str, GradientBuffer] = {}
         self._peak_bytes: dict[str, int] = {}
+        self._resumed_windows: dict[str, dict[str, Any]] = {}
         # not the stream that drew the initial topology
         self._generator = torch.Generator().manual_seed(config.seed + 1)
         self._explored: dict[str, Explored] = {}
@@ -139,24 +140,45 @@ class DynamicTopology:
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._collect_if_due()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain data with which a resumed run makes the same updates."""
+    def state_dict(self, with_window: bool = True) -> dict[str, Any]:
+        """Tensors and plain data with which a resumed run makes the same updates.
+
+        Args:
+            with_window: whether the gradients summed since a window began are among them, which may take as much
+                memory as ``grow_memory`` allows; without, the next window begins anew.
+        """
         return {
             "step": self.step,
             "generator": self._generator.get_state(),
             "explored": {name: explored.bits for name, explored in self._explored.items()},
             "updates": [asdict(update) for update in self.updates],
+            "window": {name: buffer.state_dict() for name, buffer in self._buffers.items() if with_window},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a `state_dict`. Gradients of a window that had begun are not part of it."""
+        """Take over a `state_dict`, in the middle of a window of summed gradients too."""
         self.step = state["step"]
         self._generator.set_state(state["generator"].cpu())
         for name, explored in self._explored.items():
             explored.load(state["explored"][name])
         self.updates = [TopologyUpdate(**update) for update in state["updates"]]
         self._stop_collecting()
+        # the buffers are made when it is known how long the training is
+        self._resumed_windows = dict(state.get("window", {}))
         self._collect_if_due()
+
+    def window_problem(self, windows: Any) -> Optional[str]:
+        """What keeps ``windows`` from being those of a `state_dict`, or None."""
+        if not isinstance(windows, dict):
+            return "topology: window must be sums of gradients by name"
+        for name, window in windows.items():
+            if name not in self.weights:
+                return f"topology: window {name!r:.80} is unknown"
+            weight = self.weights[name]
+            problem = window_problem(window, weight.n_rows, weight.n_columns, weight.values.dtype)
+            if problem:
+                return f"topology: window {name}: {problem}"
+        return None
 
     def _after_step(self) -> None:
         self.step += 1
@@ -192,8 +214,11 @@ class DynamicTopology:
                 # by its end, so that a resumed run draws the same rows
                 window = (self.step + until_update + self.config.seed) % 2**31
                 buffer = GradientBuffer(weight.n_rows, weight.n_columns, weight.values, share, window)
+                if name in self._resumed_windows:
+                    buffer.load_state_dict(self._resumed_windows[name])
                 self._buffers[name] = buffer
                 weight.gradient_sink = buffer.add
+        self._resumed_windows = {}
 
     def _stop_collecting(self) -> None:
         for name, buffer in self._buffers.items():

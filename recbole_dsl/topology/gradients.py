@@ -1,6 +1,7 @@
 """The gradients of inactive positions, collected over a few steps to decide what grows."""
 
-from typing import Optional
+from collections.abc import Mapping
+from typing import Any, Optional
 
 import torch
 import torch.distributed as dist
@@ -39,6 +40,7 @@ class GradientBuffer:
         room = cap - 8 * rows - min(_BLOCKS, max(0, cap - _BLOCKS))
         self.limit = rows if share == 1 else max(1, min(rows, int(room / (width * (1 + 1 / _GROWTH) + 4))))
         self.places: Optional[Tensor] = None
+        self._window, self._below = window, None
         if self.limit == rows:
             self.sums, self.used = like.new_zeros(rows, columns), rows
             self.peak_bytes = rows * width
@@ -47,8 +49,6 @@ class GradientBuffer:
         # the place of each row in `sums`, -1 for none, and the row at each place
         self.places = torch.full((rows,), -1, dtype=torch.int32, device=like.device)
         self.row_at = self.places.new_empty(0)
-        self._window = window
-        self._below: Optional[int] = None
         self.peak_bytes = 0
         if _distributed():
             # every process needs the same rows in the same places to add them up
@@ -88,6 +88,29 @@ class GradientBuffer:
         places = self.places[start:stop]
         rows = (places >= 0).nonzero().view(-1)
         return rows, self.sums[places[rows]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain data with which `load_state_dict` goes on in the middle of a window."""
+        return {
+            "window": self._window,
+            "below": self._below,
+            # PyTorch saves all of the memory that a view is of
+            "sums": self.sums[: self.used].clone() if self.used < len(self.sums) else self.sums,
+            "row_at": None if self.places is None else self.row_at[: self.used].clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a `state_dict` that `window_problem` found right; another window's is passed over."""
+        sums, row_at = state["sums"], state["row_at"]
+        if state["window"] != self._window or (row_at is None) != (self.places is None) or len(sums) > self.limit:
+            return
+        if self.places is None:
+            self.sums.copy_(sums)
+            return
+        self.sums, self.used, self._below = sums.clone(), len(sums), state["below"]
+        self.row_at = row_at.clone()
+        self.places.fill_(-1)
+        self.places[self.row_at.long()] = torch.arange(self.used, dtype=torch.int32, device=self.places.device)
 
     def reduce(self) -> None:
         """Add up the sums of all processes, so that all of them grow the same weights."""
@@ -151,6 +174,24 @@ class GradientBuffer:
         mixed = (rows + (self._window << 32)) * -7046029254386353131
         mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * -4658895280553007687
         return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)
+
+
+def window_problem(state: Any, rows: int, columns: int, dtype: torch.dtype) -> Optional[str]:
+    """What keeps ``state`` from being a `GradientBuffer.state_dict` of a tensor (rows, columns), or None."""
+    if not isinstance(state, dict) or set(state) != {"window", "below", "sums", "row_at"}:
+        return "must have window, below, sums and row_at"
+    sums, row_at = state["sums"], state["row_at"]
+    if not all(isinstance(n, int) or (n is None and name == "below") for name, n in list(state.items())[:2]):
+        return "window and below must be integers"
+    if not isinstance(sums, Tensor) or sums.dim() != 2 or sums.shape[1] != columns or sums.dtype != dtype:
+        return f"sums must be rows of {columns} columns, {dtype}"
+    if row_at is None:
+        return None if len(sums) == rows else f"sums must have {rows} rows"
+    if not isinstance(row_at, Tensor) or row_at.shape != sums.shape[:1] or row_at.dtype != torch.int32:
+        return "row_at must name the row of each of the sums"
+    if len(row_at) and (row_at.min() < 0 or row_at.max() >= rows or len(row_at.unique()) < len(row_at)):
+        return f"row_at must be different rows from 0 to {rows - 1}"
+    return None
 
 
 def _enlarged(old: Tensor, used: int, size: int) -> Tensor:

@@ -1,41 +1,36 @@
-"""Checkpoint files: tensors and plain data only, written whole or not at all."""
+"""Checkpoint files: tensors and plain data only, written whole or not at all, and checked before use."""
 
+import math
 import os
-import tempfile
-from collections.abc import Mapping
-from numbers import Integral, Real
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
 from recbole_dsl.sparse.places import find_places
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.training.whole_files import damage, write_whole
 
 FORMAT = "recbole_dsl"
-VERSION = 1
+VERSION = 2
+# for who looks at the file with PyTorch alone
+_HOW_TO_READ = "recbole_dsl.load_data_and_model(file) gives back the model"
 
 
 def write_checkpoint(path: str, state: Mapping[str, Any]) -> None:
     """Write ``state`` (tensors and plain data) to ``path``.
 
     The file appears under its name when it is complete; a kill before that leaves the previous file whole.
+
+    Raises:
+        DSLError: if it cannot be written.
     """
-    path = os.path.abspath(path)
-    descriptor, part = tempfile.mkstemp(dir=os.path.dirname(path), prefix=os.path.basename(path) + ".")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    content = {"format": FORMAT, "version": VERSION, "how_to_read": _HOW_TO_READ, **state}
+    write_whole(path, lambda file: torch.save(content, file))
 
 
 def read_checkpoint(
@@ -43,31 +38,38 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a file that `write_checkpoint` made, with ``torch.load(weights_only=True)``.
 
+    Its checksum is compared first, and then the kind of each of its parts; whether these fit a model and its
+    trainer is for `weights_problem` and ``state_checks``.
+
     Args:
         model: the name of the model it must be of, or None for any.
         option: what the user named the file by, for the error.
 
     Raises:
-        DSLError: if the file is missing, truncated, not ours, of a later version or of another model.
+        DSLError: if the file is missing, damaged, not ours, of a later version or of another model.
     """
     path = str(path)
     if not os.path.isfile(path):
         raise DSLError(f"{option}={path}: must be an existing file")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        problem = damage(path)
+        state = None if problem else torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         # torch raises what zip, pickle or its own reader happen to raise on such a file
         raise DSLError(f"{option}={path}: must be a whole checkpoint of recbole_dsl") from error
+    if problem:
+        raise DSLError(f"{option}={path}: must be a whole checkpoint of recbole_dsl, but {problem}")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise DSLError(f"{option}={path}: must be a checkpoint of recbole_dsl")
-    if state["version"] > VERSION:
-        raise DSLError(f"{option}={path}: has version {state['version']}, must be at most {VERSION}")
+    problem = _unreadable(state)
+    if problem:
+        raise DSLError(f"{option}={path}: {problem}")
     if model is not None and state["model"].lower() != model.lower():
         raise DSLError(f"{option}={path}: is of {state['model']}, must be of {model}")
     return state
 
 
-def load_weights(model: nn.Module, state_dict: Mapping[str, torch.Tensor], path: str) -> None:
+def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str) -> None:
     """Load ``state_dict`` into ``model``, sparse or not yet, whatever the topology.
 
     A model that does not fit is left as it was.
@@ -75,44 +77,15 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, torch.Tensor], path:
     Raises:
         DSLError: naming the first difference.
     """
-    problem = _misfit(model, state_dict)
+    problem = weights_problem(model, state_dict)
     if problem:
         raise DSLError(f"model_file={path}: does not fit the model: {problem}")
     become_sparse(model, state_dict)
     model.load_state_dict(state_dict)
 
 
-def plain(value: Any) -> Any:
-    """A copy of ``value`` made of tensors and plain data, for a file that needs no unpickling.
-
-    Raises:
-        TypeError: if there is anything else in it.
-    """
-    if value is None or isinstance(value, torch.Tensor):
-        return value
-    # numbers of numpy and subclasses of str would be pickled by their class
-    for kind, made in ((bool, bool), (Integral, int), (Real, float), (str, str)):
-        if isinstance(value, kind):
-            return made(value)
-    if isinstance(value, Mapping):
-        return {plain(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(entry) for entry in value]
-    raise TypeError(f"{type(value).__name__} is neither a tensor nor plain data")
-
-
-def plain_entries(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of ``values`` that `plain` accepts."""
-    kept = {}
-    for name, value in values.items():
-        try:
-            kept[name] = plain(value)
-        except TypeError:
-            continue
-    return kept
-
-
-def _misfit(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> Optional[str]:
+def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Optional[str]:
+    """The first thing for which ``state_dict`` cannot be that of ``model``, sparse or not yet; None if it can."""
     own = dict(model.state_dict())
     sparse = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
     places = find_places(model)
@@ -135,13 +108,117 @@ def _misfit(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> Optiona
             return f"{name}: {problem}"
         for full in parts.values():
             del own[full]
+    trained = {alias for names in places.aliases.values() for alias in names}
     for name, tensor in own.items():
-        if tensor.shape != state_dict[name].shape:
-            return f"{name} is {tuple(state_dict[name].shape)}, must be {tuple(tensor.shape)}"
+        problem = _unlike(tensor, state_dict[name], name in trained)
+        if problem:
+            return f"{name} {problem}"
     return None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _unlike(own: Any, other: Tensor, is_parameter: bool) -> Optional[str]:
+    if not isinstance(own, Tensor):
+        return None
+    if own.shape != other.shape:
+        return f"is {tuple(other.shape)}, must be {tuple(own.shape)}"
+    if own.dtype != other.dtype and not (own.is_floating_point() and other.is_floating_point()):
+        return f"is {other.dtype}, must be {own.dtype}"
+    if is_parameter and not other.isfinite().all():
+        return "is not finite"
+    return None
+
+
+def _unreadable(state: dict[str, Any]) -> Optional[str]:
+    """What keeps ``state`` from being read, or None; parts that files of earlier versions lack are filled in."""
+    version = state.get("version")
+    if not _is_int(version) or version < 1:
+        return f"has version {version!r:.40}, must be a number from 1 to {VERSION}"
+    if version > VERSION:
+        return f"has version {version}, must be at most {VERSION}: update recbole_dsl"
+    for name, make in _ADDED.items():
+        if version < VERSION:
+            state.setdefault(name, make())
+    for name, (is_right, words) in _PARTS.items():
+        if name not in state:
+            return f"has no {name}"
+        if not is_right(state[name]):
+            return f"{name} must be {words}"
+    try:
+        return _not_plain(state, set())
+    except RecursionError:
+        return "is nested too deep"
+
+
+def _not_plain(value: Any, seen: set[int]) -> Optional[str]:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return None
+    if isinstance(value, Tensor):
+        is_usual = (
+            type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided and not value.is_quantized
+        )
+        if is_usual and value.device.type != "meta":
+            return None
+        return f"holds a tensor that is not a plain one: {type(value).__name__}, {value.layout}"
+    if id(value) in seen:
+        return None
+    seen.add(id(value))
+    if isinstance(value, dict):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    else:
+        return f"holds a {type(value).__name__}, which is neither a tensor nor plain data"
+    return next((problem for problem in (_not_plain(part, seen) for part in parts) if problem), None)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not math.isnan(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) < 200 and value.isprintable()
+
+
+def _at_least(least: int) -> Callable[[Any], bool]:
+    return lambda value: _is_int(value) and least <= value < 2**62
+
+
+def _named(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, dict) and all(isinstance(k, str) and is_right(v) for k, v in value.items())
+    )
+
+
+def _list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_right, value))
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "run": (_is_text, "text"),
+    "model": (lambda value: _is_text(value) and value.isidentifier(), "the name of a model"),
+    "dataset": (lambda value: _is_text(value) and os.path.basename(value) == value, "the name of a dataset"),
+    "config": (_named(lambda value: True), "options by their names"),
+    "dsl": (_named(lambda value: True), "options by their names"),
+    "epoch": (_at_least(-1), "an integer >= -1"),
+    "cur_step": (_at_least(0), "an integer >= 0"),
+    "best_valid_score": (_is_number, "a number"),
+    "best_valid_result": (lambda value: value is None or _named(_is_number)(value), "numbers by their names"),
+    "state_dict": (_named(lambda value: isinstance(value, Tensor)), "tensors by their names"),
+    "other_parameter": (_is_dict, "values by their names"),
+    "attributes": (_named(_is_dict), "values by module and name"),
+    "learners": (_list_of(_is_text), "the names of optimizers"),
+    "optimizers": (_list_of(_is_dict), "the states of optimizers"),
+    "schedulers": (_named(_is_dict), "the states of schedulers by their names"),
+    "topology": (_is_dict, "the state of a topology"),
+    "random_state": (_is_dict, "random states by their names"),
+}
+# what the first version did not have
+_ADDED: dict[str, Callable[[], Any]] = {"run": lambda: "unknown", "attributes": dict, "schedulers": dict}

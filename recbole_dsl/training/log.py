@@ -10,6 +10,18 @@ from recbole.config import Config
 from recbole.utils import init_logger
 from recbole.utils.logger import log_colors_config
 
+from recbole_dsl.errors import DSLError
+
+
+@contextmanager
+def console_log(config: Config) -> Iterator[logging.Logger]:
+    """Log to the console, and to no file; a program that has set up its own log keeps that."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.setLevel(_level(config))
+        root.addHandler(_console())
+    yield root
+
 
 @contextmanager
 def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[logging.Logger]:
@@ -27,14 +39,9 @@ def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[lo
     own_handlers = bool(root.handlers)
     level = root.level
     memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-    console = logging.StreamHandler()
-    console.setFormatter(
-        colorlog.ColoredFormatter(
-            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M", log_colors=log_colors_config
-        )
-    )
+    console = _console()
     if not own_handlers:
-        root.setLevel(getattr(logging, (config["state"] or "info").upper(), logging.INFO))
+        root.setLevel(_level(config))
         root.addHandler(memory)
         root.addHandler(console)
     try:
@@ -45,8 +52,25 @@ def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[lo
     finally:
         root.removeHandler(memory)
         root.removeHandler(console)
-    init_logger(config)
+    try:
+        init_logger(config)
+    except OSError as error:
+        raise DSLError(f"log: must be a folder that can be written: {error.strerror}") from error
     files = [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]
     for record in memory.buffer:
         for handler in files:
             handler.handle(record)
+
+
+def _console() -> logging.Handler:
+    console = logging.StreamHandler()
+    console.setFormatter(
+        colorlog.ColoredFormatter(
+            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M", log_colors=log_colors_config
+        )
+    )
+    return console
+
+
+def _level(config: Config) -> int:
+    return getattr(logging, str(config["state"] or "info").upper(), logging.INFO)

@@ -7,20 +7,38 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, optim
 
+# forms of a step that are the user's choice
+_FORMS = ("fused", "foreach", "capturable", "differentiable")
 
-def fused(optimizer: optim.Optimizer) -> optim.Optimizer:
-    """``optimizer`` in PyTorch's fused form, or itself where there is none for its parameters; it must be new.
 
-    It computes the same, in one pass over the weights instead of one per operation.
+def make_fast(optimizer: optim.Optimizer) -> None:
+    """Let ``optimizer``, which has taken no step, cost what the alive weights cost, in place.
+
+    It stays the object that schedulers and others may have, and computes the same: PyTorch's fused form makes one
+    pass over the weights instead of one per operation. Where the user has chosen a form, or there is none for the
+    parameters, nothing changes. PyTorch's SparseAdam becomes `SparseAdam`.
     """
-    kind = type(optimizer)
-    if "fused" not in inspect.signature(kind).parameters:
-        return optimizer
+    if type(optimizer) is optim.SparseAdam:
+        optimizer.__class__ = SparseAdam
+        # PyTorch does it for a class when the first of its optimizers is made; hooks of a step are called by it
+        optimizer._patch_step_function()
+        return
+    groups = optimizer.param_groups
+    if any(group.get(form) for group in groups for form in _FORMS):
+        return
+    if any(state.get("step") for state in optimizer.state.values()):
+        return
+    if "fused" not in inspect.signature(type(optimizer)).parameters or any("fused" not in g for g in groups):
+        return
     try:
-        return kind([{**group, "foreach": None, "fused": True} for group in optimizer.param_groups])
+        example = type(optimizer)([{**group, "foreach": None, "fused": True} for group in groups])
     except (RuntimeError, TypeError, ValueError):
         # what is not supported depends on device, type and version, and each says so in its own way
-        return optimizer
+        return
+    for group in (*groups, optimizer.defaults):
+        group.update(foreach=None, fused=True)
+    # what the step of the fused form and gradient scalers ask for
+    vars(optimizer).update({name: value for name, value in vars(example).items() if name not in vars(optimizer)})
 
 
 class SparseAdam(optim.SparseAdam):

@@ -8,6 +8,7 @@ from recbole.utils import ModelType
 
 from recbole_dsl.config import DEFAULTS, DSLConfig, check_names
 from recbole_dsl.errors import DSLError
+from recbole_dsl.training.plain_data import plain_entries
 
 # RecBole cannot tell without their packages, or counts them among the trained ones
 _WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
@@ -22,6 +23,19 @@ _NEEDED = {
     # takes angles of numbers that the modulus scales, and a modulus of zero has none
     "EulerNet": {"exclude": ["mu"]},
 }
+
+
+# options that tell one of several processes apart
+_OF_A_PROCESS = frozenset({"local_rank", "world_size", "nproc", "ip", "port", "offset"})
+# options that Config makes from what it was given, in a form that it would not take
+_DERIVED = _OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
+
+
+def options_to_save(config: Config) -> dict[str, Any]:
+    """The options of a run as plain data, from which the same Config can be built."""
+    final = {k: v for k, v in config.final_config_dict.items() if k not in _DERIVED}
+    given = {k: v for k, v in config.external_config_dict.items() if k not in _OF_A_PROCESS}
+    return plain_entries({**given, **final})
 
 
 def refuse_without_gradients(name: str, model_type: Optional[ModelType] = None) -> None:

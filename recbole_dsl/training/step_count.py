@@ -16,6 +16,17 @@ def total_steps(trainer: Trainer, train_data: AbstractDataLoader) -> int:
     return sum(_steps_of_epoch(trainer, train_data, epoch) for epoch in epochs)
 
 
+def steps_to_come(trainer: Trainer, train_data: AbstractDataLoader, epoch: int) -> int:
+    """`total_steps`, corrected by the steps that the epochs before ``epoch`` took.
+
+    Who accumulates gradients takes fewer than there are batches.
+    """
+    total = total_steps(trainer, train_data)
+    expected = sum(_steps_of_epoch(trainer, train_data, before) for before in range(epoch))
+    taken = trainer.topology.step
+    return max(1, round(total * taken / expected)) if expected and taken else total
+
+
 def is_pretraining(trainer: Trainer) -> bool:
     """Whether ``trainer`` is in a stage that trains for a later one and keeps no best model (S3Rec, RaCT)."""
     return isinstance(trainer, PretrainTrainer) and trainer.model.train_stage.endswith("pretrain")

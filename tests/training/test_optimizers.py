@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import optim
 
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.training.optimizers import SparseAdam, distinct_entries, fused
+from recbole_dsl.training.optimizers import SparseAdam, distinct_entries, make_fast
 
 
 @pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW, optim.SGD, optim.Adagrad, optim.RMSprop])
@@ -16,17 +16,37 @@ def test_the_fused_form_trains_alike_with_the_same_options(kind, dtype):
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(50, generator=generator, dtype=dtype)
     weights = [torch.nn.Parameter(start.clone()) for _ in range(2)]
-    plain, fast = (
-        kind(weights[:1], lr=0.02, weight_decay=0.01),
-        fused(kind(weights[1:], lr=0.02, weight_decay=0.01)),
-    )
-    assert type(fast) is kind
+    plain, fast = (kind([weight], lr=0.02, weight_decay=0.01) for weight in weights)
+    make_fast(fast)
+    assert type(fast) is kind and fast.param_groups[0].get("fused", kind is optim.RMSprop)
     for _ in range(20):
         gradient = torch.randn(50, generator=generator, dtype=dtype)
         for weight, optimizer in zip(weights, (plain, fast)):
             weight.grad = gradient.clone()
             optimizer.step()
     assert torch.allclose(weights[0], weights[1], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, optim.SGD, optim.SparseAdam])
+def test_what_has_the_optimizer_already_goes_on_acting_on_it(kind):
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = kind([weight], lr=1.0)
+    scheduler = optim.lr_scheduler.ExponentialLR(optimizer, 0.1)
+    make_fast(optimizer)
+    called = []
+    optimizer.register_step_post_hook(lambda *_: called.append(1))
+    weight.grad = torch.sparse_coo_tensor([[0]], [1.0], (4,)) if kind is optim.SparseAdam else torch.ones(4)
+    optimizer.step()
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1) and weight[0] < 0.9 and called == [1]
+
+
+def test_a_form_that_the_user_chose_stays():
+    for chosen in ({"foreach": True}, {"fused": False, "differentiable": True}):
+        optimizer = optim.Adam([torch.nn.Parameter(torch.ones(4))], **chosen)
+        before = dict(optimizer.param_groups[0])
+        make_fast(optimizer)
+        assert optimizer.param_groups[0] == before
 
 
 look_ups = st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=4)

@@ -1,0 +1,228 @@
+"""The Config of a run: from the user's options, from a checkpoint, or from both for a run that goes on."""
+
+import os
+from collections.abc import Container, Mapping, Sequence
+from logging import getLogger
+from typing import Any, Optional
+
+import yaml
+from recbole.config import Config
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import get_model, get_trainer
+
+from recbole_dsl.config import nearest
+from recbole_dsl.errors import DSLError
+from recbole_dsl.training.checkpoint import read_checkpoint
+from recbole_dsl.training.plain_data import plain
+from recbole_dsl.training.register import trainable_models
+from recbole_dsl.training.run_files import last_file, last_files
+from recbole_dsl.training.run_options import refuse_without_gradients, refuse_without_package, resolve_options
+from recbole_dsl.training.stored_options import StoredConfig, given_options, stored_options
+from recbole_dsl.training.trainer import dsl_trainer
+
+
+def build_config(
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[Sequence[str]] = None,
+    config_dict: Optional[Mapping[str, Any]] = None,
+) -> Config:
+    """RecBole's Config, with every option of ours checked and every file that it needs found.
+
+    Raises:
+        DSLError: naming the option, its value and what is allowed.
+    """
+    for file in config_file_list or ():
+        if not os.path.isfile(file):
+            raise DSLError(f"config_files={file}: must be an existing YAML file")
+    try:
+        config = Config(model, dataset, list(config_file_list or ()) or None, dict(config_dict or {}))
+    except yaml.YAMLError as error:
+        files = " ".join(config_file_list)
+        raise DSLError(f"config_files={files}: must be YAML: {' '.join(str(error).split())}") from error
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        NotImplementedError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        name = model or (config_dict or {}).get("model")
+        raise DSLError(in_one_line(error, name)) from error
+    refuse_without_gradients(config["model"], config["MODEL_TYPE"])
+    refuse_without_package(config["model"])
+    resolve_options(config, trainer_of(config).default_options)
+    if config["pre_model_path"] and config["train_stage"]:
+        read_checkpoint(config["pre_model_path"], model=config["model"], option="pre_model_path")
+    _check_dataset(config)
+    return config
+
+
+def run_config(
+    model: str | type | None,
+    dataset: str | None,
+    config_file_list: Sequence[str] | None,
+    config_dict: Mapping[str, Any] | None,
+) -> tuple[Config, str | None]:
+    """The Config of a run, and the file that it goes on from, if the option ``resume`` asks for one.
+
+    ``resume=FILE`` takes every option from the file, but for those of `MAY_CHANGE`. ``resume=True`` looks for the
+    newest last state in ``checkpoint_dir`` of the same model and dataset; where there is none the run begins anew.
+
+    Raises:
+        DSLError: as `build_config`, or if the file is not of such a run.
+    """
+    options = dict(config_dict or {})
+    resume = options.pop("resume", None)
+    if resume in (None, False):
+        return build_config(model, dataset, config_file_list, options), None
+    given = given_options(config_file_list, options)
+    model = given.pop("model", None) if model is None else model
+    dataset = given.pop("dataset", None) if dataset is None else dataset
+    given = {name: value for name, value in given.items() if name not in ("model", "dataset", "resume")}
+    if resume is not True:
+        return _resumed(_named_state(str(resume)), model, dataset, given)
+    config = build_config(model, dataset, config_file_list, options)
+    for file in last_files(config):
+        if read_checkpoint(file, option="resume")["dataset"] == config["dataset"]:
+            return _resumed(file, model, dataset, given)
+    getLogger().warning(f"nothing to resume in {config['checkpoint_dir']}: the run begins anew")
+    return config, None
+
+
+# what may be another when a run goes on: how long it is, where its data and files are, and how it is shown
+MAY_CHANGE = frozenset(
+    "epochs stopping_step data_path checkpoint_dir save_last show_progress state worker gpu_id use_gpu "
+    "eval_batch_size save_dataset save_dataloaders dataset_save_path dataloaders_save_path log_wandb "
+    "wandb_project".split()
+)
+
+
+def config_of(
+    checkpoint: Mapping[str, Any],
+    path: str,
+    changes: Mapping[str, Any],
+    model_class: type | None = None,
+    may_change: Container[str] | None = None,
+) -> Config:
+    """The Config of the run that ``checkpoint``, read from ``path``, is of; what the file says is not evaluated.
+
+    Args:
+        changes: options that rank above the file's.
+        model_class: the model's class, if it is not one of RecBole's.
+        may_change: which of ``changes`` may differ from the file's, or None for all.
+
+    Raises:
+        DSLError: if the options make no run, or differ where they must not.
+    """
+    if model_class is None:
+        model_class = _class_of(checkpoint["model"], path)
+    elif model_class.__name__ != checkpoint["model"]:
+        raise DSLError(f"model_class={model_class.__name__}: must be {checkpoint['model']}, which {path} is of")
+    stored = stored_options(checkpoint, path)
+    try:
+        config = _stored_config(model_class, checkpoint["dataset"], {**stored, **changes})
+        before = config if may_change is None else _stored_config(model_class, checkpoint["dataset"], stored)
+    except DSLError:
+        raise
+    except Exception as error:
+        # RecBole's Config raises what the options at hand happen to lead to
+        raise DSLError(f"model_file={path}: its options cannot be used: {describe_error(error)}") from error
+    for name in changes:
+        if may_change is not None and name not in may_change and not _is_same(config[name], before[name]):
+            raise DSLError(f"{name}={config[name]}: must be {before[name]}, which {path} was trained with")
+    _check_dataset(config)
+    return config
+
+
+def trainer_of(config: Config) -> type:
+    """The trainer class that RecBole has for the model of ``config``, with Dynamic Sparse Learning."""
+    return dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
+
+
+def _check_dataset(config: Config) -> None:
+    name, path = config["dataset"], config["data_path"]
+    if config["dataset_save_path"]:
+        return
+    if not os.path.isdir(path):
+        import recbole
+
+        listing = os.path.join(os.path.dirname(recbole.__file__), "properties", "dataset", "url.yaml")
+        with open(listing, encoding="utf-8") as file:
+            if name not in yaml.safe_load(file):
+                raise DSLError(f"dataset={name}: must be a folder of atomic files at {path}")
+        return
+    parts = config["benchmark_filename"]
+    for file in [f"{name}.{part}.inter" for part in parts] if parts else [f"{name}.inter"]:
+        if not os.path.isfile(os.path.join(path, file)):
+            raise DSLError(f"dataset={name}: {file} must be in {path}")
+
+
+def describe_error(error: Exception) -> str:
+    """What ``error`` says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _stored_config(model_class: type, dataset: str, options: Mapping[str, Any]) -> Config:
+    config = StoredConfig(model_class, dataset, config_dict=options)
+    config.__class__ = Config
+    refuse_without_gradients(config["model"], config["MODEL_TYPE"])
+    refuse_without_package(config["model"])
+    resolve_options(config, trainer_of(config).default_options)
+    return config
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    try:
+        return plain(value) == plain(other)
+    except TypeError:
+        return str(value) == str(other)
+
+
+def _resumed(
+    file: str, model: str | type | None, dataset: str | None, given: Mapping[str, Any]
+) -> tuple[Config, str]:
+    checkpoint = read_checkpoint(file, option="resume")
+    _refuse_other(checkpoint, file, model, dataset)
+    changes = {**given, "checkpoint_dir": os.path.dirname(file) or os.curdir}
+    own_class = model if isinstance(model, type) else None
+    return config_of(checkpoint, file, changes, own_class, may_change=MAY_CHANGE), file
+
+
+def _named_state(path: str) -> str:
+    """The last state of the run that ``path`` is a file of, or ``path`` where that is all there is."""
+    return last_file(path) if os.path.isfile(last_file(path)) else path
+
+
+def _refuse_other(checkpoint: Mapping[str, Any], path: str, model: Any, dataset: str | None) -> None:
+    name = model.__name__ if isinstance(model, type) else model
+    for option, given in (("model", name), ("dataset", dataset)):
+        if given is not None and given != checkpoint[option]:
+            raise DSLError(f"{option}={given}: must be {checkpoint[option]}, which {path} is of")
+
+
+def _class_of(name: str, path: str) -> type:
+    try:
+        found = get_model(name)
+    except Exception as error:
+        raise DSLError(
+            f"model_file={path}: is of {name}, which is no model of RecBole; give its class as model_class"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, AbstractRecommender)):
+        raise DSLError(f"model_file={path}: is of {name}, which is no model of RecBole")
+    return found
+
+
+def in_one_line(error: Exception, model: Optional[str]) -> str:
+    refuse_without_gradients(model)
+    message = " ".join(str(error.args[0] if error.args else error).split())
+    # RecBole looks an unknown model up among its optional packages
+    if isinstance(model, str) and (
+        isinstance(error, (AttributeError, ImportError)) or "not the name of an existing model" in message
+    ):
+        match = nearest(model, trainable_models())
+        allowed = f"did you mean {match}?" if match else "must be the name of a RecBole model trained by gradients"
+        return f"model={model}: {allowed}"
+    return message or type(error).__name__

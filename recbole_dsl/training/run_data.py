@@ -1,0 +1,118 @@
+"""The data of a run, made from its atomic files; pickles are read only where the user's options name them."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.data.dataset import Dataset
+from recbole.data.utils import save_split_dataloaders
+
+from recbole_dsl.errors import DSLError
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A dataset of RecBole and the loaders of its three parts."""
+
+    dataset: Dataset
+    train: AbstractDataLoader
+    valid: AbstractDataLoader
+    test: AbstractDataLoader
+
+
+def load_data(config: Config, may_download: bool = True) -> RunData:
+    """The dataset of ``config`` and its loaders.
+
+    RecBole unpickles ``<dataset>-Dataset.pth`` and ``<dataset>-for-<model>-dataloader.pth`` where they happen to
+    lie in ``checkpoint_dir``, which runs what is in them. Here only what ``dataset_save_path`` and
+    ``dataloaders_save_path`` name is read. ``save_dataset`` and ``save_dataloaders`` write as in RecBole.
+
+    Raises:
+        DSLError: if the data is missing, cannot be downloaded, or cannot be saved.
+    """
+    with _no_default_pickles(config):
+        dataset = load_dataset(config, may_download)
+    if config["save_dataset"]:
+        with _named_problem(config, "save_dataset"):
+            dataset.save()
+    with _no_default_pickles(config):
+        train, valid, test = data_preparation(config, dataset)
+    if config["save_dataloaders"]:
+        with _named_problem(config, "save_dataloaders"):
+            _save_loaders(config, (train, valid, test))
+    return RunData(dataset, train, valid, test)
+
+
+def load_dataset(config: Config, may_download: bool = True) -> Dataset:
+    """RecBole's dataset, downloaded where RecBole knows an address and there is none yet.
+
+    Raises:
+        DSLError: if it cannot be downloaded; nothing is left of the attempt.
+    """
+    path = config["data_path"]
+    if os.path.isdir(path):
+        return create_dataset(config)
+    if not may_download:
+        raise DSLError(f"dataset={config['dataset']}: must be a folder of atomic files at {path}")
+    missing = [path]
+    while not os.path.isdir(os.path.dirname(os.path.abspath(missing[-1]))):
+        missing.append(os.path.dirname(os.path.abspath(missing[-1])))
+    try:
+        return create_dataset(config)
+    except (OSError, ValueError, SystemExit, RuntimeError) as error:
+        if os.path.isfile(os.path.join(path, f"{config['dataset']}.inter")):
+            # RecBole waits for other processes after a download, and fails when it has none
+            return create_dataset(config)
+        for folder in missing:
+            if os.path.isdir(folder) and not os.listdir(folder):
+                os.rmdir(folder)
+        raise DSLError(f"dataset={config['dataset']}: not in {path} and not to be downloaded") from error
+
+
+@contextmanager
+def _no_default_pickles(config: Config) -> Iterator[None]:
+    """Within it, ``checkpoint_dir`` is a folder that there is not, and nothing is saved."""
+    nowhere = os.path.join(tempfile.gettempdir(), secrets.token_hex(16))
+    others = {"checkpoint_dir": nowhere, "save_dataset": False, "save_dataloaders": False}
+    usual = {name: config[name] for name in others}
+    for name, value in others.items():
+        config[name] = value
+    try:
+        yield
+    finally:
+        for name, value in usual.items():
+            config[name] = value
+
+
+@contextmanager
+def _named_problem(config: Config, option: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # pickling fails as the data happens to be
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DSLError(
+            f"{option}={config[option]}: cannot be saved in {config['checkpoint_dir']}: {reason}"
+        ) from error
+
+
+def _save_loaders(config: Config, loaders: tuple[AbstractDataLoader, ...]) -> None:
+    # RecBole takes their generators away to save them, and does not give them back
+    generators: list[tuple[Any, Any]] = [
+        (owner, owner.generator)
+        for loader in loaders
+        for owner in (loader, loader.sampler)
+        if hasattr(owner, "generator")
+    ]
+    try:
+        save_split_dataloaders(config, loaders)
+    finally:
+        for owner, generator in generators:
+            owner.generator = generator

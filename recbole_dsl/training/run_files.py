@@ -1,0 +1,40 @@
+"""The files of a run: the best epoch's and the last state's, which no other run has."""
+
+import os
+import secrets
+
+from recbole.config import Config
+from recbole.utils import get_local_time
+
+_BEST, _LAST = ".pth", ".last"
+
+
+def new_model_file(config: Config) -> str:
+    """A path for the best epoch of a new run: RecBole's name, made unique, in ``checkpoint_dir``."""
+    # of the system's randomness: runs of one seed, on several machines too, must not meet
+    name = f"{config['model']}-{get_local_time()}-{secrets.token_hex(3)}{_BEST}"
+    return os.path.join(config["checkpoint_dir"], name)
+
+
+def last_file(model_file: str) -> str:
+    """Where the last state of a run is kept, beside the best epoch's ``model_file``."""
+    return os.path.splitext(model_file)[0] + _LAST
+
+
+def best_file(path: str) -> str:
+    """The best epoch's file of the run that ``path`` is a file of."""
+    return os.path.splitext(path)[0] + _BEST if is_last(path) else path
+
+
+def is_last(path: str) -> bool:
+    """Whether ``path`` is the file of a last state."""
+    return path.endswith(_LAST)
+
+
+def last_files(config: Config) -> list[str]:
+    """The last states in ``checkpoint_dir`` of runs of this model, the newest first."""
+    folder, model = config["checkpoint_dir"], config["model"]
+    if not os.path.isdir(folder):
+        return []
+    names = [name for name in os.listdir(folder) if name.startswith(f"{model}-") and is_last(name)]
+    return sorted((os.path.join(folder, name) for name in names), key=os.path.getmtime, reverse=True)
