@@ -1,13 +1,14 @@
 """The command ``recbole-dsl``: one sub-command for each thing that one does with the project."""
 
 import argparse
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from recbole_dsl.config import OPTIONS, describe_options, nearest
-from recbole_dsl.errors import DSLError
+from recbole_dsl.errors import DSLError, Terminated
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,15 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         command.declare(parser)
         known, others = parser.parse_known_args(words[1:])
         # RecBole's Config takes its options from here
-        sys.argv = [sys.argv[0], *words[1:]]
+        sys.argv = [sys.argv[0], *(word for word in words[1:] if not word.startswith("--resume"))]
         _quieten()
         command.run(known, others)
     except DSLError as error:
         print(f"{program or 'recbole-dsl'}: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as end:
+        # as the shell counts what ends by a signal
+        sys.exit(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
 
 
 def _command(name: str) -> Command:
@@ -97,8 +101,20 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         "Train a model of RecBole sparse from scratch. Takes all its options as --name=value, and:"
     )
     parser.epilog = "Dynamic Sparse Learning:\n" + describe_options()
-    parser.add_argument("--model", "-m", default="BPR", help="name of the model")
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
+    parser.add_argument("--model", "-m", help="name of the model; BPR without it")
+    parser.add_argument("--dataset", "-d", help="name of the dataset; ml-100k without it")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        help="go on with a run that was stopped, from its last state: the newest in checkpoint_dir of this model "
+        "and dataset, or that in the file, which then says all the options",
+    )
+    parser.add_argument(
+        "--save_last",
+        metavar="True",
+        help="whether the state after each epoch is kept for --resume; True without it",
+    )
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
     parser.add_argument("--nproc", type=int, default=1, help="number of processes in this group")
     parser.add_argument("--ip", default="localhost", help="address of the master node")
@@ -111,16 +127,24 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     _refuse_ignored(others)
     from recbole_dsl.training.quick_start import run
 
+    # afterwards, for Ray sets its own when it is imported
+    signal.signal(signal.SIGTERM, _terminate)
+    is_new = known.resume in (None, True)
     run(
-        known.model,
-        known.dataset,
+        known.model or ("BPR" if is_new else None),
+        known.dataset or ("ml-100k" if is_new else None),
         config_file_list=known.config_files.split() if known.config_files else None,
+        config_dict=None if known.resume is None else {"resume": known.resume},
         nproc=known.nproc,
         world_size=known.world_size,
         ip=known.ip,
         port=known.port,
         group_offset=known.group_offset,
     )
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def _refuse_ignored(arguments: list[str]) -> None:

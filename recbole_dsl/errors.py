@@ -3,3 +3,7 @@
 
 class DSLError(ValueError):
     """A one-line message that names the option, its value and what is allowed."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM); it ends as after Ctrl-C."""

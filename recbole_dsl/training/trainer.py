@@ -271,7 +271,7 @@ class DSLMixin:
                 self._keep_last(-1, saved)
             yield
             self._keep_last(self._epoch, saved)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             if saved and self._keeps_last:
                 self.logger.warning(f"interrupted; to go on: recbole-dsl train --resume={self.last_model_file}")
             raise
