@@ -1,6 +1,7 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property, wraps
@@ -235,7 +236,8 @@ class DSLMixin:
         self.start_epoch = checkpoint["epoch"] + 1
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]
-        self.best_valid_result = checkpoint["best_valid_result"]
+        result = checkpoint["best_valid_result"]
+        self.best_valid_result = None if result is None else OrderedDict(result)
         self._random_state = checkpoint["random_state"]
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
 

@@ -1,0 +1,1 @@
+"""Whatever goes wrong from outside, subject by subject; ``python -m tests.faults`` runs all of it."""
