@@ -127,7 +127,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-# what RecBole 1.2.1 itself cannot run with the packages of constraints.txt
+# what RecBole 1.2.1 itself cannot run with the packages of requirements.txt
 BROKEN = {
     "KSR": "multiplies float32 with the float64 matrix that it loads",
     "KGAT": "calls DGLGraph.edge_subgraph(preserve_nodes=...), which DGL 1.0 removed; earlier ones are not for "
