@@ -1,0 +1,6 @@
+"""RecBole's side: its options, trainers and quick start, with sparse weights."""
+
+from recbole_dsl.environment import check_environment
+
+# every module of this package imports RecBole
+check_environment()

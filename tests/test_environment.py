@@ -1,0 +1,98 @@
+"""What a user is told whose environment lacks something: each case in a fresh process."""
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recbole_dsl.environment import OLDEST, RECBOLE, check_environment
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(folder, *options):
+    """The command, in a process that looks into ``folder`` before all others."""
+    path = os.pathsep.join(map(str, (folder, ROOT)))
+    done = subprocess.run(
+        [sys.executable, *options, "-m", "recbole_dsl", "train", "--model=BPR", "--epochs=1"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == "" and os.listdir() == []
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def pretend(folder, package, release):
+    """A release of a package by its metadata."""
+    metadata = folder / f"{package.replace('-', '_')}-{release}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {release}\n")
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("packages")
+
+
+def test_the_packages_of_these_tests_do():
+    check_environment()
+
+
+def test_the_oldest_releases_are_those_of_the_metadata():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options"]["install_requires"].splitlines()
+    asked = dict(re.findall(r"^([\w-]+)(?:>=|==)([\w.]+)", "\n".join(lines), flags=re.M))
+    assert asked == {"recbole": RECBOLE, **{package: oldest for package, (oldest, _) in OLDEST.items()}}
+
+
+def test_an_empty_environment_is_told_all_that_it_lacks(folder):
+    line = command(folder, "-S")
+    assert all(f"{package} is not installed" in line and f'"{package}>=' in line for package in OLDEST)
+    assert line.endswith(f" && uv pip install --no-deps recbole=={RECBOLE}")
+
+
+@pytest.mark.parametrize("package", OLDEST)
+def test_a_release_that_is_too_old_is_named(folder, package):
+    pretend(folder, package, "0.1.0.dev3+cpu")
+    line = command(folder)
+    assert f": {package} 0.1.0.dev3+cpu is too old: " in line
+    assert line.endswith(f'pip install "{package}>={OLDEST[package][0]}"')
+
+
+def test_another_recbole_is_named(folder):
+    pretend(folder, "recbole", "1.1.1")
+    line = command(folder)
+    assert f": RecBole 1.1.1 is another than {RECBOLE}: " in line
+    assert line.endswith(f"pip install --no-deps recbole=={RECBOLE}")
+
+
+@pytest.mark.parametrize(
+    "package, module, error, remedy",
+    [
+        ("numpy", "numpy", "ImportError('no extension\\nmodule')", "--force-reinstall numpy"),
+        ("scipy", "scipy", "AttributeError('_ARRAY_API not found')", "--upgrade scipy"),
+        ("pandas", "pandas", "ValueError('numpy.dtype size changed')", "--upgrade pandas"),
+        ("torch", "torch", "OSError('libcudart.so: cannot open shared object file')", "torch"),
+    ],
+)
+def test_a_package_that_fails_to_import_is_named(folder, package, module, error, remedy):
+    (folder / f"{module}.py").write_text(f"import sys\nprint('a page', file=sys.stderr)\nraise {error}\n")
+    line = command(folder)
+    reason = re.search(r"'(.*)'", error)[1].replace("\\n", " ")
+    assert f": {package} cannot be imported ({reason}): " in line and line.endswith(f"pip install {remedy}")
+
+
+def test_checkouts_on_the_path_are_taken_as_they_are(folder):
+    """They have no metadata to say their release."""
+    for module in ("recbole", *(module for _, module in OLDEST.values())):
+        (folder / module).mkdir()
+        for file in ("__init__.py", "sparse.py", "metrics.py"):
+            (folder / module / file).write_text("")
+    script = "from recbole_dsl.environment import check_environment; check_environment()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
+    subprocess.run([sys.executable, "-S", "-c", script], check=True, env=environment, timeout=600)
