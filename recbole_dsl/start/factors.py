@@ -174,6 +174,10 @@ def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> tup
 
 def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ``n`` largest singular values, descending, between their left and right vectors; zeros are left out."""
+    if not matrix.count_nonzero():
+        # ARPACK refuses to start where every vector becomes zero
+        left, right = (np.full((size, 1), size**-0.5, np.float32) for size in matrix.shape)
+        return left, np.full(1, 1e-12, np.float32), right
     if n < min(matrix.shape):
         start = np.random.default_rng(seed).standard_normal(min(matrix.shape)).astype(np.float32)
         left, sizes, right = svds(matrix, k=n, v0=start)
