@@ -6,11 +6,11 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any, Optional
 
 import torch.distributed as dist
-from ray import tune
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, init_seed, set_color
 
+from recbole_dsl.compat.for_ray import report
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.checkpoint import read_checkpoint
@@ -136,7 +136,7 @@ def objective_function(
     trainer = trainer_class(config, model)
     best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
     test_result = trainer.evaluate(data.test, load_best_model=saved)
-    tune.report(**test_result)
+    report(test_result)
     return {
         "model": config["model"],
         "best_valid_score": best_valid_score,

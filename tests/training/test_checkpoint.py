@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(trainer, options, use
     Trainer(stock_config, stock_model)._save_checkpoint(0, saved_model_file="stock")
     cases = {
         **dict.fromkeys(files, "must be a whole checkpoint"),
-        "stock": "must be a whole checkpoint",
+        "stock": "must be a checkpoint of recbole_dsl",
         "foreign": "must be a checkpoint of recbole_dsl",
         "missing": "must be an existing file",
         other.saved_model_file: "is of LightGCN, must be of BPR",

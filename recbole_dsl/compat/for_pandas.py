@@ -1,0 +1,102 @@
+"""What RecBole needs from pandas 3, and from 2.2, which warns of it."""
+
+import builtins
+import functools
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from recbole_dsl.compat.on_import import after_import, replaced
+from recbole_dsl.compat.releases import release
+
+
+@after_import("recbole.data.dataset.dataset")
+def chained_fill(module: ModuleType) -> None:
+    """From pandas 3.0 on, ``frame[column].fillna(..., inplace=True)`` fills a copy; 2.2 and later warn of it.
+
+    The frames are filled before RecBole does.
+    """
+    from recbole.utils import FeatureType
+
+    def read_csv(*args: Any, **options: Any) -> Any:
+        frame = pd.read_csv(*args, **options)
+        for column in frame:
+            if str(column).endswith("_seq"):
+                frame[column] = frame[column].fillna("")
+        return frame
+
+    fill_nan = module.Dataset._fill_nan
+
+    @functools.wraps(fill_nan)
+    def filled(self: Any) -> None:
+        for name in self.feat_name_list:
+            frame = getattr(self, name)
+            for field in frame:
+                if self.field2type[field] == FeatureType.TOKEN:
+                    frame[field] = frame[field].fillna(0)
+                elif self.field2type[field] == FeatureType.FLOAT:
+                    frame[field] = frame[field].fillna(frame[field].mean())
+        fill_nan(self)
+
+    pd = module.pd
+    if release("pandas") >= (3, 0):
+        module.pd = replaced(pd, read_csv=read_csv)
+        module.Dataset._fill_nan = filled
+    if release("pandas") >= (2, 2):
+        for method in ("_fill_nan", "_load_feat"):
+            setattr(module.Dataset, method, _without_warnings(getattr(module.Dataset, method)))
+
+
+@after_import(
+    "recbole.data.dataset.dataset", "recbole.data.dataset.kg_dataset", "recbole.data.dataset.sequential_dataset"
+)
+def length_of_each_value(module: ModuleType) -> None:
+    """From pandas 3.0 on, ``series.agg(len)`` is the length of the series, not those of its values.
+
+    These modules of RecBole take the ``len`` of no series themselves.
+    """
+    import pandas as pd
+
+    def lengths(values: Any) -> Any:
+        return values.map(builtins.len) if isinstance(values, pd.Series) else builtins.len(values)
+
+    if release("pandas") >= (3, 0):
+        module.len = lengths
+
+
+@after_import("recbole.data.dataset.dataset", "recbole.data.interaction")
+def read_only_values(module: ModuleType) -> None:
+    """From pandas 3.0 on, ``values`` of a column are read-only, which PyTorch warns of where it shares memory."""
+    import numpy as np
+
+    def of_writable(make: Callable) -> Callable:
+        def made(data: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(data, np.ndarray) and not data.flags.writeable:
+                data = data.copy()
+            return make(data, *args, **options)
+
+        return made
+
+    if release("pandas") >= (3, 0):
+        torch = module.torch
+        makers = {name: of_writable(getattr(torch, name)) for name in ("as_tensor", "FloatTensor", "LongTensor")}
+        module.torch = replaced(torch, **makers)
+
+
+def _without_warnings(method: Callable) -> Callable:
+    """``method`` without pandas' warnings of chained assignments."""
+    import pandas as pd
+
+    kinds = [FutureWarning]
+    if hasattr(pd.errors, "ChainedAssignmentError"):
+        kinds.append(pd.errors.ChainedAssignmentError)
+
+    @functools.wraps(method)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with warnings.catch_warnings():
+            for kind in kinds:
+                warnings.filterwarnings("ignore", "(?s).*chained assignment", kind)
+            return method(*args, **kwargs)
+
+    return quiet
