@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from recbole_dsl.graphs.propagation import compress_graphs
     from recbole_dsl.sparse import SparseEmbedding, SparseWeight, sparse_weights
     from recbole_dsl.sparse.deferred import deferred_tables
+    from recbole_dsl.sparse.densifying import densify
+    from recbole_dsl.sparse.modules import parameter_groups
     from recbole_dsl.sparsification import SparsityReport, sparsify
     from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
     from recbole_dsl.training.quick_start import load_data_and_model, objective_function, run, run_recbole_dsl
@@ -30,9 +32,11 @@ _HOMES = {
     "TopologyUpdate": "topology.engine",
     "compress_graphs": "graphs.propagation",
     "deferred_tables": "sparse.deferred",
+    "densify": "sparse.densifying",
     "dsl_trainer": "training.trainer",
     "load_data_and_model": "training.quick_start",
     "objective_function": "training.quick_start",
+    "parameter_groups": "sparse.modules",
     "register": "training.register",
     "run": "training.quick_start",
     "run_recbole_dsl": "training.quick_start",
@@ -52,9 +56,11 @@ __all__ = [
     "TopologyUpdate",
     "compress_graphs",
     "deferred_tables",
+    "densify",
     "dsl_trainer",
     "load_data_and_model",
     "objective_function",
+    "parameter_groups",
     "register",
     "run",
     "run_recbole_dsl",

@@ -8,6 +8,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
@@ -75,11 +76,14 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     model nothing changes. One tensor used under two names stays one.
 
     Raises:
-        DSLError: if ``targets`` names nothing, or a tensor that cannot be sparse, or if the budget leaves
-            a tensor no weight. The model is then unchanged.
+        DSLError: if ``targets`` names nothing, or a tensor that cannot be sparse, if the budget leaves a tensor
+            no weight, or if one has no shape yet (``nn.LazyLinear``). The model is then unchanged.
     """
     config = config or DSLConfig()
     places = find_places(model)
+    for name, parameter in places.parameters.items():
+        if is_lazy(parameter):
+            raise DSLError(f"{name}: has no shape yet; run the lazy module on a batch before sparsify()")
     present = sparse_weights(model)
     trained = {name: weight for name, weight in present.items() if weight.values.requires_grad}
     frozen = {name: weight for name, weight in present.items() if name not in trained}

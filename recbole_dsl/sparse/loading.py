@@ -38,6 +38,14 @@ def follow_sparse_states(module: nn.Module) -> None:
     module.register_load_state_dict_pre_hook(_become_sparse_below)
 
 
+def unfollow_sparse_states(model: nn.Module) -> None:
+    """Undo `follow_sparse_states` for every module of ``model``."""
+    for module in model.modules():
+        hooks = module._load_state_dict_pre_hooks
+        for key in [key for key, hook in hooks.items() if getattr(hook, "hook", hook) is _become_sparse_below]:
+            del hooks[key]
+
+
 def accept_sparse_states(model_class: type) -> None:
     """Let dense models of ``model_class`` load the state of a sparse one, in their constructor too."""
     usual = model_class.load_state_dict

@@ -1,8 +1,8 @@
 """Modules that hold sparse weights in the place of dense parameters."""
 
+import copyreg
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Optional
 
 from torch import Tensor, nn
 
@@ -20,15 +20,16 @@ def attach(model: nn.Module, weights: Mapping[str, SparseWeight], places: Places
     """
     for name, weight in weights.items():
         for module, attribute in places.owners[name]:
-            del module._parameters[attribute]
+            # keeps the place of the parameter among the others, for `densify`
+            module._parameters[attribute] = None
             module._modules[attribute] = weight
             if type(module) is nn.Embedding:
                 module.__class__ = SparseEmbedding
-            elif not (isinstance(module, _SparseWeights) and attribute in module._sparse_names):
-                module.__class__ = _with_sparse(type(module), attribute)
+            elif not (isinstance(module, WithSparseWeights) and attribute in module._sparse_names):
+                module.__class__ = _with_sparse(dense_class(module), _names(module) | {attribute})
     for module in model.modules():
-        if not isinstance(module, (_SparseWeights, SparseWeight)) and sparse_weights(module):
-            module.__class__ = _with_sparse(type(module))
+        if not isinstance(module, (WithSparseWeights, SparseWeight)) and sparse_weights(module):
+            module.__class__ = _with_sparse(type(module), frozenset())
 
 
 def sparse_weights(model: nn.Module) -> dict[str, SparseWeight]:
@@ -36,7 +37,33 @@ def sparse_weights(model: nn.Module) -> dict[str, SparseWeight]:
     return {name: m for name, m in model.named_modules() if isinstance(m, SparseWeight)}
 
 
-class _SparseWeights:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """The trainable parameters of ``model`` in two groups for an optimizer: decayed matrices, and the rest.
+
+        optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.01), lr=1e-3)
+
+    A weight belongs to the first if it has two or more dimensions, sparse or dense. The values of a sparse weight
+    have one, so that a choice by ``p.ndim >= 2`` misses them. Tied ones are there once.
+
+    Returns:
+        dictionaries with ``params`` and ``weight_decay``, which is 0 for biases, norms and other vectors; a group
+        without parameters is left out.
+    """
+    sparse = {id(weight.values) for weight in sparse_weights(model).values()}
+    groups = {weight_decay: [], 0.0: []} if weight_decay else {0.0: []}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.dim() > 1 or id(parameter) in sparse
+            groups[weight_decay if is_matrix else 0.0].append(parameter)
+    return [{"params": some, "weight_decay": decay} for decay, some in groups.items() if some]
+
+
+def dense_class(module: nn.Module) -> type:
+    """The class that ``module`` has, or had before it held sparse weights."""
+    return nn.Embedding if type(module) is SparseEmbedding else getattr(type(module), "_dense_class", type(module))
+
+
+class WithSparseWeights:
     """What every module with sparse weights in it shares: their names, which cannot be assigned to."""
 
     _sparse_names: frozenset = frozenset()
@@ -50,13 +77,22 @@ class _SparseWeights:
         for name, parameter in super().named_parameters(*args, **kwargs):
             yield name.removesuffix(".values") if id(parameter) in values else name, parameter
 
+    def __reduce_ex__(self, protocol):
+        reduced = super().__reduce_ex__(max(protocol, 2))
+        own = type(self)
+        # a class that `_with_sparse` made cannot be found by its name; what it was made of can
+        if "_dense_class" in vars(own) and reduced[0] is copyreg.__newobj__:
+            made_of = own._dense_class, sorted(own._sparse_names)
+            return _make_again, (*made_of, *reduced[1][1:]), *reduced[2:]
+        return reduced
+
     def __setattr__(self, name, value):
         if name in self._sparse_names:
             raise DSLError(f"{name} of {type(self).__name__} is sparse and cannot be assigned to")
         super().__setattr__(name, value)
 
 
-class SparseEmbedding(_SparseWeights, nn.Embedding):
+class SparseEmbedding(WithSparseWeights, nn.Embedding):
     """An ``nn.Embedding`` of which only the alive entries exist.
 
     Called with ids of any shape it returns ``(*ids.shape, embedding_dim)`` and costs what these rows
@@ -82,11 +118,23 @@ class SparseEmbedding(_SparseWeights, nn.Embedding):
 
 
 @cache
-def _with_sparse(base: type, name: Optional[str] = None) -> type:
-    """``base`` with the sparse weight ``name``, or with some in the modules below it."""
-    bases = (base,) if issubclass(base, _SparseWeights) else (_SparseWeights, base)
-    members = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    if name is not None:
-        members[name] = property(lambda self: self._modules[name].view(), doc=f"Dense view of the sparse {name}.")
-        members["_sparse_names"] = getattr(base, "_sparse_names", frozenset()) | {name}
+def _with_sparse(base: type, names: frozenset) -> type:
+    """``base`` with the sparse weights ``names``; with none, for a module that has some in the modules below it."""
+    members = {name: _view_of(name) for name in names}
+    members |= {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    members |= {"_sparse_names": names, "_dense_class": base}
+    bases = (base,) if issubclass(base, WithSparseWeights) else (WithSparseWeights, base)
     return type(base)(base.__name__, bases, members)
+
+
+def _view_of(name: str) -> property:
+    return property(lambda self: self._modules[name].view(), doc=f"Dense view of the sparse {name}.")
+
+
+def _names(module: nn.Module) -> frozenset:
+    return getattr(module, "_sparse_names", frozenset())
+
+
+def _make_again(base: type, names: list, *arguments) -> nn.Module:
+    made = _with_sparse(base, frozenset(names))
+    return made.__new__(made, *arguments)

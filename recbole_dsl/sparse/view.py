@@ -1,9 +1,12 @@
 """The dense form of a sparse weight, protected from writes that would be lost."""
 
+import copy
 import os
 import traceback
 
 import torch
+from torch import nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from recbole_dsl.errors import DSLError
 
@@ -19,11 +22,35 @@ class DenseView(torch.Tensor):
 
     The entries live in the sparse weight; an in-place change of the copy would vanish silently.
     What shares memory with the copy (``.data``, slices, ``.t()``) is protected as well; results with
-    memory of their own are plain tensors.
+    memory of their own are plain tensors. So is what is saved, pickled or deep-copied, and what ``nn.Parameter``
+    makes of it is a parameter of the user's own.
 
     Raises:
         DSLError: on an in-place operation, an item assignment, or use as ``out=``; it names the line.
     """
+
+    @classmethod
+    def of(cls, dense: torch.Tensor) -> "DenseView":
+        """``dense`` as one that is an ``nn.Parameter`` to ``isinstance``, as models ask for."""
+        view = dense.as_subclass(cls)
+        view.__dict__["_stands_for_parameter"] = True
+        return view
+
+    @property
+    def _is_param(self) -> bool:
+        return "_stands_for_parameter" in self.__dict__
+
+    @_is_param.setter
+    def _is_param(self, value: bool) -> None:
+        # nn.Parameter marks what it made, by detaching it, of a tensor that is not a plain one
+        self.__class__ = nn.Parameter
+
+    def __reduce_ex__(self, protocol):
+        return _plain(self).__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo):
+        memo[id(self)] = copied = copy.deepcopy(_plain(self), memo)
+        return copied
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -37,9 +64,21 @@ class DenseView(torch.Tensor):
             )
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
-            if isinstance(result, torch.Tensor) and _shares_memory(result, args):
+            if torch.compiler.is_compiling():
+                return result
+            if isinstance(result, torch.Tensor) and result is not args[0] and _shares_memory(result, args):
                 return result.as_subclass(cls)
         return result
+
+
+def compiler_is_at_work() -> bool:
+    """Whether ``torch.compile`` traces this, or what called it, so that it wants plain tensors."""
+    return torch.compiler.is_compiling() or callable(get_eval_frame_callback())
+
+
+def _plain(view: DenseView) -> torch.Tensor:
+    with torch._C.DisableTorchFunctionSubclass():
+        return view.as_subclass(torch.Tensor)
 
 
 def _writes(name: str) -> bool:

@@ -12,7 +12,7 @@ from recbole_dsl.sparse.compressed_rows import CompressedRows, compress, new_off
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, spread_out
 from recbole_dsl.sparse.rewrite import Change, Rewritten, rewrite
 from recbole_dsl.sparse.validity import topology_problem
-from recbole_dsl.sparse.view import DenseView
+from recbole_dsl.sparse.view import DenseView, compiler_is_at_work
 
 # entries of which the positions are kept, being small, to make the dense form faster
 _FEW = 2**17
@@ -45,6 +45,7 @@ class SparseWeight(nn.Module):
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
             gradient of the dense rows that were read, alive or not: ``ids`` (n,) and ``gradient`` (n, columns), or
             None and (rows, columns) after `dense`.
+        is_replaced: whether `densify` put a dense parameter in its place, so that nothing reads it any more.
     """
 
     values: nn.Parameter
@@ -67,6 +68,7 @@ class SparseWeight(nn.Module):
         self.padding_row = padding_row
         self.awaits_data = False
         self.sparse_gradient = False
+        self.is_replaced = False
         self.gradient_sink: Optional[GradientSink] = None
         self._keeps_dense, self._kept = False, None
         self._kept_positions: Optional[Tensor] = None
@@ -121,6 +123,18 @@ class SparseWeight(nn.Module):
         """Which entries are alive; it shares memory with the buffers."""
         return CompressedRows(self.n_columns, self.columns, self.row_offsets)
 
+    def __getstate__(self) -> dict:
+        """Without what belongs to this very object: who watches its gradients, and what it keeps for speed."""
+        own = {
+            "gradient_sink": None,
+            "_keeps_dense": False,
+            "_kept": None,
+            "_kept_positions": None,
+            "_hooked": None,
+        }
+        return {**self.__dict__, **own}
+
+    @torch._disable_dynamo
     def rows(self, ids: Tensor) -> Tensor:
         """Look up the dense rows ``ids`` (any shape, integer): ``(*ids.shape, *shape[1:])``, differentiable."""
         if self._kept is not None and not torch.is_grad_enabled():
@@ -140,6 +154,7 @@ class SparseWeight(nn.Module):
             out = self._few_rows(flat)
         return out.view(*ids.shape, *self.shape[1:])
 
+    @torch._disable_dynamo
     def dense(self) -> Tensor:
         """The whole weight as a new dense tensor of ``shape``, differentiable; it is not kept."""
         if self._kept is not None and not torch.is_grad_enabled():
@@ -174,11 +189,10 @@ class SparseWeight(nn.Module):
         To ``isinstance`` it is an ``nn.Parameter``, which models ask for.
         """
         dense = self.dense()
-        if dense is self._kept:
+        # a compiler traces plain tensors only
+        if dense is self._kept or compiler_is_at_work():
             return dense
-        view = dense.as_subclass(DenseView)
-        view._is_param = True
-        return view
+        return DenseView.of(dense)
 
     def row_of_slots(self) -> Tensor:
         """(nnz,) int64: the row of every alive entry, ascending."""

@@ -135,7 +135,16 @@ class DynamicTopology:
                 self._explored[name].mark(start * weight.n_columns, weight.alive_in(start, stop).view(-1))
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Count the steps of ``optimizer`` and update the topology after them; several may be attached."""
+        """Count the steps of ``optimizer`` and update the topology after them; several may be attached.
+
+        Raises:
+            DSLError: if the model was made dense since.
+        """
+        replaced = [name for name, weight in self.weights.items() if weight.is_replaced]
+        if replaced:
+            raise DSLError(
+                f"{replaced[0]}: is dense since densify(), which leaves nothing to update; sparsify() again"
+            )
         self.optimizers.append(optimizer)
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._collect_if_due()
