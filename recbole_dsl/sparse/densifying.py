@@ -5,7 +5,7 @@ from torch import nn
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.loading import unfollow_sparse_states
-from recbole_dsl.sparse.modules import SparseEmbedding, WithSparseWeights, dense_class
+from recbole_dsl.sparse.modules import WithSparseWeights, dense_class
 from recbole_dsl.sparse.weight import SparseWeight
 
 

@@ -119,7 +119,7 @@ class SparseEmbedding(WithSparseWeights, nn.Embedding):
 
 @cache
 def _with_sparse(base: type, names: frozenset) -> type:
-    """``base`` with the sparse weights ``names``; with none, for a module that has some in the modules below it."""
+    """``base`` with the sparse weights ``names``: with none of its own, if modules below it have some."""
     members = {name: _view_of(name) for name in names}
     members |= {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     members |= {"_sparse_names": names, "_dense_class": base}

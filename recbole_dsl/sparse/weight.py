@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from recbole_dsl.sparse.compressed_rows import CompressedRows, compress, new_offsets, row_blocks, true_at
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, spread_out
 from recbole_dsl.sparse.rewrite import Change, Rewritten, rewrite
+from recbole_dsl.sparse.slots import Topology, mark, unmarked
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.view import DenseView, compiler_is_at_work
 
@@ -45,6 +46,8 @@ class SparseWeight(nn.Module):
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
             gradient of the dense rows that were read, alive or not: ``ids`` (n,) and ``gradient`` (n, columns), or
             None and (rows, columns) after `dense`.
+        topology: stands for which entries are alive, and is another one when that has changed.
+        is_trained: whether a `DynamicTopology` updates it; averages do not change its topology then.
         is_replaced: whether `densify` put a dense parameter in its place, so that nothing reads it any more.
     """
 
@@ -69,6 +72,8 @@ class SparseWeight(nn.Module):
         self.awaits_data = False
         self.sparse_gradient = False
         self.is_replaced = False
+        self.is_trained = False
+        self.topology = Topology(self)
         self.gradient_sink: Optional[GradientSink] = None
         self._keeps_dense, self._kept = False, None
         self._kept_positions: Optional[Tensor] = None
@@ -78,11 +83,12 @@ class SparseWeight(nn.Module):
             positions = true_at(block.view(-1))
             counts[start + 1 : stop + 1], of_block = compress(positions, stop - start, self.n_columns)
             columns.append(of_block)
-        self.register_buffer("columns", torch.cat(columns).to(device))
+        # no buffers, since those are averaged and copied by themselves, apart from the values that they belong to
+        self.columns = torch.cat(columns).to(device)
         del columns
         offsets = counts.cumsum_(0).to(new_offsets(0, len(self.columns)).dtype)
-        self.register_buffer("row_offsets", offsets.to(device))
-        self.values = nn.Parameter(torch.zeros(len(self.columns), dtype=dtype, device=device))
+        self.row_offsets = offsets.to(device)
+        self.values = mark(nn.Parameter(torch.zeros(len(self.columns), dtype=dtype, device=device)), self)
 
     @classmethod
     def of(cls, dense: Tensor, positions: Tensor, padding_row: Optional[int] = None) -> "SparseWeight":
@@ -120,7 +126,7 @@ class SparseWeight(nn.Module):
 
     @property
     def index(self) -> CompressedRows:
-        """Which entries are alive; it shares memory with the buffers."""
+        """Which entries are alive; it shares memory with `columns` and `row_offsets`."""
         return CompressedRows(self.n_columns, self.columns, self.row_offsets)
 
     def __getstate__(self) -> dict:
@@ -132,7 +138,20 @@ class SparseWeight(nn.Module):
             "_kept_positions": None,
             "_hooked": None,
         }
-        return {**self.__dict__, **own}
+        return {**self.__dict__, **own, "topology": None, "is_trained": False}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.topology = Topology(self)
+        mark(self.values, self)
+
+    def _apply(self, fn, *args, **kwargs):
+        super()._apply(fn, *args, **kwargs)
+        # to another device they may have become others
+        mark(self.values, self)
+        self.columns, self.row_offsets = fn(self.columns), fn(self.row_offsets)
+        self._kept_positions = None
+        return self
 
     @torch._disable_dynamo
     def rows(self, ids: Tensor) -> Tensor:
@@ -251,6 +270,8 @@ class SparseWeight(nn.Module):
                 for name, old in state.items()
                 if isinstance(old, Tensor) and old.shape == self.values.shape
             ]
+        for state, name in places:
+            state[name] = unmarked(state[name])
         new = rewrite(self.index, change, nnz, [self.values.detach(), *(state[name] for state, name in places)])
         if nnz == self.nnz:
             gradient = self.values.grad
@@ -318,12 +339,18 @@ class SparseWeight(nn.Module):
 
     def _set_topology(self, new: Rewritten) -> None:
         self._kept_positions = None
+        self.topology = Topology(self)
         for name, tensor in (("columns", new.columns), ("row_offsets", new.row_offsets)):
-            old = self._buffers[name]
+            old = getattr(self, name)
             if old.shape == tensor.shape and old.dtype == tensor.dtype:
                 old.copy_(tensor)
             else:
-                self._buffers[name] = tensor
+                setattr(self, name, tensor)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in ("columns", "row_offsets"):
+            destination[prefix + name] = getattr(self, name).detach()
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         """Take any topology of this shape, whatever its nnz; refuse one that is not a topology."""
@@ -339,4 +366,11 @@ class SparseWeight(nn.Module):
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
             self.awaits_data = False
             self._kept_positions = None
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+            self.topology = Topology(self)
+        # whatever the topology of the new values was, it is that of this weight now
+        with torch._C.DisableTorchFunctionSubclass():
+            super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        index = [prefix + name for name in ("columns", "row_offsets")]
+        if strict:
+            missing += [key for key in index if key not in state_dict]
+            unexpected[:] = [key for key in unexpected if key not in index]

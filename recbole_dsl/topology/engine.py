@@ -85,6 +85,8 @@ class DynamicTopology:
         on_update: Callable[[TopologyUpdate], None] = lambda update: None,
     ):
         self.weights = dict(weights)
+        for weight in self.weights.values():
+            weight.is_trained = True
         self.config = config
         self.on_update = on_update
         self._total_steps = total_steps
@@ -142,9 +144,7 @@ class DynamicTopology:
         """
         replaced = [name for name, weight in self.weights.items() if weight.is_replaced]
         if replaced:
-            raise DSLError(
-                f"{replaced[0]}: is dense since densify(), which leaves nothing to update; sparsify() again"
-            )
+            raise DSLError(f"{replaced[0]}: is dense since densify() and has no topology; sparsify() again")
         self.optimizers.append(optimizer)
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._collect_if_due()

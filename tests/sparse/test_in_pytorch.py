@@ -1,4 +1,4 @@
-"""A sparse model where PyTorch's own tools meet it: copies, files, processes, dtypes, the compiler, plain tensors."""
+"""A sparse model among PyTorch's own tools: copies, files, processes, dtypes, the compiler, plain tensors."""
 
 import copy
 import io

@@ -1,0 +1,255 @@
+"""What the slots of a sparse weight mean, so that entries of different topologies are never taken for the same."""
+
+from __future__ import annotations
+
+import weakref
+from functools import cache
+from typing import TYPE_CHECKING, Any, Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from recbole_dsl.errors import DSLError
+
+if TYPE_CHECKING:
+    from recbole_dsl.sparse.weight import SparseWeight
+
+# give what they are given, in the same or in other memory
+_COPIES = set("detach clone to cpu cuda type float double half bfloat16 contiguous".split())
+# work entry by entry: what they give has the slots of what they are given
+_ENTRYWISE = set(
+    "add sub rsub subtract mul multiply div divide true_divide lerp addcmul addcdiv neg copy where".split()
+)
+_OPERATORS = {f"__{kind}{name}__" for kind in ("", "r", "i") for name in "add sub mul div truediv".split()}
+
+
+class Topology:
+    """Stands for which entries of a weight are alive, until that changes, and of its copies that have the same."""
+
+    def __init__(self, weight: SparseWeight):
+        self._weights = weakref.WeakSet([weight])
+        self._found_equal: Topology | None = None
+
+    @property
+    def itself(self) -> Topology:
+        """The one of all that were found equal that stands for them."""
+        return self if self._found_equal is None else self._found_equal.itself
+
+    @property
+    def weights(self) -> list[SparseWeight]:
+        """Those that have it now."""
+        return [weight for weight in self._weights if weight.topology.itself is self]
+
+    def give_to(self, weight: SparseWeight) -> None:
+        self._weights.add(weight)
+        weight.topology = self
+
+    def join(self, other: Topology) -> None:
+        """Be the same as ``other`` from now on."""
+        other._weights |= self._weights
+        self._found_equal = other
+
+
+class SlotTensor(Tensor):
+    """One number for each slot of a sparse weight: its values, what shares their memory, and copies of them.
+
+    Behaves like a plain tensor, except that to add, average or copy entry by entry those of different topologies
+    raises. Only those of a copy of a weight meet those of one that is trained, by position: changed in place, the
+    copy takes over the other topology; else they are put in its order. What else is computed of them is plain.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        keeps, pairs, in_place = _kind(func)
+        with torch._C.DisableTorchFunctionSubclass():
+            if not (keeps or pairs) or torch.compiler.is_compiling():
+                return func(*args, **kwargs)
+            groups = _groups(args, kwargs) if pairs else [args[:1]]
+            aligned: dict[int, Tensor] = {}
+            topologies = [_common(group, in_place, aligned) for group in groups]
+            if aligned:
+                args, kwargs = tree_map_only(Tensor, lambda t: aligned.get(id(t), t), (args, kwargs))
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor) and keeps:
+                return _marked(result, args[0], topologies[0])
+            if isinstance(result, (list, tuple)) and len(result) == len(groups) and keeps:
+                return type(result)(_marked(r, group[0], t) for r, group, t in zip(result, groups, topologies))
+            return result
+
+    @property
+    def topology(self) -> Topology | None:
+        """Of what shares the memory of a weight's values the present one, else that of when it was computed."""
+        owner = vars(self).get("_owner")
+        weight = owner() if owner is not None else None
+        topology = vars(self).get("_topology") if weight is None else weight.topology
+        return None if topology is None else topology.itself
+
+    @property
+    def _is_param(self) -> bool:
+        return False
+
+    @_is_param.setter
+    def _is_param(self, value: bool) -> None:
+        # nn.Parameter marks what it made, by detaching it, of a tensor that is not a plain one
+        vars(self).clear()
+        self.__class__ = nn.Parameter
+
+    def __reduce_ex__(self, protocol):
+        return unmarked(self).__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo):
+        with torch._C.DisableTorchFunctionSubclass():
+            copied = unmarked(self).detach().clone()
+        if isinstance(self, Values):
+            copied = nn.Parameter(copied, self.requires_grad)
+        elif self.topology is not None:
+            copied = _with(copied, _topology=self.topology)
+        memo[id(self)] = copied
+        return copied
+
+
+class Values(SlotTensor, nn.Parameter):
+    """The values of a sparse weight."""
+
+
+# optimizers choose their faster kernels for the types in a list only; without it they are right, and slower
+try:
+    from torch.optim.optimizer import _foreach_supported_types
+except ImportError:
+    pass
+else:
+    _foreach_supported_types.append(Values)
+
+
+def mark(parameter: nn.Parameter, weight: SparseWeight) -> nn.Parameter:
+    """Make ``parameter``, in place, the values of ``weight``."""
+    parameter.__class__ = Values
+    vars(parameter)["_owner"] = weakref.ref(weight)
+    return parameter
+
+
+def unmarked(tensor: Tensor) -> Tensor:
+    """``tensor`` as a plain tensor, or parameter, of the same memory."""
+    if not isinstance(tensor, SlotTensor):
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():
+        plain = tensor.detach().as_subclass(Tensor)
+        return nn.Parameter(plain, tensor.requires_grad) if isinstance(tensor, Values) else plain
+
+
+@cache
+def _kind(func: Callable) -> tuple[bool, bool, bool]:
+    """Whether what ``func`` gives has its operands' slots, whether it pairs them, whether it changes the first."""
+    name = getattr(func, "__name__", "").removeprefix("_foreach_")
+    if name in ("__get__", "__set__"):
+        is_data = getattr(func, "__self__", None) == Tensor.data
+        return is_data and name == "__get__", is_data and name == "__set__", name == "__set__"
+    if name in _OPERATORS or name == "stack":
+        return name != "stack", True, name.startswith("__i")
+    bare = name.rstrip("_")
+    return bare in _COPIES or bare in _ENTRYWISE, bare in _ENTRYWISE, bare != name
+
+
+def _groups(args: tuple, kwargs: dict[str, Any]) -> list[list[Tensor]]:
+    """The tensors that are paired: of lists those at each place, else all."""
+    operands = [*args, *kwargs.values()]
+    lists = [o for o in operands if isinstance(o, (list, tuple)) and o and isinstance(o[0], Tensor)]
+    if len(lists) == 1 and len(args) == 1:
+        return [list(lists[0])]
+    if lists:
+        return [list(group) for group in zip(*lists)]
+    return [[o for o in operands if isinstance(o, Tensor)]]
+
+
+def _common(group: list[Tensor], in_place: bool, aligned: dict[int, Tensor]) -> Topology | None:
+    """The topology that ``group`` has in common; those that have another are put into ``aligned`` by their id."""
+    slotted = [tensor for tensor in group if isinstance(tensor, SlotTensor) and tensor.topology is not None]
+    found: list[Topology] = []
+    for tensor in slotted:
+        if not any(_same(tensor.topology, other) for other in found):
+            found.append(tensor.topology)
+    if len(found) < 2:
+        return found[0] if found else None
+    if in_place and len(found) == 2 and _follow(group[0], found):
+        return group[0].topology
+    trained = [weight for topology in found for weight in topology.weights if weight.is_trained]
+    target = (
+        trained[0].topology.itself if len(trained) == 1 and all(topology.weights for topology in found) else None
+    )
+    if target is None or (in_place and group[0].topology is not target):
+        raise DSLError(
+            "values of a sparse weight of different topologies cannot be paired slot by slot; average into "
+            "the parameters of a copy.deepcopy of the model, in place (average.lerp_(current, share)), as "
+            "torch.optim.swa_utils.AveragedModel does, with the option budget=uniform or erk"
+        )
+    for tensor in slotted:
+        if tensor.topology is not target:
+            aligned[id(tensor)] = _in_order_of(trained[0], tensor)
+    return target
+
+
+def _in_order_of(weight: SparseWeight, tensor: SlotTensor) -> Tensor:
+    """The entries of ``tensor`` that are alive in ``weight``, in the order of its slots, and zeros."""
+    before, after = tensor.topology.weights[0].positions().to(tensor.device), weight.positions().to(tensor.device)
+    slots = torch.searchsorted(before, after).clamp_(max=len(before) - 1)
+    plain = unmarked(tensor).detach().index_select(0, slots)
+    return plain.masked_fill_(before[slots] != after, 0)
+
+
+def _same(one: Topology, other: Topology) -> bool:
+    if one is other:
+        return True
+    if not one.weights or not other.weights:
+        return False
+    a, b = one.weights[0], other.weights[0]
+    if a.shape != b.shape or a.nnz != b.nnz:
+        return False
+    device = a.values.device
+    equal = (torch.equal(getattr(a, name), getattr(b, name).to(device)) for name in ("row_offsets", "columns"))
+    if all(equal):
+        one.join(other)
+        return True
+    return False
+
+
+def _follow(tensor: Tensor, topologies: list[Topology]) -> bool:
+    """Let the weight of ``tensor`` take over the other of ``topologies``, by position, if it is not trained."""
+    owner = vars(tensor).get("_owner") if isinstance(tensor, SlotTensor) else None
+    weight = owner() if owner is not None else None
+    target = [topology for topology in topologies if weight is not None and topology is not weight.topology.itself]
+    leader = next(iter(target[0].weights), None) if len(target) == 1 else None
+    if leader is None or leader.shape != weight.shape or leader.nnz != weight.nnz:
+        return False
+    if weight.is_trained or weight.values.grad is not None:
+        return False
+    blocks = list(leader.row_blocks())
+    device = weight.values.device
+    weight.exchange(lambda number, _: leader.alive_in(*blocks[number][:2]).view(-1).to(device), leader.nnz)
+    target[0].give_to(weight)
+    return True
+
+
+def _marked(result: Tensor, operand: Any, topology: Topology | None) -> Tensor:
+    if (
+        result is operand
+        or isinstance(result, SlotTensor)
+        or result.requires_grad
+        or result.layout != torch.strided
+    ):
+        is_copy = result is operand and type(result) is Tensor and not result.requires_grad
+        if is_copy and topology is not None and result.dim() == 1:
+            result.__class__ = SlotTensor
+            vars(result)["_topology"] = topology
+        return result
+    owner = vars(operand).get("_owner") if isinstance(operand, SlotTensor) else None
+    if owner is not None and result.data_ptr() == operand.data_ptr() and result.shape == operand.shape:
+        return _with(result, _owner=owner)
+    return result if topology is None or result.dim() != 1 else _with(result, _topology=topology)
+
+
+def _with(tensor: Tensor, **marks: Any) -> Tensor:
+    marked = tensor.as_subclass(SlotTensor)
+    vars(marked).update(marks)
+    return marked
