@@ -1,10 +1,10 @@
 """Time several sides in one process, in turns, so that the machine's moods fall on all of them alike."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Callable, Optional
+from typing import Optional
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ The second takes most of its time for RecBole's own side.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Callable, Optional
+from typing import Optional
 
 from recbole.trainer import Trainer
 

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Callable
+from typing import Any
 
 _PROC = Path("/proc/self")
 # blocks from here on are given back to the system when they are freed, so that none is hidden in reserve

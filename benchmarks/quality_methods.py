@@ -1,10 +1,10 @@
 """The methods that benchmarks.quality compares: each trains one model of RecBole and says what came out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any, Union
 from unittest.mock import patch
 
 import torch

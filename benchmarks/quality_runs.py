@@ -1,7 +1,8 @@
 """One run of benchmarks.quality: its settings, and the training."""
 
 import tempfile
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from recbole.config import Config

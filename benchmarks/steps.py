@@ -7,9 +7,9 @@ At 4 M rows the dense sides together take 13 GB: leave them out, as here.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Callable, Optional
+from typing import Optional
 
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.power_law import ensure_power_law

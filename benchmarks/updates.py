@@ -6,9 +6,9 @@ Measured twice: inside the topology, and against a training whose topology is fi
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Callable, Optional
+from typing import Optional
 
 from recbole.trainer import Trainer
 

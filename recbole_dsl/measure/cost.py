@@ -1,9 +1,9 @@
 """What a sparse model costs and what it would cost dense, measured on the tensors that exist."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from torch import Tensor, nn
 from torch.optim import Optimizer

@@ -1,8 +1,7 @@
 """Floating-point operations of a forward pass, counted on the tensors that take part in it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Callable
 
 import torch
 from torch import Tensor, nn

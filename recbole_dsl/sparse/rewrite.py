@@ -1,8 +1,8 @@
 """Writing the entries of a sparse weight anew, in place, when other ones become alive."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from torch import Tensor
 

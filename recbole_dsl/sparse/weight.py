@@ -1,8 +1,8 @@
 """A weight of which only the alive entries exist, compressed by rows."""
 
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Callable, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor, nn

@@ -1,8 +1,9 @@
 """Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
 
+from collections.abc import Callable
 from copy import copy
 from functools import cached_property
-from typing import Callable, Optional
+from typing import Optional
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
 """Which inactive positions to grow. A criterion returns a score; the highest are grown."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """Which alive weights matter least. A criterion returns an importance; the lowest are pruned."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 from torch import Tensor

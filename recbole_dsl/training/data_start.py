@@ -1,7 +1,8 @@
 """Start sparse weights of users and of items from the interactions that a model is trained on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Optional
 
 import torch
 from recbole.data.dataset import Dataset

@@ -233,7 +233,7 @@ def test_averages_of_states_and_of_several_models():
     with pytest.raises(DSLError, match="cannot be paired"):
         states[0][sparse] + states[2][sparse]
     halves = {key: states[0][key] * 0.5 + states[1][key] * 0.5 for key in states[0] if key.endswith("columns")}
-    with pytest.raises(RuntimeError, match="1.user.weight"):
+    with pytest.raises(RuntimeError, match=r"1\.user\.weight"):
         one.load_state_dict({**states[0], **halves})
 
 
