@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_any, tree_map_only
 
+from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.places import find_places
+from recbole_dsl.sparse.view import calling_line
 
 # entries from which on it is worth it; smaller tables are made as usual
 SMALLEST = 2**20
@@ -32,7 +34,8 @@ def deferred_tables() -> Iterator[None]:
 
     What initialises them is recorded. Where the record says that all entries are drawn from one distribution,
     normal or uniform, say, those of a sparse weight are drawn for its alive entries alone. Any other
-    initialisation is done on a dense table, one weight at a time. A table that is read before is made then.
+    initialisation is done on a dense table, one weight at a time. A table that is read before, or that other
+    values are written into, is made then.
     """
     with _DeferEmpty():
         yield
@@ -47,7 +50,14 @@ class _DeferEmpty(TorchFunctionMode):
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
             device = torch.device(kwargs.get("device") or torch.get_default_device())
             shape = torch.Size(args[0])
-            if len(shape) == 2 and shape.numel() >= SMALLEST and dtype.is_floating_point and device.type == "cpu":
+            others = {name for name, value in kwargs.items() if value} - {"dtype", "device"}
+            if (
+                not others
+                and len(shape) == 2
+                and shape.numel() >= SMALLEST
+                and dtype.is_floating_point
+                and device.type == "cpu"
+            ):
                 return DeferredTensor(shape, dtype)
         return func(*args, **kwargs)
 
@@ -71,9 +81,15 @@ class _Operation:
 
     @property
     def is_entrywise(self) -> bool:
-        operands = (self.args, self.kwargs)
-        numbers = not tree_any(lambda value: isinstance(value, Tensor) and value.dim() > 0, operands)
-        return self.on_all and self.func.overloadpacket in _ENTRYWISE and numbers
+        return self.on_all and self.func.overloadpacket in _ENTRYWISE
+
+    @property
+    def brings_values(self) -> bool:
+        """Whether it writes other values than random or constant ones, or random ones of a certain generator."""
+        return tree_any(
+            lambda value: isinstance(value, torch.Generator) or (isinstance(value, Tensor) and value.dim() > 0),
+            (self.args, self.kwargs),
+        )
 
     def zeroes_only(self, row: int, shape: torch.Size) -> bool:
         zero = self.func.overloadpacket is aten.zero_ or (
@@ -86,16 +102,25 @@ class _Operation:
 class DeferredTensor(Tensor):
     """A float matrix on the CPU without memory, or a view of one.
 
+    What is written into it is recorded while it is random or constant; anything else, and whatever asks for its
+    memory (``numpy()``, ``data_ptr()``, ...), makes its values, which it then keeps and which are written to.
+
     Attributes:
         root: the matrix that this is a view of, or itself.
         views: how the view is taken of it, one after the other.
         record: of the root, the in-place operations so far that still matter.
         made: of the root, its values, from when they were read.
+
+    Raises:
+        DSLError: on what would give it another shape, type or device in place; it names the line.
     """
 
     @staticmethod
     def __new__(cls, shape, dtype, root=None, views=()):
-        return Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+        made = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+        # what goes past PyTorch's functions to the memory, which is not there, gets an error instead of a crash
+        torch._C._set_throw_on_mutable_data_ptr(made)
+        return made
 
     def __init__(self, shape, dtype, root: Optional["DeferredTensor"] = None, views: tuple[Callable, ...] = ()):
         self.root = self if root is None else root
@@ -108,22 +133,45 @@ class DeferredTensor(Tensor):
 
     def __deepcopy__(self, memo):
         # the copy has the same values, so that they must be drawn now
-        copied = DeferredTensor(self.shape, self.dtype)
-        copied.made = self.values().clone()
+        copied = _holding(self.values().clone())
         copied = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
         memo[id(self)] = copied
         return copied
+
+    def __reduce_ex__(self, protocol):
+        plain = self.values().clone()
+        plain = nn.Parameter(plain, self.requires_grad) if isinstance(self, nn.Parameter) else plain
+        return plain.__reduce_ex__(protocol)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func in _NEW_DATA and args and isinstance(args[0], DeferredTensor):
+            args[0]._become(args[1])
+            return None
+        if func in _MEMORY:
+            args = tree_map_only(DeferredTensor, DeferredTensor.values, args)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         own, others = args[0] if args else None, (args[1:], kwargs)
+        if isinstance(own, DeferredTensor) and func.overloadpacket is aten.set_:
+            is_tensor = func is aten.set_.source_Tensor
+            own._become(args[1] if is_tensor else func(torch.empty(0, dtype=own.dtype), *args[1:], **kwargs))
+            return own
+        if isinstance(own, DeferredTensor) and func.overloadpacket is aten.detach_:
+            return own
+        if isinstance(own, DeferredTensor) and torch.Tag.inplace_view in func.tags:
+            raise _no_such_change(func.overloadpacket.__name__)
         if isinstance(own, DeferredTensor) and not tree_any(lambda v: isinstance(v, DeferredTensor), others):
             alias = func._schema.arguments[0].alias_info
+            returned = func._schema.returns
             if alias is not None and alias.is_write:
                 own._write(func, *others)
                 return own
-            if alias is not None and len(func._schema.returns) == 1:
+            if alias is not None and len(returned) == 1 and str(returned[0].type) == "Tensor":
                 return own._view(func, *others)
         args, kwargs = tree_map_only(DeferredTensor, DeferredTensor.values, (args, kwargs))
         return func(*args, **kwargs)
@@ -136,19 +184,74 @@ class DeferredTensor(Tensor):
         return _through(self.views, root.made)
 
     def _view(self, func, args, kwargs) -> "DeferredTensor":
-        shape = func(torch.empty(self.shape, dtype=self.dtype, device="meta"), *args, **kwargs).shape
+        like = func(torch.empty(self.shape, dtype=self.dtype, device="meta"), *args, **kwargs)
+        if like.dtype != self.dtype:
+            return func(self.values(), *args, **kwargs)
         views = (*self.views, lambda tensor: func(tensor, *args, **kwargs))
-        return DeferredTensor(shape, self.dtype, self.root, views)
+        return DeferredTensor(like.shape, self.dtype, self.root, views)
 
     def _write(self, func, args, kwargs) -> None:
         root = self.root
-        operation = _Operation(self.views, func, args, kwargs, self.numel() == root.numel())
-        if root.made is not None:
+        # numbers may change until it is run
+        args, kwargs = tree_map_only(Tensor, lambda t: t if t.dim() else t.clone(), (args, kwargs))
+        operation = _Operation(self.views, func, args, kwargs, self._is_all())
+        if operation.brings_values or root.made is not None:
+            self.values()
             operation.run(root.made)
             return
         if operation.is_draw:
             root.record.clear()
         root.record.append(operation)
+
+    def _is_all(self) -> bool:
+        """Whether every entry of the root is in it once."""
+        view = self._like()
+        return view.numel() == self.root.numel() and 0 not in view.stride()
+
+    def is_root(self) -> bool:
+        """Whether every entry of the root is in it at its place."""
+        root, view = torch.empty(self.root.shape, device="meta"), self._like()
+        return (view.shape, view.stride()) == (root.shape, root.stride())
+
+    def _like(self) -> Tensor:
+        return _through(self.views, torch.empty(self.root.shape, device="meta"))
+
+    def _become(self, other: Any) -> None:
+        """Share the memory of ``other`` from now on, as after ``self.data = other``."""
+        same = isinstance(other, Tensor) and (other.shape, other.dtype) == (self.shape, self.dtype)
+        if not same or other.device != self.device or other.layout is not torch.strided:
+            raise _no_such_change("data")
+        other = other.detach()
+        if not isinstance(other, DeferredTensor):
+            other = _holding(other)
+        self.root, self.views = other.root, other.views
+
+
+# what makes a tensor share the memory of another
+_NEW_DATA = {Tensor.data.__set__}
+# what gives the memory of a tensor away, to be written to by others
+_MEMORY = {
+    getattr(Tensor, name)
+    for name in (
+        *("numpy", "__array__", "data_ptr", "untyped_storage", "storage", "_typed_storage", "__dlpack__"),
+        *("tolist", "share_memory_", "pin_memory", "is_shared", "__dlpack_device__", "apply_", "map_", "map2_"),
+    )
+    if hasattr(Tensor, name)
+}
+
+
+def _holding(values: Tensor) -> DeferredTensor:
+    """A deferred tensor whose values are ``values``, in the same memory."""
+    deferred = DeferredTensor(values.shape, values.dtype)
+    deferred.made = values.as_subclass(Tensor)
+    return deferred
+
+
+def _no_such_change(name: str) -> DSLError:
+    return DSLError(
+        f"{calling_line()}: {name} would give a table within deferred_tables() another shape, type, device or "
+        "storage in place; make a new nn.Parameter instead, or the model without deferred_tables()"
+    )
 
 
 def _through(views: tuple[Callable[[Tensor], Tensor], ...], tensor: Tensor) -> Tensor:
@@ -158,13 +261,17 @@ def _through(views: tuple[Callable[[Tensor], Tensor], ...], tensor: Tensor) -> T
 
 
 def make_the_rest(model: nn.Module) -> None:
-    """Give the parameters of ``model`` that are deferred still, and so stay dense, their memory and values."""
+    """Give what is deferred still in ``model``, and so stays dense, its memory and values."""
     places = find_places(model)
     for name, parameter in places.parameters.items():
         if isinstance(parameter, DeferredTensor):
             made = nn.Parameter(realise(parameter), parameter.requires_grad)
             for module, attribute in places.owners[name]:
                 setattr(module, attribute, made)
+    for module in model.modules():
+        for held in (module._buffers, vars(module)):
+            for name in [name for name, value in held.items() if isinstance(value, DeferredTensor)]:
+                held[name] = held[name].values()
 
 
 def realise(tensor: Tensor) -> Tensor:
@@ -173,11 +280,11 @@ def realise(tensor: Tensor) -> Tensor:
         return tensor.detach()
     root = tensor.root
     if root.made is not None:
-        return root.made
+        return tensor.values()
     made = torch.empty(root.shape, dtype=root.dtype)
     for operation in root.record:
         operation.run(made)
-    return made
+    return _through(tensor.views, made)
 
 
 def draw_entries(tensor: Tensor, values: Tensor, empty_row: Optional[int] = None) -> bool:
@@ -189,7 +296,7 @@ def draw_entries(tensor: Tensor, values: Tensor, empty_row: Optional[int] = None
     Returns:
         Whether it was done.
     """
-    if not isinstance(tensor, DeferredTensor) or tensor.root.made is not None:
+    if not isinstance(tensor, DeferredTensor) or tensor.root.made is not None or not tensor.is_root():
         return False
     root = tensor.root
     record = [

@@ -59,7 +59,7 @@ class DenseView(torch.Tensor):
         written = [*args[:1], *kwargs.values()] if _writes(name) else [kwargs.get("out")]
         if any(isinstance(argument, cls) for argument in written):
             raise DSLError(
-                f"{_calling_line()}: {name} would write into the dense copy of a sparse weight, where it is lost; "
+                f"{calling_line()}: {name} would write into the dense copy of a sparse weight, where it is lost; "
                 "change the weight before sparsify() or read it only"
             )
         with torch._C.DisableTorchFunctionSubclass():
@@ -87,7 +87,7 @@ def _writes(name: str) -> bool:
     return name.endswith("_") and name not in _HARMLESS
 
 
-def _calling_line() -> str:
+def calling_line() -> str:
     """The line that called PyTorch, as ``file:number``."""
     inside = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
     for frame in reversed(traceback.extract_stack()):
