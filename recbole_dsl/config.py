@@ -31,12 +31,14 @@ class DSLConfig:
         "None: every weight of two or more dimensions that can be, but those of a single row.",
     )
     exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")
-    sparse_init: str = _option(
-        "svd",
+    sparse_init: Optional[str] = _option(
+        None,
         "Which weights are alive at first. svd: in tables of users and items, and in linear layers from or to all "
         "of them, the largest of a factorisation of the training data, whose values they take when training "
         "begins; elsewhere at random. uniform: at random; "
-        "erk: at random, small tensors denser; magnitude: the largest of the dense model.",
+        "erk: at random, small tensors denser; magnitude: the largest of the dense model. "
+        "None: magnitude for tensors that were given values (pre-trained, say), svd for those fresh from an "
+        "initialiser.",
     )
     budget: Optional[str] = _option(
         None,
@@ -93,7 +95,10 @@ class DSLConfig:
 
         for name, known in _choices().items():
             value = getattr(self, name)
-            if not ((isinstance(value, str) and value in known) or (name == "budget" and value is None)):
+            if not (
+                (isinstance(value, str) and value in known)
+                or (name in ("budget", "sparse_init") and value is None)
+            ):
                 raise _refusal(self, name, "one of " + ", ".join(known))
         for name in ("keep_rows", "fast_graph"):
             if not isinstance(getattr(self, name), bool):

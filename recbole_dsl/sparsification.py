@@ -1,7 +1,7 @@
 """Make the weights of any model sparse: which ones, how dense each, and a report of both."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from logging import getLogger
 from typing import Optional
@@ -18,6 +18,7 @@ from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
 from recbole_dsl.sparse.places import Places, find_places
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.start.freshness import given_values
 from recbole_dsl.start.initialise import INITIALISERS, Start
 from recbole_dsl.topology.budget import TensorSize, allocate
 
@@ -62,6 +63,7 @@ class SparsityReport:
         for name, weight in {**self.weights, **self.frozen}.items():
             shape = " x ".join(map(str, weight.shape))
             note = f", {_NOT_TRAINED}" if name in self.frozen else ""
+            note += f", the largest of the values that it was given: {weight.brought}" if weight.brought else ""
             lines.append(f"  {name:<{width}}  sparse  {shape}, {weight.nnz:,} alive, {weight.density:.4f}{note}")
         for name, (count, reason) in self.dense.items():
             lines.append(f"  {name:<{width}}  dense   {count:,} weights: {reason}")
@@ -72,8 +74,9 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
 
     The alive weights keep their value; with ``sparse_init=svd``, which is for a model that is not trained yet,
-    `DSLTrainer` gives them others when its training begins. Build the optimizer afterwards. On an already sparse
-    model nothing changes. One tensor used under two names stays one.
+    `DSLTrainer` gives them others when its training begins. By default that is done with tensors that are fresh
+    from an initialiser, while of those that were given values (see `given_values`) the largest stay. Build the
+    optimizer afterwards. On an already sparse model nothing changes. One tensor used under two names stays one.
 
     Raises:
         DSLError: if ``targets`` names nothing, or a tensor that cannot be sparse, if the budget leaves a tensor
@@ -96,11 +99,16 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
         for width in (p.shape[1:].numel(),)
     ]
     counts = allocate(sizes, config.density, config.budget)
+    is_default = config.sparse_init is None and config.density < 1
+    brought = given_values(model, chosen, places.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}
     for (name, parameter), nnz in zip(chosen.items(), counts):
         padding = places.padding[name]
-        weights[name] = _sparse(name, parameter, nnz, padding, config, generator)
+        initialiser = config.sparse_init or ("magnitude" if name in brought else "svd")
+        start = Start(len(parameter), parameter.shape[1:].numel(), nnz, padding, config.keep_rows)
+        weights[name] = _sparse(name, parameter, start, initialiser, generator)
+        weights[name].brought = brought.get(name)
     attach(model, weights, places)
     make_the_rest(model)
     copies = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
@@ -110,29 +118,27 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
 
 
 def _sparse(
-    name: str, parameter: Tensor, nnz: int, padding: Optional[int], config: DSLConfig, generator: torch.Generator
+    name: str, parameter: Tensor, start: Start, initialiser: str, generator: torch.Generator
 ) -> SparseWeight:
-    """The sparse weight with ``nnz`` alive entries of ``parameter``, which may be deferred."""
+    """The sparse weight with the alive entries of ``parameter``, which may be deferred."""
 
     @cache
     def dense() -> Tensor:
         if isinstance(parameter, DeferredTensor):
             getLogger().info(f"{name} is made dense for its initialisation")
-        return realise(parameter).reshape(len(parameter), -1)
+        return realise(parameter).reshape(start.rows, start.columns)
 
-    folded = len(parameter), parameter.shape[1:].numel()
-    everything = nnz == parameter.numel()
+    everything = start.nnz == parameter.numel()
     if everything:
-        alive = blocks_of(*folded, True)
+        alive = blocks_of(start.rows, start.columns, True)
     else:
-        start = Start(*folded, nnz, padding, config.keep_rows, dense)
-        alive = INITIALISERS[config.sparse_init](start, generator)
-    weight = SparseWeight(parameter.shape, alive, padding, parameter.dtype, parameter.device)
+        alive = INITIALISERS[initialiser](replace(start, dense=dense), generator)
+    weight = SparseWeight(parameter.shape, alive, start.padding_row, parameter.dtype, parameter.device)
     chosen_by_value = dense.cache_info().currsize > 0
-    empty_row = None if everything else padding
+    empty_row = None if everything else start.padding_row
     if chosen_by_value or not draw_entries(parameter, weight.values.detach(), empty_row):
         weight.take(dense())
-    weight.awaits_data = config.sparse_init == "svd" and not everything
+    weight.awaits_data = initialiser == "svd" and not everything
     return weight
 
 

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_any, tree_map_only
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.places import find_places
+from recbole_dsl.sparse.provenance import watched_parameters
 from recbole_dsl.sparse.view import calling_line
 
 # entries from which on it is worth it; smaller tables are made as usual
@@ -35,9 +36,9 @@ def deferred_tables() -> Iterator[None]:
     What initialises them is recorded. Where the record says that all entries are drawn from one distribution,
     normal or uniform, say, those of a sparse weight are drawn for its alive entries alone. Any other
     initialisation is done on a dense table, one weight at a time. A table that is read before, or that other
-    values are written into, is made then.
+    values are written into, is made then. Which tables these are is noted for `sparsify`.
     """
-    with _DeferEmpty():
+    with watched_parameters(), _DeferEmpty():
         yield
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from recbole_dsl.sparse.compressed_rows import blocks_of
 from recbole_dsl.sparse.modules import attach
 from recbole_dsl.sparse.places import Places, find_places
+from recbole_dsl.sparse.provenance import note_values
 from recbole_dsl.sparse.weight import SparseWeight
 
 
@@ -47,13 +48,20 @@ def unfollow_sparse_states(model: nn.Module) -> None:
 
 
 def accept_sparse_states(model_class: type) -> None:
-    """Let dense models of ``model_class`` load the state of a sparse one, in their constructor too."""
+    """Let dense models of ``model_class`` load the state of a sparse one, in their constructor too.
+
+    What is loaded into a parameter that stays dense is noted as values that it brings with it.
+    """
     usual = model_class.load_state_dict
 
     @wraps(usual)
     def load_state_dict(self, state_dict, *args, **kwargs):
         become_sparse(self, state_dict)
-        return usual(self, state_dict, *args, **kwargs)
+        result = usual(self, state_dict, *args, **kwargs)
+        for name, parameter in find_places(self).parameters.items():
+            if name in state_dict:
+                note_values(parameter)
+        return result
 
     model_class.load_state_dict = load_state_dict
 

@@ -37,6 +37,12 @@ def sparse_weights(model: nn.Module) -> dict[str, SparseWeight]:
     return {name: m for name, m in model.named_modules() if isinstance(m, SparseWeight)}
 
 
+def sparse_shapes(model: nn.Module) -> dict[str, list[int]]:
+    """The shape of each dense parameter that a sparse weight replaced, by every name that it has."""
+    named = model.named_modules(remove_duplicate=False)
+    return {name: list(m.shape) for name, m in named if isinstance(m, SparseWeight)}
+
+
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """The trainable parameters of ``model`` in two groups for an optimizer: decayed matrices, and the rest.
 

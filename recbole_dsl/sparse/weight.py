@@ -41,6 +41,8 @@ class SparseWeight(nn.Module):
             which look-ups do not train, as in an ``nn.Embedding``.
         awaits_data: whether it is to get another topology and other values once the training data is known;
             loading a state ends that.
+        brought: how it is known that its entries are values that the dense weight was given, and no
+            initialisation; None otherwise.
         sparse_gradient: whether `rows` gives ``values`` a gradient in sparse COO layout, for optimizers that
             touch what has one only.
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
@@ -70,6 +72,7 @@ class SparseWeight(nn.Module):
         self.n_columns = self.shape[1:].numel()
         self.padding_row = padding_row
         self.awaits_data = False
+        self.brought: Optional[str] = None
         self.sparse_gradient = False
         self.is_replaced = False
         self.is_trained = False
@@ -364,7 +367,7 @@ class SparseWeight(nn.Module):
             if values.shape != self.values.shape:
                 self._resize(self.values.detach().new_empty(values.shape))
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
-            self.awaits_data = False
+            self.awaits_data, self.brought = False, None
             self._kept_positions = None
             self.topology = Topology(self)
         # whatever the topology of the new values was, it is that of this weight now

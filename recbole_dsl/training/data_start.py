@@ -22,11 +22,11 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     sparse weights are divided by the root of their density: with fewer terms in each sum, the outputs keep the
     variance that the initialiser gave them.
 
-    That is for ``sparse_init=svd``, once, for weights that `sparsify` made and nothing was loaded into; see
-    `Factors`. The entries of a table of users are compared by their share of the row, so that every user gets
-    about as many, as all count alike in a metric; those of items as they are, so that popular ones get more. In a
-    layer that has more units than there are factors these repeat. Not in a table: a user and an item who are alike
-    would make different columns alive.
+    That is for ``sparse_init=svd``, once, for weights that `sparsify` made and nothing was loaded into, unless one
+    beside them, of as many factors, holds values that it was given; see `Factors`. The entries of a table of users
+    are compared by their share of the row, so that every user gets about as many, as all count alike in a metric;
+    those of items as they are, so that popular ones get more. In a layer that has more units than there are
+    factors these repeat. Not in a table: a user and an item who are alike would make different columns alive.
 
     Returns:
         The names of the weights.
@@ -34,7 +34,10 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     factors: dict[int, Factors] = {}
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
-    sided = {name: one for name, one in sided_weights(model, dataset).items() if name in new}
+    sided = sided_weights(model, dataset)
+    # the columns of what was given have a meaning that factors do not know
+    taken = {one.n_factors for one in sided.values() if one.weight.brought}
+    sided = {name: one for name, one in sided.items() if name in new and one.n_factors not in taken}
     for one in sided.values():
         if one.n_factors not in factors:
             factors[one.n_factors] = Factors(dataset.inter_matrix("csr"), one.n_factors, seed)

@@ -15,6 +15,8 @@ from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.deferred import deferred_tables
+from recbole_dsl.sparse.provenance import watched_parameters
+from recbole_dsl.training.pretrained import readable_files
 
 
 def make_model(config: Config, dataset: Dataset) -> AbstractRecommender:
@@ -23,13 +25,15 @@ def make_model(config: Config, dataset: Dataset) -> AbstractRecommender:
     Raises:
         DSLError: if an option would have RecBole run what it says.
     """
-    with _tables_deferred(config), _nothing_evaluated():
+    with _tables_deferred(config), _nothing_evaluated(), readable_files(config):
         return config.model_class(config, dataset)
 
 
 def _tables_deferred(config: Config) -> AbstractContextManager:
     # at density 1 every entry is to have the value that RecBole would have drawn for it
-    return deferred_tables() if config["density"] < 1 and config["single_spec"] else nullcontext()
+    if config["density"] == 1:
+        return nullcontext()
+    return deferred_tables() if config["single_spec"] else watched_parameters()
 
 
 @contextmanager

@@ -11,11 +11,6 @@ from recbole_dsl.training.plain_data import decode, encode
 
 def check_other_parameters(model: AbstractRecommender, derived: Set[str]) -> None:
     """Raise a DSLError for what `save_other_parameters` could not save; what is not known yet passes."""
-    try:
-        model.other_parameter()
-    except AttributeError:
-        # a model may make it during training
-        return
     save_other_parameters(model, derived)
 
 
@@ -29,7 +24,7 @@ def save_other_parameters(model: AbstractRecommender, derived: Set[str]) -> dict
     Raises:
         DSLError: naming what has no such form.
     """
-    others = model.other_parameter()
+    others = _listed(model)
     kept = {}
     for name in saved_names(model, others, derived):
         try:
@@ -50,10 +45,7 @@ def read_other_parameters(
     Raises:
         DSLError: if it names what ``model`` does not list, or is not such data.
     """
-    try:
-        listed = model.other_parameter()
-    except AttributeError:
-        listed = dict.fromkeys(getattr(model, "other_parameter_name", ()))
+    listed = {**dict.fromkeys(getattr(model, "other_parameter_name", ())), **_listed(model)}
     allowed = saved_names(model, listed, derived)
     if not isinstance(saved, Mapping):
         raise DSLError(f"model_file={path}: other_parameter must be a mapping")
@@ -72,3 +64,12 @@ def saved_names(model: AbstractRecommender, others: Mapping[str, Any], derived: 
     """Those of ``others`` that are neither ``derived`` nor in the state dict of ``model``."""
     in_state = {*model._modules, *model._parameters, *model._buffers} - model._non_persistent_buffers_set
     return [name for name in others if name not in derived and name not in in_state]
+
+
+def _listed(model: AbstractRecommender) -> dict[str, Any]:
+    """Its other parameters; some may be made in training, and not be there yet."""
+    try:
+        return model.other_parameter()
+    except AttributeError:
+        names = getattr(model, "other_parameter_name", ())
+        return {name: getattr(model, name) for name in names if hasattr(model, name)}

@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.sparse.modules import sparse_shapes, sparse_weights
 from recbole_dsl.training.checkpoint import read_checkpoint, weights_problem
 from recbole_dsl.training.model_caches import derived_names, restore_model
 from recbole_dsl.training.other_parameters import read_other_parameters, save_other_parameters
@@ -48,6 +48,7 @@ def run_state(trainer: "DSLMixin", epoch: int, whole: bool) -> dict[str, Any]:
         # RecBole saves before it notes the result that made it save
         "best_valid_result": plain(result),
         "state_dict": dict(model.state_dict()),
+        "shapes": sparse_shapes(model),
         "other_parameter": save_other_parameters(model, derived_names(model)),
         "attributes": trainer.attributes.changed(),
         "learners": [type(optimizer).__name__ for optimizer in trainer.optimizers],

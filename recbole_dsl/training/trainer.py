@@ -307,6 +307,10 @@ class DSLMixin:
 
     def _start_weights(self, train_data: AbstractDataLoader) -> None:
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
+        brought = {name: w.brought for name, w in sparse_weights(self.model).items() if w.brought}
+        if brought and self.start_epoch == 0:
+            named = ", ".join(f"{name} ({how})" for name, how in brought.items())
+            self.logger.info(f"start from the largest of the values that they were given: {named}")
         if not started:
             return
         self.topology.restart()

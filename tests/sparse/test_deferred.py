@@ -140,7 +140,8 @@ def test_small_tables_are_made_as_usual(monkeypatch):
     assert not isinstance(nn.Embedding(ROWS, WIDTH).weight, DeferredTensor)
 
 
-GIVEN = torch.arange(ROWS * WIDTH, dtype=torch.float32).view(ROWS, WIDTH) + 1
+FEW, NARROW = 60, 8
+GIVEN = torch.arange(FEW * NARROW, dtype=torch.float32).view(FEW, NARROW) + 1
 
 
 def each_row(weight):
@@ -161,7 +162,7 @@ def from_a_buffer(weight):
 
 
 def into_a_buffer(weight):
-    weight.data = buffer = torch.zeros(ROWS, WIDTH)
+    weight.data = buffer = torch.zeros(FEW, NARROW)
     buffer.copy_(GIVEN)
 
 
@@ -228,7 +229,7 @@ WRITES = {
     "Tensor.set_": without_gradient(lambda w: torch.Tensor.set_(w, GIVEN.clone())),
     "item": lambda w: w.data.__setitem__(..., GIVEN),
     "item without gradient": without_gradient(lambda w: w.__setitem__(slice(None), GIVEN)),
-    "items by index": lambda w: w.data.__setitem__(torch.arange(ROWS), GIVEN),
+    "items by index": lambda w: w.data.__setitem__(torch.arange(FEW), GIVEN),
     "items by mask": lambda w: w.data.__setitem__(GIVEN > 5, GIVEN[GIVEN > 5]),
     "numpy": lambda w: np.copyto(w.data.numpy(), GIVEN.numpy()),
     "numpy of a view": lambda w: np.copyto(w.detach().t().numpy(), GIVEN.t().numpy()),
@@ -240,9 +241,9 @@ WRITES = {
     "foreach": lambda w: torch._foreach_copy_([w.data], [GIVEN]),
     "vector_to_parameters": lambda w: nn.utils.vector_to_parameters(GIVEN.reshape(-1).clone(), [w]),
     "swap_tensors": lambda w: torch.utils.swap_tensors(w, nn.Parameter(GIVEN.clone())),
-    "index_copy_": lambda w: w.data.index_copy_(0, torch.arange(ROWS), GIVEN),
+    "index_copy_": lambda w: w.data.index_copy_(0, torch.arange(FEW), GIVEN),
     "another type's view": lambda w: w.data.view(torch.int32).copy_(GIVEN.view(torch.int32)),
-    "as_strided": lambda w: w.data.as_strided((ROWS * WIDTH,), (1,)).copy_(GIVEN.view(-1)),
+    "as_strided": lambda w: w.data.as_strided((FEW * NARROW,), (1,)).copy_(GIVEN.view(-1)),
     "flattened": lambda w: w.data.flatten().__setitem__(slice(None), GIVEN.view(-1)),
     "a generator of one's own": lambda w: w.data.normal_(generator=torch.Generator().manual_seed(3)),
     "map_": lambda w: w.data.map_(GIVEN, lambda old, new: new),
@@ -263,13 +264,13 @@ def test_every_write_is_seen(name):
     found = []
     for defer in (False, True):
         with deferred_tables() if defer else nullcontext():
-            model = nn.Sequential(nn.Embedding(ROWS, WIDTH))
+            model = nn.Sequential(nn.Embedding(FEW, NARROW))
             assert isinstance(model[0].weight, DeferredTensor) == defer
             WRITES[name](model[0].weight)
         sparsify(model, DSLConfig(density=0.5, sparse_init="magnitude"))
         found.append(model[0].weight.detach())
     # equals are chosen at random
-    assert torch.equal(*found) or (name == "eye_" and torch.equal(*(table[:WIDTH].diagonal() for table in found)))
+    assert torch.equal(*found) or (name == "eye_" and torch.equal(*(table[:NARROW].diagonal() for table in found)))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_every_write_is_seen(name):
 )
 def test_another_form_in_place_is_refused(write):
     with deferred_tables(), pytest.raises(DSLError, match=r"test_deferred.py:\d+: \w+ would give a table"):
-        write(nn.Embedding(ROWS, WIDTH).weight)
+        write(nn.Embedding(FEW, NARROW).weight)
 
 
 def test_buffers_and_other_tensors_are_made():

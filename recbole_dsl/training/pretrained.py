@@ -1,0 +1,115 @@
+"""Files that a model's constructor starts from, such as the halves of a NeuMF, sparse or RecBole's own."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from recbole.config import Config
+from torch import Tensor
+
+from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.validity import topology_problem
+from recbole_dsl.training.checkpoint import FORMAT, read_checkpoint
+
+
+@contextmanager
+def readable_files(config: Config) -> Iterator[None]:
+    """Within it, ``torch.load``, by which RecBole's constructors read, runs nothing that a file says.
+
+    Of a file of ours the state dict gives a sparse weight under its dense name too. Of one of RecBole's, or of
+    another dense model, the tensors and plain data come as they are; what else is in it, such as RecBole's Config,
+    is not made.
+
+    Raises:
+        DSLError: naming the option, if a file is missing or cannot be read so.
+    """
+    usual = torch.load
+
+    def load(file: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+        option = next((name for name, value in config.final_config_dict.items() if value == file), "file")
+        torch.load = usual
+        try:
+            content = _read(file, map_location, option)
+        except DSLError:
+            raise
+        except FileNotFoundError as error:
+            raise DSLError(f"{option}={file}: must be an existing file") from error
+        except Exception as error:
+            # PyTorch raises what zip, pickle or its own reader happen to raise on such a file
+            raise DSLError(f"{option}={file}: must be a whole checkpoint of recbole_dsl or of RecBole") from error
+        finally:
+            torch.load = load
+        if not isinstance(content, dict):
+            raise DSLError(f"{option}={file}: must be a checkpoint of recbole_dsl or of RecBole")
+        state, shapes = content.get("state_dict"), content.get("shapes")
+        if isinstance(state, dict):
+            content["state_dict"] = _DenseToo(state, shapes, f"{option}={file}")
+            return content
+        return _DenseToo(content, None, f"{option}={file}")
+
+    torch.load = load
+    try:
+        yield
+    finally:
+        torch.load = usual
+
+
+def _read(file: Any, map_location: Any, option: str) -> Any:
+    try:
+        content = torch.load(file, map_location=map_location, weights_only=True)
+        is_ours = isinstance(content, dict) and content.get("format") == FORMAT and isinstance(file, str)
+        return read_checkpoint(file, map_location or "cpu", option=option) if is_ours else content
+    except (DSLError, FileNotFoundError):
+        raise
+    except Exception:
+        if hasattr(file, "seek"):
+            file.seek(0)
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+        if hasattr(file, "seek"):
+            file.seek(0)
+        with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+            return torch.load(file, map_location=map_location, weights_only=True)
+
+
+def _stand_in(name: str) -> type:
+    """A class in the place of one that a file names; it keeps nothing and does nothing."""
+
+    class StandIn:
+        def __new__(cls, *args: Any, **kwargs: Any) -> "StandIn":
+            return super().__new__(cls)
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            pass
+
+        def __setstate__(self, state: Any) -> None:
+            pass
+
+    StandIn.__name__ = StandIn.__qualname__ = name
+    return StandIn
+
+
+class _DenseToo(dict):
+    """A state dict that also gives sparse weights by the names of the dense ones that they replaced."""
+
+    def __init__(self, state: Mapping[str, Tensor], shapes: Any, source: str):
+        super().__init__(state)
+        self._shapes, self._source = shapes, source
+
+    def __missing__(self, name: str) -> Tensor:
+        parts = {part: self.get(f"{name}.{part}") for part in ("values", "columns", "row_offsets")}
+        if not all(isinstance(part, Tensor) for part in parts.values()):
+            raise DSLError(f"{self._source}: does not fit the model: {name} is missing")
+        shape = self._shapes.get(name) if isinstance(self._shapes, dict) else None
+        if not isinstance(shape, list) or len(shape) < 2 or not all(type(n) is int and n > 0 for n in shape):
+            raise DSLError(f"{self._source}: does not say the shape of {name}")
+        n_rows, n_columns = shape[0], math.prod(shape[1:])
+        problem = topology_problem(n_rows, n_columns, None, **parts)
+        if problem:
+            raise DSLError(f"{self._source}: {name}: {problem}")
+        values, columns, offsets = parts.values()
+        dense = values.new_zeros(n_rows, n_columns)
+        rows = torch.repeat_interleave(offsets.long().diff())
+        dense[rows, columns.long()] = values
+        return dense.view(shape)
