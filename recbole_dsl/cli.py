@@ -1,6 +1,7 @@
 """The command ``recbole-dsl``: one sub-command for each thing that one does with the project."""
 
 import argparse
+import os
 import signal
 import sys
 import warnings
@@ -8,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from recbole_dsl.config import OPTIONS, describe_options, nearest
-from recbole_dsl.errors import DSLError, Terminated
+from recbole_dsl.errors import TRACEBACK, DSLError, Terminated
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Command:
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, list[str]], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise DSLError(message)
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -45,16 +51,17 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     try:
         command = _command(words[0])
         program = program or f"recbole-dsl {words[0]}"
-        parser = argparse.ArgumentParser(
-            prog=program, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-        )
+        parser = _Parser(prog=program, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         command.declare(parser)
         known, others = parser.parse_known_args(words[1:])
-        # RecBole's Config takes its options from here
-        sys.argv = [sys.argv[0], *(word for word in words[1:] if not word.startswith("--resume"))]
+        # RecBole's Config takes its options from here, and warns of what is not --name=value
+        given = [word for word in words[1:] if word.startswith("--") and word.count("=") == 1]
+        sys.argv = [sys.argv[0], *(word for word in given if not word.startswith("--resume"))]
         _quieten()
         command.run(known, others)
     except DSLError as error:
+        if os.environ.get(TRACEBACK):
+            raise
         print(f"{program or 'recbole-dsl'}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as end:
@@ -116,11 +123,13 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         help="whether the state after each epoch is kept for --resume; True without it",
     )
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
-    parser.add_argument("--nproc", type=int, default=1, help="number of processes in this group")
+    parser.add_argument("--nproc", type=_integer, default=1, help="number of processes in this group")
     parser.add_argument("--ip", default="localhost", help="address of the master node")
     parser.add_argument("--port", default="5678", help="port of the master node")
-    parser.add_argument("--world_size", type=int, default=-1, help="total number of processes")
-    parser.add_argument("--group_offset", type=int, default=0, help="global rank of this group's first process")
+    parser.add_argument("--world_size", type=_integer, default=-1, help="total number of processes")
+    parser.add_argument(
+        "--group_offset", type=_integer, default=0, help="global rank of this group's first process"
+    )
 
 
 def _train(known: argparse.Namespace, others: list[str]) -> None:
@@ -147,13 +156,29 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
+def _integer(word: str) -> int | str:
+    """``word`` as a number if it is one; what it may be is checked with the other options."""
+    try:
+        return int(word)
+    except ValueError:
+        return word
+
+
 def _refuse_ignored(arguments: list[str]) -> None:
-    """RecBole ignores what is not --name=value; one of our options must not be lost that way."""
+    """RecBole ignores what is not --name=value; no option must be lost that way."""
+    given = {}
     for argument in arguments:
-        name = argument.lstrip("-").split("=")[0].split(" ")[0]
-        match = name if name in OPTIONS else nearest(name, OPTIONS)
-        if argument.startswith("-") and match and (not argument.startswith("--") or argument.count("=") != 1):
-            raise DSLError(f"{argument}: write --{match}=VALUE")
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not (argument.startswith("--") and name and equals):
+            name = name.split(" ")[0]
+            match = name if name in OPTIONS else nearest(name, OPTIONS)
+            raise DSLError(f"{argument}: write --{match or (argument.startswith('-') and name) or 'NAME'}=VALUE")
+        if "=" in value:
+            raise DSLError(
+                f"{argument}: must have one =, as RecBole reads it; a file of --config_files may have more"
+            )
+        if given.setdefault(name, value) != value:
+            raise DSLError(f"{argument}: must be given once, and is --{name}={given[name]} too")
 
 
 COMMANDS = {

@@ -1,15 +1,16 @@
 """Every option of Dynamic Sparse Learning: its type, default, meaning and limits."""
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Optional
 
-from recbole_dsl.errors import DSLError
+from recbole_dsl.errors import DSLError, refusal
 
 TOPOLOGIES = ("dynamic", "fixed")
+# no number of steps or of anything else is larger
+_LARGEST = 2**63 - 1
 
 
 def _option(default: Any, help: str) -> Any:
@@ -87,7 +88,7 @@ class DSLConfig:
     seed: int = _option(2020, "Seed of the topology; RecBole's own option.")
 
     def __post_init__(self):
-        self._set("density", _number(self, "density", float, "in (0, 1]", lambda v: 0 < v <= 1))
+        self._set("density", _number(self, "density", float, "a number in (0, 1]", lambda v: 0 < v <= 1))
         self._set("targets", None if self.targets is None else _patterns(self, "targets"))
         self._set("exclude", _patterns(self, "exclude"))
         # PyTorch is loaded here, not to show the options
@@ -104,11 +105,13 @@ class DSLConfig:
             if not isinstance(getattr(self, name), bool):
                 raise _refusal(self, name, "True or False")
         for name in ("update_ratio", "stop_fraction"):
-            self._set(name, _number(self, name, float, "in [0, 1]", lambda v: 0 <= v <= 1))
+            self._set(name, _number(self, name, float, "a number in [0, 1]", lambda v: 0 <= v <= 1))
         at_least_one = "an integer >= 1", lambda v: v >= 1
-        self._set("prune_threshold", _number(self, "prune_threshold", float, ">= 0", lambda v: v >= 0))
+        self._set("prune_threshold", _number(self, "prune_threshold", float, "a number >= 0", lambda v: v >= 0))
         if self.grow_memory is not None:
-            self._set("grow_memory", _number(self, "grow_memory", float, "in (0, 1]", lambda v: 0 < v <= 1))
+            self._set(
+                "grow_memory", _number(self, "grow_memory", float, "a number in (0, 1]", lambda v: 0 < v <= 1)
+            )
         self._set("seed", _number(self, "seed", int, "an integer >= 0", lambda v: v >= 0))
         if self.update_interval is not None:
             self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
@@ -162,16 +165,16 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
             raise unknown_option(name, OPTIONS)
 
 
-def nearest(name: str, known: Iterable[str]) -> Optional[str]:
-    """The entry of ``known`` that ``name`` is probably a mistyping of, or None."""
+def nearest(name: str, known: Iterable[str], alike: float = 0.75) -> Optional[str]:
+    """The entry of ``known`` that ``name`` is probably a mistyping of, at least so much ``alike``, or None."""
     by_lower_case = {entry.lower(): entry for entry in known}
-    matches = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.75)
+    matches = difflib.get_close_matches(_plain(name), by_lower_case, n=1, cutoff=alike)
     return by_lower_case[matches[0]] if matches else None
 
 
-def unknown_option(name: str, known: Iterable[str]) -> DSLError:
+def unknown_option(name: str, known: Iterable[str], alike: float = 0.75) -> DSLError:
     """The error for an option that does not exist."""
-    match = nearest(name, known)
+    match = nearest(name, known, alike)
     hint = f"did you mean {match}?" if match else f"the options are {', '.join(known)}"
     return DSLError(f"unknown option {name}: {hint}")
 
@@ -198,13 +201,18 @@ def _choices() -> dict[str, Iterable[str]]:
     }
 
 
+def _plain(name: str) -> str:
+    """``name`` as options are written."""
+    return str(name).lower().replace("-", "_").strip("_ ")
+
+
 def _refusal(config: DSLConfig, name: str, allowed: str) -> DSLError:
-    return DSLError(f"{name}={getattr(config, name)}: {name} must be {allowed}")
+    return refusal(name, getattr(config, name), allowed)
 
 
 def _number(config: DSLConfig, name: str, kind: type, allowed: str, accepts) -> Any:
     value = getattr(config, name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if not is_number or not accepts(value) or (kind is int and value != int(value)):
         raise _refusal(config, name, allowed)
     return kind(value)

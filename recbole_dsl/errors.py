@@ -1,5 +1,11 @@
 """What the user is told when an option, a model or a file cannot be used."""
 
+from typing import Any
+
+# the environment variable with which the command shows where an error comes from
+TRACEBACK = "RECBOLE_DSL_TRACEBACK"
+_SHOWN = 120
+
 
 class DSLError(ValueError):
     """A one-line message that names the option, its value and what is allowed."""
@@ -7,3 +13,29 @@ class DSLError(ValueError):
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM); it ends as after Ctrl-C."""
+
+
+def refusal(name: str, value: Any, allowed: str) -> DSLError:
+    """The error for an option whose ``value`` is not ``allowed``, words that go on from "must be"."""
+    if isinstance(value, str) and _is_number(value):
+        return DSLError(f"{name}={value!r}: must be {allowed}; here it is a string, so leave out the quotes")
+    return DSLError(f"{name}={shown(value)}: must be {allowed}")
+
+
+def shown(value: Any) -> str:
+    """``value`` in one line of bearable length."""
+    text = one_line(str(value)) or repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def one_line(text: str) -> str:
+    """``text`` without the line breaks and indentation in it."""
+    return " ".join(text.split())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

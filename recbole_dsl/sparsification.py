@@ -1,6 +1,5 @@
 """Make the weights of any model sparse: which ones, how dense each, and a report of both."""
 
-import warnings
 from dataclasses import dataclass, field, replace
 from functools import cache
 from logging import getLogger
@@ -79,8 +78,9 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     optimizer afterwards. On an already sparse model nothing changes. One tensor used under two names stays one.
 
     Raises:
-        DSLError: if ``targets`` names nothing, or a tensor that cannot be sparse, if the budget leaves a tensor
-            no weight, or if one has no shape yet (``nn.LazyLinear``). The model is then unchanged.
+        DSLError: if ``targets`` or ``exclude`` names nothing, or ``targets`` a tensor that cannot be sparse, if the
+            budget leaves a tensor no weight, or if one has no shape yet (``nn.LazyLinear``). The model is then
+            unchanged.
     """
     config = config or DSLConfig()
     places = find_places(model)
@@ -159,12 +159,10 @@ def _choose(
             dense[name] = parameter.numel(), reason
         else:
             chosen[name] = parameter
-    for target in config.targets or ():
-        if target not in matched:
-            raise DSLError(f"targets={target}: must match one of {', '.join(places.parameters)}")
-    for pattern in config.exclude:
-        if pattern not in matched:
-            warnings.warn(f"exclude={pattern}: matches none of {', '.join(places.parameters)}", stacklevel=3)
+    for option, patterns in (("targets", config.targets or ()), ("exclude", config.exclude)):
+        for pattern in patterns:
+            if pattern not in matched:
+                raise DSLError(f"{option}={pattern}: must match one of {', '.join(places.parameters)}")
     if not chosen:
         what = "targets" if config.targets else "exclude" if config.exclude else "model"
         value = ",".join(config.targets or config.exclude) or type(model).__name__

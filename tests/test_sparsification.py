@@ -100,16 +100,12 @@ def test_a_modules_name_stands_for_all_that_is_in_it():
     assert set(sparsify(model, DSLConfig(density=0.5, targets="0")).weights) == {"0.0.weight", "0.1.weight"}
 
 
-def test_an_exclude_that_matches_nothing_is_warned_of():
-    with pytest.warns(UserWarning, match="exclude=usr: matches none of kernel, user.weight"):
-        sparsify(Toy(), DSLConfig(exclude=["usr", "item"]))
-
-
 @pytest.mark.parametrize(
     "model, options, message",
     [
         (Toy, {"targets": "nothing"}, "targets=nothing: must match one of kernel, user.weight"),
         (Toy, {"targets": ["user", "nothing"]}, "targets=nothing"),
+        (Toy, {"exclude": ["item", "usr"]}, "exclude=usr: must match one of kernel, user.weight"),
         (Mixed, {"targets": "clipped.weight"}, "targets=clipped.weight: it cannot be sparse"),
         (Toy, {"exclude": "*"}, r"exclude=\*: no trainable weight"),
         (Toy, {"density": 1e-6}, "density=1e-06 leaves kernel no weight"),

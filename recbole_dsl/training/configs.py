@@ -5,16 +5,15 @@ from collections.abc import Container, Mapping, Sequence
 from logging import getLogger
 from typing import Any, Optional
 
-import yaml
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, get_trainer
 
-from recbole_dsl.config import nearest
 from recbole_dsl.errors import DSLError
+from recbole_dsl.training.checked_config import CheckedConfig
 from recbole_dsl.training.checkpoint import read_checkpoint
+from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.plain_data import plain
-from recbole_dsl.training.register import trainable_models
 from recbole_dsl.training.run_files import last_file, last_files
 from recbole_dsl.training.run_options import refuse_without_gradients, refuse_without_package, resolve_options
 from recbole_dsl.training.stored_options import StoredConfig, given_options, stored_options
@@ -27,36 +26,18 @@ def build_config(
     config_file_list: Optional[Sequence[str]] = None,
     config_dict: Optional[Mapping[str, Any]] = None,
 ) -> Config:
-    """RecBole's Config, with every option of ours checked and every file that it needs found.
+    """RecBole's Config, with every option checked, and every file and column that it needs found.
 
     Raises:
         DSLError: naming the option, its value and what is allowed.
     """
-    for file in config_file_list or ():
-        if not os.path.isfile(file):
-            raise DSLError(f"config_files={file}: must be an existing YAML file")
-    try:
-        config = Config(model, dataset, list(config_file_list or ()) or None, dict(config_dict or {}))
-    except yaml.YAMLError as error:
-        files = " ".join(config_file_list)
-        raise DSLError(f"config_files={files}: must be YAML: {' '.join(str(error).split())}") from error
-    except (
-        AttributeError,
-        ImportError,
-        KeyError,
-        NotImplementedError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-    ) as error:
-        name = model or (config_dict or {}).get("model")
-        raise DSLError(in_one_line(error, name)) from error
+    config = CheckedConfig(model, dataset, config_file_list, config_dict)
     refuse_without_gradients(config["model"], config["MODEL_TYPE"])
     refuse_without_package(config["model"])
     resolve_options(config, trainer_of(config).default_options)
     if config["pre_model_path"] and config["train_stage"]:
         read_checkpoint(config["pre_model_path"], model=config["model"], option="pre_model_path")
-    _check_dataset(config)
+    check_dataset(config)
     return config
 
 
@@ -133,31 +114,13 @@ def config_of(
     for name in changes:
         if may_change is not None and name not in may_change and not _is_same(config[name], before[name]):
             raise DSLError(f"{name}={config[name]}: must be {before[name]}, which {path} was trained with")
-    _check_dataset(config)
+    check_dataset(config)
     return config
 
 
 def trainer_of(config: Config) -> type:
     """The trainer class that RecBole has for the model of ``config``, with Dynamic Sparse Learning."""
     return dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
-
-
-def _check_dataset(config: Config) -> None:
-    name, path = config["dataset"], config["data_path"]
-    if config["dataset_save_path"]:
-        return
-    if not os.path.isdir(path):
-        import recbole
-
-        listing = os.path.join(os.path.dirname(recbole.__file__), "properties", "dataset", "url.yaml")
-        with open(listing, encoding="utf-8") as file:
-            if name not in yaml.safe_load(file):
-                raise DSLError(f"dataset={name}: must be a folder of atomic files at {path}")
-        return
-    parts = config["benchmark_filename"]
-    for file in [f"{name}.{part}.inter" for part in parts] if parts else [f"{name}.inter"]:
-        if not os.path.isfile(os.path.join(path, file)):
-            raise DSLError(f"dataset={name}: {file} must be in {path}")
 
 
 def describe_error(error: Exception) -> str:
@@ -213,16 +176,3 @@ def _class_of(name: str, path: str) -> type:
     if not (isinstance(found, type) and issubclass(found, AbstractRecommender)):
         raise DSLError(f"model_file={path}: is of {name}, which is no model of RecBole")
     return found
-
-
-def in_one_line(error: Exception, model: Optional[str]) -> str:
-    refuse_without_gradients(model)
-    message = " ".join(str(error.args[0] if error.args else error).split())
-    # RecBole looks an unknown model up among its optional packages
-    if isinstance(model, str) and (
-        isinstance(error, (AttributeError, ImportError)) or "not the name of an existing model" in message
-    ):
-        match = nearest(model, trainable_models())
-        allowed = f"did you mean {match}?" if match else "must be the name of a RecBole model trained by gradients"
-        return f"model={model}: {allowed}"
-    return message or type(error).__name__

@@ -25,9 +25,9 @@ def console_log(config: Config) -> Iterator[logging.Logger]:
 
 @contextmanager
 def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[logging.Logger]:
-    """Log to the console only; call RecBole's ``init_logger`` at the end and fill its file with what came before.
+    """Hold the log back; call RecBole's ``init_logger`` at the end and give its handlers what came before.
 
-    An error within leaves no log file and no handler behind.
+    An error within leaves no log file and no handler behind, and nothing on the console but what it says itself.
 
     Args:
         replace_handlers: remove the handlers that are there, as RecBole's tuner does before each trial.
@@ -39,11 +39,9 @@ def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[lo
     own_handlers = bool(root.handlers)
     level = root.level
     memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-    console = _console()
     if not own_handlers:
         root.setLevel(_level(config))
         root.addHandler(memory)
-        root.addHandler(console)
     try:
         yield root
     except BaseException:
@@ -51,15 +49,14 @@ def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[lo
         raise
     finally:
         root.removeHandler(memory)
-        root.removeHandler(console)
     try:
         init_logger(config)
     except OSError as error:
         raise DSLError(f"log: must be a folder that can be written: {error.strerror}") from error
-    files = [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]
     for record in memory.buffer:
-        for handler in files:
-            handler.handle(record)
+        for handler in root.handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
 
 
 def _console() -> logging.Handler:

@@ -16,6 +16,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.deferred import deferred_tables
 from recbole_dsl.sparse.provenance import watched_parameters
+from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_line
 from recbole_dsl.training.pretrained import readable_files
 
 
@@ -23,10 +24,15 @@ def make_model(config: Config, dataset: Dataset) -> AbstractRecommender:
     """The model of ``config`` with dense weights, of which large ones take no memory yet.
 
     Raises:
-        DSLError: if an option would have RecBole run what it says.
+        DSLError: if an option would have RecBole run what it says, or one of its models fails on one.
     """
-    with _tables_deferred(config), _nothing_evaluated(), readable_files(config):
+    with _tables_deferred(config), _nothing_evaluated(), readable_files(config), _refused_by_model(config):
         return config.model_class(config, dataset)
+
+
+def _refused_by_model(config: Config) -> AbstractContextManager:
+    # what fails in a model of RecBole is an option of it; one of the user's own says itself what is wrong
+    return refused_in_one_line(f"model={config['model']}") if is_of_recbole(config.model_class) else nullcontext()
 
 
 def _tables_deferred(config: Config) -> AbstractContextManager:

@@ -11,13 +11,14 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, init_seed, set_color
 
 from recbole_dsl.compat.for_ray import report
-from recbole_dsl.errors import DSLError
+from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import build_config, config_of, describe_error, run_config, trainer_of
 from recbole_dsl.training.log import console_log, held_back_log
 from recbole_dsl.training.model_building import make_model
 from recbole_dsl.training.model_caches import derived_names, restore_model
+from recbole_dsl.training.option_checks import check_processes
 from recbole_dsl.training.other_parameters import check_other_parameters
 from recbole_dsl.training.run_data import RunData, load_data
 from recbole_dsl.training.whole_files import require_writable
@@ -97,12 +98,16 @@ def run(
     group_offset: int = 0,
 ) -> Optional[dict[str, Any]]:
     """`run_recbole_dsl` on ``nproc`` GPUs, like ``recbole.quick_start.run``."""
-    if nproc == 1 and world_size <= 0:
+    check_processes(nproc, world_size, ip, port, group_offset)
+    if nproc == 1 and world_size == -1:
         return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
     import torch.multiprocessing as mp
 
     # what is wrong for one process is wrong for all: say it once, before any starts
-    build_config(model, dataset, config_file_list, dict(config_dict or {}))
+    config = build_config(model, dataset, config_file_list, config_dict)
+    n_gpus = len(config["gpu_id"].split(","))
+    if nproc > n_gpus:
+        raise refusal("nproc", nproc, f"at most {n_gpus}, the number of GPUs in gpu_id={config['gpu_id']}")
     queue = mp.get_context("spawn").SimpleQueue()
     options = {
         **(config_dict or {}),

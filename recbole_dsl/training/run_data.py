@@ -15,6 +15,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.utils import save_split_dataloaders
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.training.data_checks import check_lines, check_loaded, explained
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ def load_data(config: Config, may_download: bool = True) -> RunData:
     ``dataloaders_save_path`` name is read. ``save_dataset`` and ``save_dataloaders`` write as in RecBole.
 
     Raises:
-        DSLError: if the data is missing, cannot be downloaded, or cannot be saved.
+        DSLError: if the data is missing, cannot be downloaded, read or divided, or cannot be saved.
     """
     with _no_default_pickles(config):
         dataset = load_dataset(config, may_download)
     if config["save_dataset"]:
         with _named_problem(config, "save_dataset"):
             dataset.save()
-    with _no_default_pickles(config):
+    with _no_default_pickles(config), explained(config):
         train, valid, test = data_preparation(config, dataset)
     if config["save_dataloaders"]:
         with _named_problem(config, "save_dataloaders"):
@@ -54,11 +55,16 @@ def load_dataset(config: Config, may_download: bool = True) -> Dataset:
     """RecBole's dataset, downloaded where RecBole knows an address and there is none yet.
 
     Raises:
-        DSLError: if it cannot be downloaded; nothing is left of the attempt.
+        DSLError: if it cannot be read, with the file, the line and the column where they are known; or cannot be
+            downloaded, and nothing is left of the attempt then.
     """
     path = config["data_path"]
     if os.path.isdir(path):
-        return create_dataset(config)
+        check_lines(config)
+        with explained(config):
+            dataset = create_dataset(config)
+            check_loaded(config, dataset)
+        return dataset
     if not may_download:
         raise DSLError(f"dataset={config['dataset']}: must be a folder of atomic files at {path}")
     missing = [path]
@@ -69,7 +75,7 @@ def load_dataset(config: Config, may_download: bool = True) -> Dataset:
     except (OSError, ValueError, SystemExit, RuntimeError) as error:
         if os.path.isfile(os.path.join(path, f"{config['dataset']}.inter")):
             # RecBole waits for other processes after a download, and fails when it has none
-            return create_dataset(config)
+            return load_dataset(config)
         for folder in missing:
             if os.path.isdir(folder) and not os.listdir(folder):
                 os.rmdir(folder)

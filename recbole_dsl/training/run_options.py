@@ -6,8 +6,9 @@ from typing import Any, Optional
 from recbole.config import Config
 from recbole.utils import ModelType
 
-from recbole_dsl.config import DEFAULTS, DSLConfig, check_names
+from recbole_dsl.config import DEFAULTS, DSLConfig
 from recbole_dsl.errors import DSLError
+from recbole_dsl.training.option_names import check_option_names
 from recbole_dsl.training.plain_data import plain_entries
 
 # RecBole cannot tell without their packages, or counts them among the trained ones
@@ -16,7 +17,7 @@ _WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
 # what RecBole imports when such a model is made or trained, and does not install
 _PACKAGES = {"NCL": "faiss", "KGAT": "dgl", "KGIN": "torch_scatter", "MCCLK": "torch_scatter"}
 
-# without which a model cannot be trained sparse; ranks below what the user gives
+# without which a model cannot be trained sparse; ranks below what the user gives, but for names, which are joined
 _NEEDED = {
     # divides by the norms of rows, and an empty one makes its loss NaN
     "MCCLK": {"keep_rows": True},
@@ -63,8 +64,12 @@ def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -
         DSLError: if one is wrong, or looks mistyped.
     """
     known = set(config.internal_config_dict).union(*config.parameters.values())
-    check_names(config.external_config_dict, known)
-    given = {**_NEEDED.get(config["model"], {}), **(defaults or {}), **config.final_config_dict}
+    check_option_names(config.external_config_dict, known, of_recbole=False)
+    needed = _NEEDED.get(config["model"], {})
+    given = {**needed, **(defaults or {}), **config.final_config_dict}
+    if "exclude" in needed:
+        chosen = DSLConfig.build({"exclude": given["exclude"]}).exclude
+        given["exclude"] = list(dict.fromkeys([*chosen, *needed["exclude"]]))
     dsl_config = DSLConfig.build(given)
     if str(config["learner"]).lower() == "sparse_adam" and config["clip_grad_norm"]:
         raise DSLError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole.config import Config
+from recbole_dsl.training.checked_config import CheckedConfig
 
 # where a run reads pickles from or writes to, and which processes and networks it uses, is said by who starts it
 _NOT_STORED = {
@@ -36,7 +36,7 @@ _WITHOUT_PRETRAINING = {
 _OF_AN_EARLIER_STAGE = ("pre_model_path", "warm_up")
 
 
-class _GivenOptions(Config):
+class _GivenOptions(CheckedConfig):
     """What the user says, before it is known of which model."""
 
     def __init__(self, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None):
@@ -47,7 +47,7 @@ class _GivenOptions(Config):
         self._merge_external_config_dict()
 
 
-class StoredConfig(Config):
+class StoredConfig(CheckedConfig):
     """A Config of options that a file holds: none is evaluated, and the command line has no part in it."""
 
     def _load_variable_config_dict(self, config_dict):

@@ -1,0 +1,145 @@
+"""RecBole's Config of a run, in which whatever it cannot use is refused in one line."""
+
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from recbole.config import Config
+from recbole.utils import get_model, get_trainer
+from torch import nn
+
+from recbole_dsl.config import nearest
+from recbole_dsl.errors import TRACEBACK, DSLError, one_line, refusal, shown
+from recbole_dsl.training.option_checks import check_options
+from recbole_dsl.training.option_names import check_option_names
+from recbole_dsl.training.register import trainable_models
+from recbole_dsl.training.run_options import refuse_without_gradients
+
+
+class CheckedConfig(Config):
+    """RecBole's Config that checks every option before RecBole makes anything of it.
+
+    Raises:
+        DSLError: naming the option or the file, its value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+    ):
+        if isinstance(config_file_list, (str, os.PathLike)):
+            raise refusal("config_file_list", config_file_list, "a list of YAML files")
+        if config_dict is not None and not isinstance(config_dict, Mapping):
+            raise refusal("config_dict", config_dict, "a dict of options")
+        with refused_in_one_line("the options"):
+            super().__init__(model, dataset, list(config_file_list or ()) or None, dict(config_dict or {}))
+
+    def _load_config_files(self, file_list):
+        options = {}
+        for file in file_list or ():
+            options.update(_read_options(file, self.yaml_loader))
+        return options
+
+    def _convert_config_dict(self, config_dict):
+        converted = {}
+        for name, value in config_dict.items():
+            if not isinstance(name, str):
+                raise DSLError(f"option {shown(name)}: its name must be a string")
+            try:
+                converted |= super()._convert_config_dict({name: value})
+            except (Exception, SystemExit):
+                # RecBole keeps what is no Python as a string; so is kept what Python fails on
+                converted[name] = value
+        return converted
+
+    def _get_model_and_dataset(self, model, dataset):
+        model = self.external_config_dict.get("model") if model is None else model
+        dataset = self.external_config_dict.get("dataset") if dataset is None else dataset
+        model_class = _model_class(model)
+        if not isinstance(dataset, str) or not dataset.strip():
+            raise refusal("dataset", dataset, "the name of a folder of atomic files in data_path")
+        return model_class.__name__, model_class, dataset
+
+    def _get_final_config_dict(self):
+        given, defaults = self.external_config_dict, self.internal_config_dict
+        known = {*defaults, *(name for names in self.parameters.values() for name in names)}
+        check_option_names(given, known, is_of_recbole(self.model_class))
+        trainer = get_trainer(self.model_class.type, self.model)
+        check_options(given, defaults, self.model_class, own_optimizer=_makes_its_optimizer(trainer))
+        return super()._get_final_config_dict()
+
+
+def is_of_recbole(model_class: type) -> bool:
+    """Whether ``model_class`` comes with RecBole, which then knows all its options."""
+    return model_class.__module__.split(".")[0] == "recbole"
+
+
+@contextmanager
+def refused_in_one_line(what: str) -> Iterator[None]:
+    """Turn any error within, about ``what`` and before the training, into a DSLError with it as the cause."""
+    try:
+        yield
+    except DSLError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise DSLError(f"{what}: {_described(error)} ({TRACEBACK}=1 shows where)") from error
+
+
+def _described(error: BaseException) -> str:
+    text = one_line(str(error))
+    if not text:
+        # an assertion without words says in its line what it wants
+        frames = traceback.extract_tb(error.__traceback__)
+        text = frames[-1].line or "" if frames else ""
+    return shown(f"{type(error).__name__}: {text}")
+
+
+def _read_options(file: str, loader: type) -> Mapping[str, Any]:
+    if not isinstance(file, (str, os.PathLike)):
+        raise refusal("config_files", file, "paths of YAML files")
+    if not os.path.isfile(file):
+        raise refusal("config_files", file, "an existing YAML file")
+    try:
+        with open(file, encoding="utf-8") as opened:
+            options = yaml.load(opened.read(), Loader=loader)
+    except OSError as error:
+        raise DSLError(f"config_files={file}: must be readable: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DSLError(f"config_files={file}: must be YAML in UTF-8, and byte {error.start + 1} is not") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DSLError(f"config_files={file}: must be YAML: {one_line(str(error))}") from error
+    if options is None:
+        return {}
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        kind = "a dict with other keys" if isinstance(options, dict) else f"a {type(options).__name__}"
+        raise DSLError(f"config_files={file}: must be options, a name: value on each line, and is {kind}")
+    return options
+
+
+def _model_class(model: Any) -> type:
+    if isinstance(model, type):
+        if not issubclass(model, nn.Module):
+            raise refusal("model", model.__name__, "the name or the class of a model")
+        return model
+    if not isinstance(model, str) or not model.strip():
+        raise refusal("model", model, "the name or the class of a model")
+    try:
+        return get_model(model)
+    except Exception as error:
+        # RecBole looks an unknown model up among its optional packages
+        refuse_without_gradients(model)
+        match = nearest(model, trainable_models())
+        if match:
+            raise DSLError(f"model={shown(model)}: did you mean {match}?") from error
+        raise refusal("model", model, "the name of a RecBole model trained by gradients") from error
+
+
+def _makes_its_optimizer(trainer: type) -> bool:
+    makers = [base for base in trainer.__mro__ if "_build_optimizer" in vars(base)]
+    return any(base.__module__.split(".")[0] not in ("recbole", "recbole_dsl") for base in makers)

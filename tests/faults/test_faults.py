@@ -1,0 +1,25 @@
+"""A sample of the faults; ``python -m tests.faults`` runs all of them."""
+
+import pytest
+
+from tests.faults import bad_inputs, good_inputs
+from tests.faults.command import train
+
+# a prime, so that the sample meets every kind
+BAD = bad_inputs.CASES[::17]
+GOOD = [case for case in good_inputs.CASES if case.name in ("CRLF", "quotes around ids", "an id is empty")]
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
+def test_what_cannot_be_used_is_refused_in_one_line_and_changes_no_file(case, tmp_path):
+    assert bad_inputs.problem(case, train(tmp_path / "run", case.arguments, case.files)) is None
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_what_looks_odd_and_is_right_is_trained(case, tmp_path):
+    assert good_inputs.problem(train(tmp_path / "run", case.arguments, case.files)) is None
+
+
+def test_every_case_has_a_name_of_its_own():
+    for cases in (bad_inputs.CASES, good_inputs.CASES):
+        assert len({case.name for case in cases}) == len(cases)

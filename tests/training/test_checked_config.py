@@ -1,0 +1,87 @@
+import sys
+from pathlib import Path
+
+import pytest
+from recbole.model.general_recommender import BPR
+
+from recbole_dsl import DSLError, run, run_recbole_dsl
+from recbole_dsl.training.checked_config import CheckedConfig
+from recbole_dsl.training.configs import build_config
+from recbole_dsl.training.option_checks import check_options
+from recbole_dsl.training.option_table import RULES
+from recbole_dsl.training.register import trainable_models
+
+# RecBole's own defaults of these two order at random, which it then refuses for a sequential model
+ORDERED_AT_RANDOM = {"GRU4RecKG", "KSR"}
+
+
+@pytest.mark.parametrize("dataset", ["ml-100k", "other"])
+def test_every_default_of_recbole_is_accepted(dataset):
+    seen = set()
+    for model in sorted(trainable_models().keys() - ORDERED_AT_RANDOM):
+        try:
+            config = CheckedConfig(model, dataset)
+        except DSLError as error:
+            # RecBole wants that to be given to models whose default is a loss over all items
+            assert "train_neg_sample_args" in str(error)
+            config = CheckedConfig(model, dataset, config_dict={"train_neg_sample_args": None})
+        defaults = config.internal_config_dict
+        check_options({**defaults, **config.external_config_dict}, config.internal_config_dict, config.model_class)
+        # what RecBole makes of them is given again when a saved model is loaded
+        check_options(config.final_config_dict, config.internal_config_dict, config.model_class)
+        seen |= defaults.keys()
+    assert len(seen & RULES.keys()) > 40
+
+
+def test_from_python_the_line_is_that_of_the_command(options):
+    with pytest.raises(DSLError, match=r"^embedding_size=0: must be an integer >= 1$"):
+        run_recbole_dsl("BPR", "tiny", config_dict={**options, "embedding_size": 0})
+    with pytest.raises(DSLError, match=r"^nproc=0: must be an integer >= 1$"):
+        run("BPR", "tiny", config_dict=options, nproc=0)
+    with pytest.raises(DSLError, match=r"^config_file_list=a.yaml: must be a list of YAML files$"):
+        build_config("BPR", "tiny", "a.yaml", options)
+    with pytest.raises(DSLError, match=r"^config_dict=\[1\]: must be a dict of options$"):
+        build_config("BPR", "tiny", None, [1])
+    assert list(Path().iterdir()) == []
+
+
+class OwnModel(BPR):
+    pass
+
+
+def test_options_of_an_own_model_are_accepted_when_declared(options):
+    own = {**options, "scheduler": "step", "seeds": [1], "epoch": 5}
+    with pytest.raises(DSLError, match="unknown option scheduler: did you mean schedule.*own_options"):
+        build_config(OwnModel, "tiny", None, own)
+    config = build_config(OwnModel, "tiny", None, {**own, "own_options": ["scheduler", "seeds"]})
+    assert config["scheduler"] == "step" and config["epoch"] == 5
+    assert config.model_class is OwnModel
+
+
+def test_an_own_model_may_give_an_option_of_recboles_models_another_meaning(options):
+    assert build_config(OwnModel, "tiny", None, {**options, "n_layers": "many"})["n_layers"] == "many"
+
+
+def test_an_own_trainer_may_know_other_learners(options, monkeypatch):
+    import recbole.trainer
+
+    class OwnModelTrainer(recbole.trainer.Trainer):
+        def _build_optimizer(self, **kwargs):
+            return super()._build_optimizer(**{**kwargs, "learner": "sgd"})
+
+    options = {**options, "learner": "lion"}
+    with pytest.raises(DSLError, match="^learner=lion: must be one of adam"):
+        build_config(OwnModel, "tiny", None, options)
+    monkeypatch.setattr(recbole.trainer, "OwnModelTrainer", OwnModelTrainer, raising=False)
+    assert build_config(OwnModel, "tiny", None, options)["learner"] == "lion"
+
+
+def test_a_string_that_python_fails_on_stays_one(options, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script.py", "--note=1/0", "--other=exit()"])
+    config = build_config("BPR", "tiny", None, options)
+    assert (config["note"], config["other"]) == ("1/0", "exit()")
+
+
+def test_an_exclude_of_ones_own_joins_what_a_model_needs(options):
+    options = {**options, "load_col": None, "threshold": {"rating": 4}, "exclude": "attn*"}
+    assert build_config("EulerNet", "tiny", None, options)["exclude"] == ["attn*", "mu"]
