@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-# no count that a run can use is larger, and PyTorch and NumPy fail on those that are in many ways
+# no size that a run can use is larger, and PyTorch and NumPy fail on those that are in many ways
 _LARGEST = 2**31 - 1
 
 
@@ -38,7 +38,7 @@ def is_number(value: Any) -> bool:
 
 
 def integer(low: int, high: int = _LARGEST) -> Rule:
-    limits = f"an integer >= {low}" if high == _LARGEST else f"an integer in [{low}, {high}]"
+    limits = f"an integer >= {low}" if high >= _LARGEST else f"an integer in [{low}, {high}]"
     return Rule(limits, lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high)
 
 

@@ -28,6 +28,8 @@ _RATIOS = Rule(
     "a list of 3 numbers >= 0, the first above 0",
     lambda v: isinstance(v, list) and len(v) == 3 and all(map(number(0).takes, v)) and v[0] > 0,
 )
+# of what may be more than there is
+_ANY = 2**63 - 1
 _SUFFIX = Rule(
     "the suffix of a file other than inter, user and item",
     lambda v: NAME.takes(v) and v not in ("inter", "user", "item"),
@@ -94,8 +96,8 @@ RULES = {
         FLAG,
     ),
     # training
-    "epochs": integer(0),
-    "train_batch_size": integer(1),
+    "epochs": integer(0, _ANY),
+    "train_batch_size": integer(1, _ANY),
     "learner": one_of("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam", any_case=True),
     "learning_rate": number(0),
     "weight_decay": number(0),
@@ -106,7 +108,7 @@ RULES = {
         one_of("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
     ),
     # evaluation
-    "eval_batch_size": integer(1),
+    "eval_batch_size": integer(1, _ANY),
     "metric_decimal_place": integer(0, 100),
     "metrics": one_of(*metric_types, any_case=True)
     | list_of(one_of(*metric_types, any_case=True), "such names that is not empty", tuples=True, some=True),

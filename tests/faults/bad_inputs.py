@@ -45,7 +45,7 @@ OPTIONS = [
     ("own_options", "3 [1]", "names of options"),
     # numbers of RecBole
     ("embedding_size", "0 -1 1.5 abc None [64] '64' True 64,64 1e400 2**31 10**30", "an integer >= 1"),
-    ("train_batch_size", "0 -1 1.5 abc None 2048.0 '2048' [2048] 2**40", "an integer >= 1"),
+    ("train_batch_size", "0 -1 1.5 abc None 2048.0 '2048' [2048] 2**64", "an integer >= 1"),
     ("eval_batch_size", "0 -1 1.5 abc None", "an integer >= 1"),
     ("epochs", "-1 1.5 abc None '3' [3] -300", "an integer >= 0"),
     ("learning_rate", "-1 nan inf abc None '0.1' [0.1] -1e-9 1e400 1/0 0,01", "a number >= 0"),

@@ -51,7 +51,7 @@ class OwnModel(BPR):
 
 def test_options_of_an_own_model_are_accepted_when_declared(options):
     own = {**options, "scheduler": "step", "seeds": [1], "epoch": 5}
-    with pytest.raises(DSLError, match="unknown option scheduler: did you mean schedule.*own_options"):
+    with pytest.raises(DSLError, match=r"unknown option scheduler: did you mean schedule.*own_options"):
         build_config(OwnModel, "tiny", None, own)
     config = build_config(OwnModel, "tiny", None, {**own, "own_options": ["scheduler", "seeds"]})
     assert config["scheduler"] == "step" and config["epoch"] == 5
@@ -70,7 +70,7 @@ def test_an_own_trainer_may_know_other_learners(options, monkeypatch):
             return super()._build_optimizer(**{**kwargs, "learner": "sgd"})
 
     options = {**options, "learner": "lion"}
-    with pytest.raises(DSLError, match="^learner=lion: must be one of adam"):
+    with pytest.raises(DSLError, match=r"^learner=lion: must be one of adam"):
         build_config(OwnModel, "tiny", None, options)
     monkeypatch.setattr(recbole.trainer, "OwnModelTrainer", OwnModelTrainer, raising=False)
     assert build_config(OwnModel, "tiny", None, options)["learner"] == "lion"
