@@ -60,7 +60,12 @@ def test_wandb_gets_the_updates(options, monkeypatch):
     "model, dataset, change, message",
     [
         ("BPR", "nowhere", {}, "^dataset=nowhere: must be a folder of atomic files at "),
-        ("BPR", "tiny", {"benchmark_filename": ["train"]}, "^dataset=tiny: tiny.train.inter must be in "),
+        (
+            "BPR",
+            "tiny",
+            {"benchmark_filename": ["train", "valid", "test"]},
+            "^dataset=tiny: tiny.train.inter: must be there",
+        ),
         ("Pop", "tiny", {}, "^model=Pop: must be a model with weights trained by gradients"),
         ("LightGNC", "tiny", {}, "^model=LightGNC: did you mean LightGCN?"),
         ("BPR", "tiny", {"denisty": 0.5}, "^unknown option denisty: did you mean density?"),
