@@ -139,11 +139,12 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     # afterwards, for Ray sets its own when it is imported
     signal.signal(signal.SIGTERM, _terminate)
     is_new = known.resume in (None, True)
+    options = {"resume": known.resume, "save_last": known.save_last}
     run(
         known.model or ("BPR" if is_new else None),
         known.dataset or ("ml-100k" if is_new else None),
         config_file_list=known.config_files.split() if known.config_files else None,
-        config_dict=None if known.resume is None else {"resume": known.resume},
+        config_dict={name: value for name, value in options.items() if value is not None} or None,
         nproc=known.nproc,
         world_size=known.world_size,
         ip=known.ip,

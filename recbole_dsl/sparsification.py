@@ -78,8 +78,8 @@ def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityRe
     optimizer afterwards. On an already sparse model nothing changes. One tensor used under two names stays one.
 
     Raises:
-        DSLError: if ``targets`` or ``exclude`` names nothing, or ``targets`` a tensor that cannot be sparse, if the
-            budget leaves a tensor no weight, or if one has no shape yet (``nn.LazyLinear``). The model is then
+        DSLError: if ``targets`` or ``exclude`` names nothing, or ``targets`` a tensor that cannot be sparse, if
+            the budget leaves a tensor no weight, or if one has no shape yet (``nn.LazyLinear``). The model is then
             unchanged.
     """
     config = config or DSLConfig()
