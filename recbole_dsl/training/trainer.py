@@ -1,10 +1,9 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache, cached_property, wraps
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from typing import Any, ClassVar, Optional
 
 import torch
@@ -15,7 +14,6 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
@@ -23,25 +21,25 @@ from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights
-from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
-from recbole_dsl.training.attributes import AttributeWatch
 from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
 from recbole_dsl.training.optimizers import make_fast
 from recbole_dsl.training.other_parameters import check_other_parameters
-from recbole_dsl.training.run_files import best_file, last_file, new_model_file
+from recbole_dsl.training.processes import agree_on_weights, is_distributed, keep_topology_local, name_for_all
+from recbole_dsl.training.resumable import Resumable
+from recbole_dsl.training.run_files import last_file, new_model_file
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
-from recbole_dsl.training.run_state import restore_random, restore_run, run_state
+from recbole_dsl.training.run_state import run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
 accept_sparse_states(AbstractRecommender)
 
 
-class DSLMixin:
+class DSLMixin(Resumable):
     """Dynamic Sparse Learning on top of any of RecBole's trainers; see `dsl_trainer`.
 
     Args:
@@ -68,13 +66,11 @@ class DSLMixin:
         self.train_data: Optional[AbstractDataLoader] = None
         self.last_valid_result: Optional[dict[str, float]] = None
         self.run_name = secrets.token_hex(8)
-        self._random_state: Optional[dict] = None
         self._verbose = True
         self._has_saved = False
-        self._epoch: Optional[int] = None
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
         super().__init__(config, model)
-        self.saved_model_file = _name_for_all(config, new_model_file(config))
+        self.saved_model_file = name_for_all(config, new_model_file(config))
         self.last_model_file = last_file(self.saved_model_file)
         self.logger.info(self.sparsity)
         if graphs:
@@ -85,20 +81,12 @@ class DSLMixin:
         """Check the options and make ``model`` sparse; what a trainer does before it writes anything."""
         refuse_without_gradients(config["model"], model.type)
         dsl_config = resolve_options(config, cls.default_options)
-        if _distributed(config) and dsl_config.budget == "global":
+        if is_distributed(config) and dsl_config.budget == "global":
             raise DSLError("budget=global: must be uniform or erk with more than one process")
-        _agree_on_weights(config, model)
+        agree_on_weights(config, model)
         report = sparsify(model, dsl_config)
-        _keep_topology_local(config, model)
+        keep_topology_local(config, model)
         return dsl_config, report
-
-    @cached_property
-    def attributes(self) -> AttributeWatch:
-        """Sees what changes, beside weights, from when it is first asked for: a training or a resuming begins."""
-        owners = {**dict(self.model.named_modules()), "trainer": self}
-        owners = {name: one for name, one in owners.items() if not isinstance(one, SparseWeight)}
-        saved_otherwise = {*derived_names(self.model), *getattr(self.model, "other_parameter_name", ())}
-        return AttributeWatch(owners, saved_otherwise | _names_of_recbole(type(self)))
 
     @property
     def topology_updates(self) -> list[TopologyUpdate]:
@@ -158,9 +146,7 @@ class DSLMixin:
             check_other_parameters(self.model, derived_names(self.model))
         self._start_weights(train_data)
         self.topology.total_steps = steps_to_come(self, train_data, self.start_epoch)
-        if self._random_state is not None:
-            restore_random(self._random_state, train_data)
-            self._random_state = None
+        self._restore_random_state(train_data)
         if self._is_finished():
             self.logger.info(f"nothing left to do: {self._how_it_ended()}")
             result = self.best_valid_score, self.best_valid_result
@@ -201,7 +187,7 @@ class DSLMixin:
         if not eval_data:
             return None
         if load_best_model:
-            if _distributed(self.config):
+            if is_distributed(self.config):
                 # the first process writes the file
                 dist.barrier()
             path = model_file or self.saved_model_file
@@ -217,93 +203,6 @@ class DSLMixin:
                 return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         finally:
             drop_caches(self.model)
-
-    def resume_checkpoint(self, resume_file: str) -> None:
-        """Continue from a checkpoint: weights, topology, optimizers, schedulers and every random state.
-
-        From the last state of a run (``.last``) the training goes on as if it had never stopped, to the bit. From
-        the file of a best epoch it does too, unless gradients for the next topology update were being summed.
-
-        Raises:
-            DSLError: if the file is not a whole checkpoint of such a run; nothing is changed then.
-        """
-        path = str(resume_file)
-        checkpoint = restore_run(self, path)
-        self.saved_model_file = best_file(path)
-        self.last_model_file = last_file(path)
-        if checkpoint["run"] != "unknown":
-            self.run_name = checkpoint["run"]
-        self.start_epoch = checkpoint["epoch"] + 1
-        self.cur_step = checkpoint["cur_step"]
-        self.best_valid_score = checkpoint["best_valid_score"]
-        result = checkpoint["best_valid_result"]
-        self.best_valid_result = None if result is None else OrderedDict(result)
-        self._random_state = checkpoint["random_state"]
-        self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
-
-    def _is_finished(self) -> bool:
-        epochs = self.pretrain_epochs if is_pretraining(self) else self.epochs
-        return self.start_epoch > 0 and (self.start_epoch >= epochs or self.cur_step > self.stopping_step)
-
-    def _how_it_ended(self) -> str:
-        if self.cur_step > self.stopping_step:
-            return f"the training stopped early after epoch {self.start_epoch - 1}, as stopping_step says"
-        return f"the training has had its {self.start_epoch} epochs; a larger value of epochs goes on"
-
-    @contextmanager
-    def _every_epoch(self, train_data: AbstractDataLoader, saved: bool) -> Iterator[None]:
-        """Within it, keep the last state before each epoch and at the end, and follow the number of steps."""
-        usual = self._train_epoch
-
-        @wraps(usual)
-        def train_epoch(data: AbstractDataLoader, epoch: int, *args: Any, **kwargs: Any) -> Any:
-            if self._epoch is not None:
-                self._keep_last(self._epoch, saved)
-            if epoch > self.start_epoch:
-                self._follow_steps(train_data, epoch)
-            self._epoch = epoch
-            return usual(data, epoch, *args, **kwargs)
-
-        # an attribute, so that an own trainer's method is followed too; those of RecBole call their base's
-        self._train_epoch = train_epoch
-        self._epoch = None
-        try:
-            if self.start_epoch == 0:
-                # a disk that is full is known now rather than after the first epoch
-                self._keep_last(-1, saved)
-            yield
-            self._keep_last(self._epoch, saved)
-        except KeyboardInterrupt:
-            if saved and self._keeps_last:
-                self.logger.warning(f"interrupted; to go on: recbole-dsl train --resume={self.last_model_file}")
-            raise
-        finally:
-            del self._train_epoch
-
-    def _follow_steps(self, train_data: AbstractDataLoader, epoch: int) -> None:
-        before, self.topology.total_steps = self.topology.total_steps, steps_to_come(self, train_data, epoch)
-        if self.topology.step == 0:
-            self.logger.warning(
-                "the topology has seen no step of an optimizer: assign it to trainer.optimizer, or call "
-                "trainer.topology.attach(optimizer)"
-            )
-        elif before != self.topology.total_steps:
-            self.logger.info(
-                f"{self.topology.step} optimizer steps so far: the topology's schedule now spans "
-                f"{self.topology.total_steps} instead of {before}"
-            )
-
-    @property
-    def _keeps_last(self) -> bool:
-        return self.config["save_last"] is not False
-
-    def _keep_last(self, epoch: Optional[int], saved: bool) -> None:
-        if epoch is not None and saved and self._keeps_last and self._is_first_process:
-            write_checkpoint(self.last_model_file, run_state(self, epoch, whole=True))
-
-    @property
-    def _is_first_process(self) -> bool:
-        return self.config["single_spec"] or self.config["local_rank"] == 0
 
     def _start_weights(self, train_data: AbstractDataLoader) -> None:
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
@@ -384,26 +283,6 @@ class DSLTrainer(DSLMixin, Trainer):
     __doc__ = DSLMixin.__doc__
 
 
-def _names_of_recbole(trainer_class: type) -> set[str]:
-    """The attributes of a trainer that RecBole's classes and ours set, rather than the user's own."""
-    kinds = [kind for kind in trainer_class.__mro__ if kind.__module__.split(".")[0] in ("recbole", "recbole_dsl")]
-    made = [vars(kind)["__init__"].__code__.co_names for kind in kinds if "__init__" in vars(kind)]
-    return {"_train_epoch", "attributes", *(name for names in made for name in names)}
-
-
-def _distributed(config) -> bool:
-    return not config["single_spec"] and dist.is_initialized()
-
-
-def _name_for_all(config, path: str) -> str:
-    """The file name that the first process has chosen."""
-    if not _distributed(config):
-        return path
-    names = [path]
-    dist.broadcast_object_list(names, 0)
-    return names[0]
-
-
 def _refuse_dense(optimizer: torch.optim.Optimizer, model: AbstractRecommender, sparsity: SparsityReport) -> None:
     known = {id(parameter) for parameter in model.parameters()}
     for group in optimizer.param_groups:
@@ -414,18 +293,3 @@ def _refuse_dense(optimizer: torch.optim.Optimizer, model: AbstractRecommender, 
                     f"optimizer={type(optimizer).__name__}: trains {dense[0]} as it was before it became sparse; "
                     "make it from model.parameters() afterwards"
                 )
-
-
-def _agree_on_weights(config, model) -> None:
-    """Start every process from the same dense weights: an initial topology may depend on them."""
-    if _distributed(config) and not sparse_weights(model):
-        for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
-
-
-def _keep_topology_local(config, model) -> None:
-    """Keep DDP from broadcasting topologies: every process makes the same, in types that few backends send."""
-    if not _distributed(config):
-        return
-    names = [f"{name}.{part}" for name in sparse_weights(model) for part in ("columns", "row_offsets")]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
