@@ -13,6 +13,7 @@ from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer, window_problem
 from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
+from recbole_dsl.topology.processes import refuse_different_topologies
 from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
 
@@ -95,6 +96,7 @@ class DynamicTopology:
         self.optimizers: list[torch.optim.Optimizer] = []
         self._buffers: dict[str, GradientBuffer] = {}
         self._peak_bytes: dict[str, int] = {}
+        self._is_compared = False
         self._resumed_windows: dict[str, dict[str, Any]] = {}
         # not the stream that drew the initial topology
         self._generator = torch.Generator().manual_seed(config.seed + 1)
@@ -190,6 +192,9 @@ class DynamicTopology:
         return None
 
     def _after_step(self) -> None:
+        if not self._is_compared:
+            refuse_different_topologies(self.weights)
+            self._is_compared = True
         self.step += 1
         if self._updates_at(self.step):
             self._update()

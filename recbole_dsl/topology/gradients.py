@@ -50,7 +50,7 @@ class GradientBuffer:
         self.places = torch.full((rows,), -1, dtype=torch.int32, device=like.device)
         self.row_at = self.places.new_empty(0)
         self.peak_bytes = 0
-        if _distributed():
+        if is_distributed():
             # every process needs the same rows in the same places to add them up
             self._admit(torch.arange(rows, device=like.device))
             self._below = torch.iinfo(torch.int64).min
@@ -114,7 +114,7 @@ class GradientBuffer:
 
     def reduce(self) -> None:
         """Add up the sums of all processes, so that all of them grow the same weights."""
-        if _distributed():
+        if is_distributed():
             dist.all_reduce(self.sums)
 
     def _admit(self, ids: Tensor) -> None:
@@ -200,5 +200,6 @@ def _enlarged(old: Tensor, used: int, size: int) -> Tensor:
     return new
 
 
-def _distributed() -> bool:
+def is_distributed() -> bool:
+    """Whether other processes train the same model."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -2,17 +2,18 @@
 
 import os
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from recbole_dsl import DSLConfig, sparsify
+from recbole_dsl import DSLConfig, DSLError, sparsify
 from recbole_dsl.topology.engine import DynamicTopology
 from tests.toy import Toy, toy_batch, toy_loss
 
 
-def _train(grow, share):
+def _train(grow, share, seed=2020):
     """Positions of every tensor after some updates, trained on ``share`` of each batch."""
     torch.manual_seed(0)
     model = Toy()
@@ -25,6 +26,7 @@ def _train(grow, share):
         grow_window=2,
         grow_memory=0.7,
         prune="taylor",
+        seed=seed,
     )
     report = sparsify(model, config)
     trained = model
@@ -47,6 +49,8 @@ def _process(rank, file, results):
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     for grow in ("gradient", "momentum", "random"):
         results[rank, grow] = _train(grow, slice(rank, None, 2))
+    with pytest.raises(DSLError, match="has another topology from process to process"):
+        _train("random", slice(rank, None, 2), seed=rank)
     dist.destroy_process_group()
 
 
