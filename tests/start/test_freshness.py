@@ -43,21 +43,21 @@ def sinusoidal(rows=50, columns=64):
 
 
 STRUCTURED = {
-    "identity": torch.eye(20),
-    "one-hot": nn.functional.one_hot(torch.arange(300) % 7).float(),
-    "positions": sinusoidal(),
-    "products": torch.randn(300, 3) @ torch.randn(3, 16) + 0.3 * torch.randn(300, 16),
-    "groups": torch.randn(5, 16)[torch.arange(200) % 5] + torch.randn(200, 16),
-    "rows of many sizes": torch.randn(300, 8) * torch.rand(300, 1),
-    "columns of many sizes": torch.randn(300, 8) * torch.rand(8),
-    "a shifted column": torch.cat([torch.randn(300, 8), torch.randn(300, 1) + 2], 1),
-    "not finite": torch.full((30, 30), torch.nan),
+    "identity": lambda: torch.eye(20),
+    "one-hot": lambda: nn.functional.one_hot(torch.arange(300) % 7).float(),
+    "positions": lambda: sinusoidal(),
+    "products": lambda: torch.randn(300, 3) @ torch.randn(3, 16) + 0.3 * torch.randn(300, 16),
+    "groups": lambda: torch.randn(5, 16)[torch.arange(200) % 5] + torch.randn(200, 16),
+    "rows of many sizes": lambda: torch.randn(300, 8) * torch.rand(300, 1),
+    "columns of many sizes": lambda: torch.randn(300, 8) * torch.rand(8),
+    "a shifted column": lambda: torch.cat([torch.randn(300, 8), torch.randn(300, 1) + 2], 1),
+    "not finite": lambda: torch.full((30, 30), torch.nan),
 }
 
 
 @pytest.mark.parametrize("name", STRUCTURED)
 def test_tables_with_a_structure_are_no_noise(name):
-    assert is_noise(STRUCTURED[name]) is False
+    assert is_noise(STRUCTURED[name]()) is False
 
 
 def named(model):
@@ -170,14 +170,15 @@ def test_the_construction_is_watched(name, defer, monkeypatch):
 
 
 def test_the_largest_values_are_kept_as_they_are():
-    model = nn.Sequential(nn.Embedding.from_pretrained(STRUCTURED["products"].clone(), freeze=False))
+    given = STRUCTURED["products"]()
+    model = nn.Sequential(nn.Embedding.from_pretrained(given.clone(), freeze=False))
     weight = sparsify(model, DSLConfig(density=0.25)).weights["0.weight"]
     alive = weight.alive_in(0, 300)
-    assert torch.equal(weight.dense()[alive], STRUCTURED["products"][alive])
-    assert STRUCTURED["products"].abs()[alive].min() >= STRUCTURED["products"].abs()[~alive].max()
+    assert torch.equal(weight.dense()[alive], given[alive])
+    assert given.abs()[alive].min() >= given.abs()[~alive].max()
 
 
 def test_svd_that_is_asked_for_replaces_what_was_given():
-    model = nn.Sequential(nn.Embedding.from_pretrained(STRUCTURED["products"].clone(), freeze=False))
+    model = nn.Sequential(nn.Embedding.from_pretrained(STRUCTURED["products"](), freeze=False))
     weight = sparsify(model, DSLConfig(density=0.25, sparse_init="svd")).weights["0.weight"]
     assert weight.awaits_data and weight.brought is None
