@@ -75,6 +75,10 @@ def is_noise(values: Tensor, padding: Optional[int] = None) -> Optional[bool]:
     some = _sample(values, padding)
     if some.size == 0 or not np.isfinite(some).all():
         return False if some.size else None
+    filled = some.any(1)
+    if 2 * filled.sum() >= len(some):
+        # of some rows models make padding, without a padding_idx that says so
+        some = some[filled]
     n_distinct = len(np.unique(some))
     if n_distinct == 1:
         return True

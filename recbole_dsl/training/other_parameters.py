@@ -68,8 +68,10 @@ def saved_names(model: AbstractRecommender, others: Mapping[str, Any], derived: 
 
 def _listed(model: AbstractRecommender) -> dict[str, Any]:
     """Its other parameters; some may be made in training, and not be there yet."""
-    try:
-        return model.other_parameter()
-    except AttributeError:
-        names = getattr(model, "other_parameter_name", ())
-        return {name: getattr(model, name) for name in names if hasattr(model, name)}
+    if type(model).other_parameter is not AbstractRecommender.other_parameter:
+        try:
+            return model.other_parameter()
+        except AttributeError:
+            pass
+    names = getattr(model, "other_parameter_name", ())
+    return {name: getattr(model, name) for name in names if hasattr(model, name)}

@@ -159,6 +159,7 @@ class Own(nn.Module):
 )
 def test_the_construction_is_watched(name, defer, monkeypatch):
     monkeypatch.setattr(deferred, "SMALLEST", 0)
+    torch.manual_seed(0)
     kind, _, key = name.partition(" by ")
     with deferred_tables() if defer else watched_parameters():
         model = Own((GIVEN if kind == "given" else FRESH)[key])
