@@ -167,7 +167,7 @@ def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> tup
     kept = np.maximum(1 - (noise / sizes[:n]) ** 2, 0) ** (_SHRINKAGE / 2)
     scale = np.full(len(sizes), _NOISE)
     scale[:n] = np.maximum(kept, _NOISE)
-    factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n]) * scale[:n]).float() for side in (left, right)]
+    factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n]) * scale[:n]) for side in (left, right)]
     turn = np.diag(scale)
     turn[:n, :n] = scale[:n, None] * _varimax(torch.cat([f / f.square().mean().sqrt() for f in factors])).numpy()
     return [(side / np.sqrt(sizes)) @ turn for side in (left, right)], n, float(sizes[-1])
@@ -177,16 +177,21 @@ def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndar
     """The ``n`` largest singular values, descending, between their left and right vectors; zeros are left out."""
     if not matrix.count_nonzero():
         # ARPACK refuses to start where every vector becomes zero
-        left, right = (np.full((size, 1), size**-0.5, np.float32) for size in matrix.shape)
-        return left, np.full(1, 1e-12, np.float32), right
+        left, right = (np.full((size, 1), size**-0.5) for size in matrix.shape)
+        return left, np.full(1, 1e-12), right
+    # in double precision, so that releases of ARPACK and LAPACK give the same in single
+    matrix = matrix.astype(np.float64)
     if n < min(matrix.shape):
-        start = np.random.default_rng(seed).standard_normal(min(matrix.shape)).astype(np.float32)
+        start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
         left, sizes, right = svds(matrix, k=n, v0=start)
     else:
         left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-sizes)[:n]
     order = order[sizes[order] > 1e-4 * sizes.max()] if sizes.max() > 0 else order[:1]
-    return left[:, order], np.maximum(sizes[order], 1e-12), right[order].T
+    left, right = left[:, order], right[order].T
+    # releases of ARPACK differ in the signs, which a model with layers above the tables does not take for the same
+    signs = np.where(left[np.abs(left).argmax(0), np.arange(len(order))] < 0, -1, 1).astype(left.dtype)
+    return left * signs, np.maximum(sizes[order], 1e-12), right * signs
 
 
 def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:
