@@ -4,7 +4,6 @@ import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Optional
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
     return {name: Times(tuple(all_rounds[1:])) for name, all_rounds in seconds.items()}
 
 
-def time_cells(times: Times, reference: Optional[Times], unit: float = 1e-3, digits: int = 2) -> list[str]:
+def time_cells(times: Times, reference: Times | None, unit: float = 1e-3, digits: int = 2) -> list[str]:
     """Table cells of one side: median and range in ``unit`` seconds, and how often it fits into the reference."""
     shown = [f"{seconds / unit:,.{digits}f}" for seconds in (times.median, times.low, times.high)]
     ratio = "-" if reference is None else f"{reference.median / times.median:.2f} x"

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Optional
 
 from recbole.trainer import Trainer
 
@@ -24,7 +23,7 @@ _DENSITY, _UPDATE_INTERVAL = 0.1, 200
 _SIDES = {"LightGCN": ("stock", "ours_dense_fast_graph", "ours_fast_graph")}
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table of epochs and one of evaluations, a row for each side."""
     parser = argparse.ArgumentParser(prog="benchmarks.epochs", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="BPR")

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Optional
 
 import torch
 
@@ -46,7 +45,7 @@ class Run:
     peak: int
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Generate the data if need be, run the command, print one table."""
     parser = argparse.ArgumentParser(prog="benchmarks.large", description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=2_000_000)

@@ -7,7 +7,7 @@ Each number is measured in a process of its own. Linux only.
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
@@ -20,7 +20,7 @@ TABLES = ("live", "update", "checkpoint", "build")
 _UPDATES = ((1, None), (200, None), (200, 0.1), (200, 1.0))
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables that ``--tables`` names."""
     parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)

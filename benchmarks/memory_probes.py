@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def live_bytes(side: str, rows: int, options: Mapping[str, Any]) -> dict[str, in
 
 
 def update_peak(
-    rows: int, grow_window: int, grow_memory: Optional[float], options: Mapping[str, Any]
+    rows: int, grow_window: int, grow_memory: float | None, options: Mapping[str, Any]
 ) -> dict[str, int]:
     """Bytes beyond what training holds between steps, at the peak of a "step" and of an "update".
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Optional
 
 import torch
 import yaml
@@ -44,7 +43,7 @@ MORE_WEIGHT_DECAYS = {"LightGCN": (0.0,)}
 FACTORS = 1.0, 0.5, 2.0
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, or write the tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.quality", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))

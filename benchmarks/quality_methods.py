@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -150,7 +150,7 @@ def _small(case: Case, copies: int, started: bool = False) -> Trainer:
     return trainer
 
 
-def _times(width: Union[int, list[int]], share: float) -> Union[int, list[int]]:
+def _times(width: int | list[int], share: float) -> int | list[int]:
     return [_times(w, share) for w in width] if isinstance(width, list) else max(1, round(width * share))
 
 

@@ -3,14 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 
 from benchmarks.machine import describe_machine
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse ``arguments`` (None: the command line), and take ``--threads`` and ``--data_path`` on the way."""
     parser.add_argument("--threads", type=int, help="threads of PyTorch; by default as many as it chooses")
     parser.add_argument("--data_path", default="dataset", help="folder of the datasets, and of generated ones")

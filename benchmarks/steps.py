@@ -9,7 +9,6 @@ At 4 M rows the dense sides together take 13 GB: leave them out, as here.
 import argparse
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Optional
 
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.power_law import ensure_power_law
@@ -21,7 +20,7 @@ TRAINED = ("stock", "stock_fused", "masked_dense", "ours", "ours_sparse_adam")
 _TOTAL_STEPS = 10**9
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print one table, a row for each size and side."""
     parser = argparse.ArgumentParser(prog="benchmarks.steps", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000], help="users + items")

@@ -8,7 +8,6 @@ Measured twice: inside the topology, and against a training whose topology is fi
 import argparse
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Optional
 
 from recbole.trainer import Trainer
 
@@ -18,7 +17,7 @@ from benchmarks.report import parse, print_header, print_table
 from benchmarks.sides import FirstBatches, load, make_config, make_trainer
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the time of an interval of training with and without its topology update."""
     parser = argparse.ArgumentParser(prog="benchmarks.updates", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="users + items")

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ _GROUPS = 5
 _TOP = 10
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and write ``who_pays-<model>-<dataset>.md`` and ``.svg`` beside the lines."""
     parser = argparse.ArgumentParser(prog="benchmarks.who_pays", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="BPR")

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, Optional
+from typing import Any
 
 from recbole_dsl.errors import DSLError, refusal
 
@@ -26,13 +26,13 @@ class DSLConfig:
     """
 
     density: float = _option(0.1, "Alive weights / all weights of the sparse tensors, in (0, 1].")
-    targets: Optional[tuple[str, ...]] = _option(
+    targets: tuple[str, ...] | None = _option(
         None,
         "Names or patterns (*, ?) of the modules (with all that is in them) or parameters to make sparse. "
         "None: every weight of two or more dimensions that can be, but those of a single row.",
     )
     exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")
-    sparse_init: Optional[str] = _option(
+    sparse_init: str | None = _option(
         None,
         "Which weights are alive at first. svd: in tables of users and items, and in linear layers from or to all "
         "of them, the largest of a factorisation of the training data, whose values they take when training "
@@ -41,7 +41,7 @@ class DSLConfig:
         "None: magnitude for tensors that were given values (pre-trained, say), svd for those fresh from an "
         "initialiser.",
     )
-    budget: Optional[str] = _option(
+    budget: str | None = _option(
         None,
         "How the alive weights are shared among tensors. uniform: one density; erk: more for small tensors; "
         "global: topology updates move weights between tensors. None: erk with sparse_init=erk, else uniform.",
@@ -52,7 +52,7 @@ class DSLConfig:
         "its last one: no user or item is without a representation.",
     )
     topology: str = _option("dynamic", "dynamic: prune and grow; fixed: train the initial topology.")
-    update_interval: Optional[int] = _option(
+    update_interval: int | None = _option(
         None, "Optimizer steps between topology updates, at least 1. None: a 32nd of the whole training."
     )
     update_ratio: float = _option(0.1, "Share of alive weights exchanged at the first update, in [0, 1].")
@@ -71,12 +71,12 @@ class DSLConfig:
         "What is grown. gradient: largest |sum of gradients|; momentum: largest |moving average of gradients|; "
         "random; random_unfired: never alive before first.",
     )
-    grow_window: Optional[int] = _option(
+    grow_window: int | None = _option(
         None,
         "Steps before an update whose gradients are summed for growth, at most update_interval. "
         "None: 200 with grow=gradient, 50 with grow=momentum.",
     )
-    grow_memory: Optional[float] = _option(
+    grow_memory: float | None = _option(
         None,
         "Cap on the memory of the gradients collected for a tensor, in (0, 1], as a share of the dense tensor. "
         "Where not all rows fit, a random sample of them is held. None: 0.2, or 16 MB where that is more.",
@@ -124,7 +124,7 @@ class DSLConfig:
             raise _refusal(self, "budget", "erk or global with sparse_init=erk")
 
     @classmethod
-    def build(cls, source: Optional[Mapping[str, Any]] = None, **options: Any) -> "DSLConfig":
+    def build(cls, source: Mapping[str, Any] | None = None, **options: Any) -> "DSLConfig":
         """Take the options that ``source`` has, a RecBole Config or a dict, and then ``options`` on top.
 
         Other names in ``source`` are not ours and are ignored; an unknown keyword raises a DSLError.
@@ -165,7 +165,7 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
             raise unknown_option(name, OPTIONS)
 
 
-def nearest(name: str, known: Iterable[str], alike: float = 0.75) -> Optional[str]:
+def nearest(name: str, known: Iterable[str], alike: float = 0.75) -> str | None:
     """The entry of ``known`` that ``name`` is probably a mistyping of, at least so much ``alike``, or None."""
     by_lower_case = {entry.lower(): entry for entry in known}
     matches = difflib.get_close_matches(_plain(name), by_lower_case, n=1, cutoff=alike)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 from functools import cache
 from logging import getLogger
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +68,7 @@ class SparsityReport:
         return "\n".join(lines)
 
 
-def sparsify(model: nn.Module, config: Optional[DSLConfig] = None) -> SparsityReport:
+def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityReport:
     """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
 
     The alive weights keep their value; with ``sparse_init=svd``, which is for a model that is not trained yet,
@@ -179,7 +178,7 @@ def _dense_beside(places: Places, config: DSLConfig) -> dict[str, tuple[int, str
     return dense
 
 
-def _left_dense(name: str, reason: Optional[str], places: Places, config: DSLConfig) -> Optional[str]:
+def _left_dense(name: str, reason: str | None, places: Places, config: DSLConfig) -> str | None:
     """Why ``name`` is left dense, given the ``reason`` for which it would have to be, if any."""
     if places.hits(name, config.exclude):
         return "excluded"
@@ -194,7 +193,7 @@ def _is_frozen_table(places: Places, name: str) -> bool:
     return parameter.dim() > 1 and not parameter.requires_grad
 
 
-def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> Optional[str]:
+def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> str | None:
     """Why ``parameter`` cannot be sparse, or None if it can."""
     if not parameter.requires_grad:
         return _NOT_TRAINED

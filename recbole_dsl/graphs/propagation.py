@@ -2,7 +2,7 @@
 
 from collections.abc import MutableMapping, MutableSequence
 from functools import cache, cached_property
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class PropagationMatrix(Tensor):
     included, is done by PyTorch with the COO matrix, and gives a plain tensor.
     """
 
-    _compressed: Optional[tuple[int, "_CompressedRows"]] = None
+    _compressed: tuple[int, "_CompressedRows"] | None = None
 
     def __new__(cls, matrix: Tensor) -> "PropagationMatrix":
         return Tensor._make_subclass(cls, matrix.detach())
@@ -162,7 +162,7 @@ def _compress_attributes(module: nn.Module, seen: dict[Tensor, PropagationMatrix
 
 
 def _compress_members(
-    members: Union[MutableMapping[Any, Any], MutableSequence[Any]], seen: dict[Tensor, PropagationMatrix]
+    members: MutableMapping[Any, Any] | MutableSequence[Any], seen: dict[Tensor, PropagationMatrix]
 ) -> list[str]:
     """Replace the matrices in ``members``; ``seen`` keeps one that is found twice one."""
     names = []
@@ -184,7 +184,7 @@ def _items(members):
     return members.items() if isinstance(members, MutableMapping) else enumerate(members)
 
 
-def _starts_with_tensor(values: Union[list, tuple, dict]) -> bool:
+def _starts_with_tensor(values: list | tuple | dict) -> bool:
     # a long list of something else is not searched at each step
     return isinstance(next(iter(values.values() if isinstance(values, dict) else values), None), Tensor)
 

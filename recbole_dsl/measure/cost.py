@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,8 +17,8 @@ class CostRow:
     """One line of the table: a quantity of the dense and of the sparse model, None where not measured."""
 
     name: str
-    dense: Optional[int]
-    sparse: Optional[int]
+    dense: int | None
+    sparse: int | None
     is_bytes: bool = False
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ def measure_cost(
     model: nn.Module,
     optimizers: Iterable[Optimizer],
     forward: Callable[[nn.Module], Any],
-    checkpoint: Optional[str] = None,
+    checkpoint: str | None = None,
     growth_bytes: int = 0,
 ) -> Cost:
     """Measure the sparse ``model`` and what it would be with dense weights of the same shapes.
@@ -111,7 +111,7 @@ def measure_cost(
     )
 
 
-def _flops(model: nn.Module, forward: Callable[[nn.Module], Any]) -> tuple[Optional[int], Optional[int]]:
+def _flops(model: nn.Module, forward: Callable[[nn.Module], Any]) -> tuple[int | None, int | None]:
     try:
         return forward_flops(model, forward)
     except Exception:
@@ -128,7 +128,7 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _readable(value: Optional[int], is_bytes: bool) -> str:
+def _readable(value: int | None, is_bytes: bool) -> str:
     if value is None:
         return "-"
     if not is_bytes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 import torch
@@ -78,7 +77,7 @@ def n_true(mask: Tensor) -> int:
     return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.count_nonzero())
 
 
-def new_offsets(n_rows: int, nnz: int, device: Optional[torch.device] = None) -> Tensor:
+def new_offsets(n_rows: int, nnz: int, device: torch.device | None = None) -> Tensor:
     """(rows + 1,) zeros, of the smallest type that counts ``nnz``: for the number of each row's entries, and their
     running sum."""
     return torch.zeros(n_rows + 1, dtype=torch.int32 if nnz < 2**31 else torch.int64, device=device)

@@ -127,7 +127,7 @@ class DeferredTensor(Tensor):
         self.root = self if root is None else root
         self.views = views
         self.record: list[_Operation] = []
-        self.made: Optional[Tensor] = None
+        self.made: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({tuple(self.shape)})"
@@ -288,7 +288,7 @@ def realise(tensor: Tensor) -> Tensor:
     return _through(tensor.views, made)
 
 
-def draw_entries(tensor: Tensor, values: Tensor, empty_row: Optional[int] = None) -> bool:
+def draw_entries(tensor: Tensor, values: Tensor, empty_row: int | None = None) -> bool:
     """Draw ``values`` (n,), in place, as initial entries of ``tensor``, if it is deferred and all are drawn alike.
 
     Args:

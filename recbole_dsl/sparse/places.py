@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Optional
 
 from torch import nn
 
@@ -24,7 +23,7 @@ class Places:
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
     owners: dict[str, list[tuple[nn.Module, str]]] = field(default_factory=dict)
     aliases: dict[str, list[str]] = field(default_factory=dict)
-    padding: dict[str, Optional[int]] = field(default_factory=dict)
+    padding: dict[str, int | None] = field(default_factory=dict)
 
     def hits(self, name: str, patterns: Iterable[str]) -> set[str]:
         """Those of ``patterns`` that the parameter or a module that it is in matches."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def watched_parameters() -> Iterator[None]:
     watch = _Watch()
     registered: list[nn.Parameter] = []
 
-    def register(module: nn.Module, name: str, parameter: Optional[nn.Parameter]) -> None:
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         if parameter is None or parameter.dim() < 2:
             return
         registered.append(parameter)

@@ -1,7 +1,5 @@
 """Whether three tensors are a topology and its values; what a file says is not believed before."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -12,11 +10,11 @@ from recbole_dsl.sparse.gather import smallest_unsigned
 def topology_problem(
     n_rows: int,
     n_columns: int,
-    padding_row: Optional[int],
+    padding_row: int | None,
     values: Tensor,
     columns: Tensor,
     row_offsets: Tensor,
-) -> Optional[str]:
+) -> str | None:
     """What keeps the tensors from being alive entries of a matrix (``n_rows``, ``n_columns``), or None.
 
     They must be as `SparseWeight` has them: ``values`` (nnz,), floating-point and finite, ``columns`` (nnz,) and

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ _MANY = 2**20
 # entries of a dense form that is made for a few of its rows, being small, where it is used many times
 _SMALL = 2**24
 
-GradientSink = Callable[[Optional[Tensor], Tensor], None]
+GradientSink = Callable[[Tensor | None, Tensor], None]
 
 
 class SparseWeight(nn.Module):
@@ -61,9 +60,9 @@ class SparseWeight(nn.Module):
         self,
         shape: Sequence[int],
         alive: Iterable[Tensor],
-        padding_row: Optional[int] = None,
-        dtype: Optional[torch.dtype] = None,
-        device: Optional[torch.device] = None,
+        padding_row: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ):
         """Zeros, alive where ``alive`` says so: for each of `row_blocks` a bool tensor (stop - start, columns)."""
         super().__init__()
@@ -72,15 +71,15 @@ class SparseWeight(nn.Module):
         self.n_columns = self.shape[1:].numel()
         self.padding_row = padding_row
         self.awaits_data = False
-        self.brought: Optional[str] = None
+        self.brought: str | None = None
         self.sparse_gradient = False
         self.is_replaced = False
         self.is_trained = False
         self.topology = Topology(self)
-        self.gradient_sink: Optional[GradientSink] = None
+        self.gradient_sink: GradientSink | None = None
         self._keeps_dense, self._kept = False, None
-        self._kept_positions: Optional[Tensor] = None
-        self._hooked: Optional[int] = None
+        self._kept_positions: Tensor | None = None
+        self._hooked: int | None = None
         counts, columns = new_offsets(self.n_rows, self.numel), []
         for (start, stop), block in zip(row_blocks(self.n_rows, self.n_columns), alive):
             positions = true_at(block.view(-1))
@@ -94,7 +93,7 @@ class SparseWeight(nn.Module):
         self.values = mark(nn.Parameter(torch.zeros(len(self.columns), dtype=dtype, device=device)), self)
 
     @classmethod
-    def of(cls, dense: Tensor, positions: Tensor, padding_row: Optional[int] = None) -> "SparseWeight":
+    def of(cls, dense: Tensor, positions: Tensor, padding_row: int | None = None) -> "SparseWeight":
         """The entries of ``dense`` at ``positions`` (nnz,), int64, distinct and in ascending order."""
         mask = torch.zeros(dense.shape[0], dense.shape[1:].numel(), dtype=torch.bool)
         mask.view(-1)[positions.cpu()] = True
@@ -327,7 +326,7 @@ class SparseWeight(nn.Module):
         if not self.sparse_gradient:
             values.grad = spread_out(values.grad)
 
-    def _watch(self, out: Tensor, ids: Optional[Tensor]) -> None:
+    def _watch(self, out: Tensor, ids: Tensor | None) -> None:
         sink = self.gradient_sink
         if sink is not None and out.requires_grad:
             out.register_hook(lambda gradient: sink(ids, gradient))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property
-from typing import Optional
 
 import numpy as np
 import torch
@@ -120,7 +119,7 @@ def start_from(
     rows: Rows,
     generator: torch.Generator,
     by_share: bool = False,
-    square_sum: Optional[float] = None,
+    square_sum: float | None = None,
 ) -> None:
     """Make the largest entries of ``rows`` the alive ones of ``weight``, in place; their number stays.
 

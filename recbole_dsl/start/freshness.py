@@ -1,7 +1,6 @@
 """Whether the weights of a model are fresh from an initialiser, or values that were given to it."""
 
 from collections.abc import Mapping
-from typing import Optional
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ _FEW_VALUES = 256
 
 
 def given_values(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], padding: Mapping[str, Optional[int]]
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], padding: Mapping[str, int | None]
 ) -> dict[str, str]:
     """Which of ``parameters`` hold values that were given to them, and how it is known, as the end of a sentence.
 
@@ -57,7 +56,7 @@ def given_values(
     return found
 
 
-def is_noise(values: Tensor, padding: Optional[int] = None) -> Optional[bool]:
+def is_noise(values: Tensor, padding: int | None = None) -> bool | None:
     """Whether the entries of ``values`` (rows, ...) can be independent draws from one distribution, or all equal.
 
     Entries are replaced by the normal scores of their ranks, so that their distribution does not matter; so are
@@ -110,7 +109,7 @@ def _normal_scores(matrix: np.ndarray) -> np.ndarray:
     return scores.reshape(matrix.shape)
 
 
-def _sample(values: Tensor, padding: Optional[int]) -> np.ndarray:
+def _sample(values: Tensor, padding: int | None) -> np.ndarray:
     """Some rows and columns, float64."""
     if isinstance(values, DeferredTensor):
         values = values.values()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -25,9 +24,9 @@ class Start:
     rows: int
     columns: int
     nnz: int
-    padding_row: Optional[int]
+    padding_row: int | None
     keep_rows: bool
-    dense: Optional[Callable[[], Tensor]] = None
+    dense: Callable[[], Tensor] | None = None
 
 
 def random_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:

@@ -2,7 +2,6 @@
 
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ class Part:
 
     weight: SparseWeight
     explored: Explored
-    buffer: Optional[GradientBuffer] = None
+    buffer: GradientBuffer | None = None
     states: Sequence[MutableMapping] = ()
 
 
@@ -55,7 +54,7 @@ class Block:
         return (self.stop - self.start) * self.weight.n_columns
 
     @property
-    def padding(self) -> Optional[slice]:
+    def padding(self) -> slice | None:
         """The positions of the padding row in the block, if it is in it."""
         row, width = self.weight.padding_row, self.weight.n_columns
         if row is None or not self.start <= row < self.stop:

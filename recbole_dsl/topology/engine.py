@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -29,16 +29,16 @@ class TopologyOptions(Protocol):
     """The options that a `DynamicTopology` goes by; `DSLConfig` has them, and says what each means."""
 
     topology: str
-    budget: Optional[str]
-    update_interval: Optional[int]
+    budget: str | None
+    update_interval: int | None
     update_ratio: float
     schedule: str
     stop_fraction: float
     prune: str
     prune_threshold: float
     grow: str
-    grow_window: Optional[int]
-    grow_memory: Optional[float]
+    grow_window: int | None
+    grow_memory: float | None
     keep_rows: bool
     seed: int
 
@@ -82,7 +82,7 @@ class DynamicTopology:
         self,
         weights: Mapping[str, SparseWeight],
         config: TopologyOptions,
-        total_steps: Optional[int] = None,
+        total_steps: int | None = None,
         on_update: Callable[[TopologyUpdate], None] = lambda update: None,
     ):
         self.weights = dict(weights)
@@ -104,7 +104,7 @@ class DynamicTopology:
         self.restart()
 
     @property
-    def total_steps(self) -> Optional[int]:
+    def total_steps(self) -> int | None:
         """Optimizer steps of the whole training, over which the schedule anneals."""
         return self._total_steps
 
@@ -114,7 +114,7 @@ class DynamicTopology:
         self._collect_if_due()
 
     @property
-    def update_interval(self) -> Optional[int]:
+    def update_interval(self) -> int | None:
         """Optimizer steps between updates: the option, or a 32nd of the training; None while that is not known."""
         if self.config.update_interval is None and self.total_steps is not None:
             return max(1, self.total_steps // _UPDATES)
@@ -178,7 +178,7 @@ class DynamicTopology:
         self._resumed_windows = dict(state.get("window", {}))
         self._collect_if_due()
 
-    def window_problem(self, windows: Any) -> Optional[str]:
+    def window_problem(self, windows: Any) -> str | None:
         """What keeps ``windows`` from being those of a `state_dict`, or None."""
         if not isinstance(windows, dict):
             return "topology: window must be sums of gradients by name"
@@ -269,7 +269,7 @@ class DynamicTopology:
         return Part(self.weights[name], self._explored[name], self._buffers.get(name), states)
 
 
-def _grow_memory(share: Optional[float], weight: SparseWeight) -> float:
+def _grow_memory(share: float | None, weight: SparseWeight) -> float:
     """The cap of the collected gradients, as a share of the dense tensor; ``share`` is the option."""
     if share is not None:
         return share

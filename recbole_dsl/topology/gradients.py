@@ -1,7 +1,7 @@
 """The gradients of inactive positions, collected over a few steps to decide what grows."""
 
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,7 +39,7 @@ class GradientBuffer:
         # beside the sums there are the places, and for the exchange new offsets and what it needs of a few blocks
         room = cap - 8 * rows - min(_BLOCKS, max(0, cap - _BLOCKS))
         self.limit = rows if share == 1 else max(1, min(rows, int(room / (width * (1 + 1 / _GROWTH) + 4))))
-        self.places: Optional[Tensor] = None
+        self.places: Tensor | None = None
         self._window, self._below = window, None
         if self.limit == rows:
             self.sums, self.used = like.new_zeros(rows, columns), rows
@@ -55,7 +55,7 @@ class GradientBuffer:
             self._admit(torch.arange(rows, device=like.device))
             self._below = torch.iinfo(torch.int64).min
 
-    def add(self, ids: Optional[Tensor], gradient: Tensor) -> None:
+    def add(self, ids: Tensor | None, gradient: Tensor) -> None:
         """Add ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None stands for all rows."""
         gradient = gradient.detach().to(self.sums.dtype)
         if self.places is None:
@@ -176,7 +176,7 @@ class GradientBuffer:
         return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)
 
 
-def window_problem(state: Any, rows: int, columns: int, dtype: torch.dtype) -> Optional[str]:
+def window_problem(state: Any, rows: int, columns: int, dtype: torch.dtype) -> str | None:
     """What keeps ``state`` from being a `GradientBuffer.state_dict` of a tensor (rows, columns), or None."""
     if not isinstance(state, dict) or set(state) != {"window", "below", "sums", "row_at"}:
         return "must have window, below, sums and row_at"

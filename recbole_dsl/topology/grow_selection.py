@@ -1,7 +1,5 @@
 """Which positions an update grows."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -43,11 +41,11 @@ class Growing:
             grown.index_fill_(0, scored.masked_select(self._choice.of_block(i, keys, generator)), True)
         return grown
 
-    def _keys(self, i: int) -> Optional[Tensor]:
+    def _keys(self, i: int) -> Tensor | None:
         found = self._scored(i)
         return None if found is None else found[1]
 
-    def _scored(self, i: int) -> Optional[tuple[Tensor, Tensor]]:
+    def _scored(self, i: int) -> tuple[Tensor, Tensor] | None:
         """Positions in block ``i`` that may grow and score above 0, and their keys; None where nothing scores."""
         block = self._blocks[i]
         part, weight = block.part, block.weight
@@ -75,7 +73,7 @@ class Growing:
             index += (rows[row] - row) * weight.n_columns
         return index, keys
 
-    def _free(self, block: Block, rows: Optional[Tensor]) -> Tensor:
+    def _free(self, block: Block, rows: Tensor | None) -> Tensor:
         """What may grow of the rows ``rows`` (r,) of a block, None for all: (r, columns), bool."""
         weight = block.weight
         if rows is None or 4 * len(rows) > block.stop - block.start:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ _STRIDE = 61
 _NEAR = 2**18
 
 
-Keys = Callable[[int], Optional[Tensor]]
+Keys = Callable[[int], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Choice:
     """
 
     counts: list[int]
-    cut: Optional[int]
+    cut: int | None
     ties: list[int]
 
     @property
@@ -156,7 +155,7 @@ def draw(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 def _cut_near(
     keys: Keys, counts: list[int], n: int, bracket: tuple[int, int]
-) -> Optional[tuple[int, list[int], list[int]]]:
+) -> tuple[int, list[int], list[int]] | None:
     """The ``n``-th lowest key, if it is within ``bracket`` and few others are, and what `_count` gives for it."""
     below, near, n_near = [0] * len(counts), {}, 0
     for number, count in enumerate(counts):

@@ -1,7 +1,5 @@
 """Which weights an update prunes."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -48,7 +46,7 @@ class Pruning:
             gone = chosen if gone is None else gone | chosen
         return gone
 
-    def _keys(self, i: int, negative: Optional[bool]) -> tuple[Tensor, Optional[Tensor]]:
+    def _keys(self, i: int, negative: bool | None) -> tuple[Tensor, Tensor | None]:
         """The keys of those weights of block ``i`` that may be pruned, and which these are, None for all."""
         importance = self._importance(i)
         among = importance < float("inf")

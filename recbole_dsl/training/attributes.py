@@ -4,7 +4,7 @@ import hashlib
 import pickle
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class AttributeWatch:
                 found[name] = values
         return found
 
-    def problem(self, saved: Mapping[str, Mapping[str, Any]]) -> Optional[str]:
+    def problem(self, saved: Mapping[str, Mapping[str, Any]]) -> str | None:
         """What keeps ``saved`` from being `changed` of such objects, or None."""
         for name, values in saved.items():
             if name not in self._owners:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def write_checkpoint(path: str, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(
-    path: str, device: Any = "cpu", model: Optional[str] = None, option: str = "model_file"
+    path: str, device: Any = "cpu", model: str | None = None, option: str = "model_file"
 ) -> dict[str, Any]:
     """Read a file that `write_checkpoint` made, with ``torch.load(weights_only=True)``.
 
@@ -84,7 +84,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str) 
     model.load_state_dict(state_dict)
 
 
-def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Optional[str]:
+def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> str | None:
     """The first thing for which ``state_dict`` cannot be that of ``model``, sparse or not yet; None if it can."""
     own = dict(model.state_dict())
     sparse = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
@@ -116,7 +116,7 @@ def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> Optio
     return None
 
 
-def _unlike(own: Any, other: Tensor, is_parameter: bool) -> Optional[str]:
+def _unlike(own: Any, other: Tensor, is_parameter: bool) -> str | None:
     if not isinstance(own, Tensor):
         return None
     if own.shape != other.shape:
@@ -128,7 +128,7 @@ def _unlike(own: Any, other: Tensor, is_parameter: bool) -> Optional[str]:
     return None
 
 
-def _unreadable(state: dict[str, Any]) -> Optional[str]:
+def _unreadable(state: dict[str, Any]) -> str | None:
     """What keeps ``state`` from being read, or None; parts that files of earlier versions lack are filled in."""
     version = state.get("version")
     if not _is_int(version) or version < 1:
@@ -149,7 +149,7 @@ def _unreadable(state: dict[str, Any]) -> Optional[str]:
         return "is nested too deep"
 
 
-def _not_plain(value: Any, seen: set[int]) -> Optional[str]:
+def _not_plain(value: Any, seen: set[int]) -> str | None:
     if value is None or isinstance(value, (bool, int, float, str)):
         return None
     if isinstance(value, Tensor):

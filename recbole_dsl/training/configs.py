@@ -3,7 +3,7 @@
 import os
 from collections.abc import Container, Mapping, Sequence
 from logging import getLogger
-from typing import Any, Optional
+from typing import Any
 
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
@@ -21,10 +21,10 @@ from recbole_dsl.training.trainer import dsl_trainer
 
 
 def build_config(
-    model: Optional[str] = None,
-    dataset: Optional[str] = None,
-    config_file_list: Optional[Sequence[str]] = None,
-    config_dict: Optional[Mapping[str, Any]] = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
 ) -> Config:
     """RecBole's Config, with every option checked, and every file and column that it needs found.
 

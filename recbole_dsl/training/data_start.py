@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from recbole.data.dataset import Dataset
@@ -109,7 +108,7 @@ def sided_weights(model: nn.Module, dataset: Dataset) -> dict[str, SidedWeight]:
     return {**tables, **layers}
 
 
-def _side(size: int, name: str, dataset: Dataset) -> Optional[str]:
+def _side(size: int, name: str, dataset: Dataset) -> str | None:
     """Whose number ``size`` is, "user" or "item"; None if nobody's."""
     if not (dataset.uid_field and dataset.iid_field):
         return None

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.queues import SimpleQueue
-from typing import Any, Optional
+from typing import Any
 
 import torch.distributed as dist
 from recbole.config import Config
@@ -25,12 +25,12 @@ from recbole_dsl.training.whole_files import require_writable
 
 
 def run_recbole_dsl(
-    model: Optional[str] = None,
-    dataset: Optional[str] = None,
-    config_file_list: Optional[Sequence[str]] = None,
-    config_dict: Optional[Mapping[str, Any]] = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
-    queue: Optional[SimpleQueue] = None,
+    queue: SimpleQueue | None = None,
 ) -> dict[str, Any]:
     """Train a RecBole model sparse from scratch, validate, stop early, save and test.
 
@@ -86,17 +86,17 @@ def run_recbole_dsl(
 
 
 def run(
-    model: Optional[str] = None,
-    dataset: Optional[str] = None,
-    config_file_list: Optional[Sequence[str]] = None,
-    config_dict: Optional[Mapping[str, Any]] = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
     nproc: int = 1,
     world_size: int = -1,
     ip: str = "localhost",
     port: str = "5678",
     group_offset: int = 0,
-) -> Optional[dict[str, Any]]:
+) -> dict[str, Any] | None:
     """`run_recbole_dsl` on ``nproc`` GPUs, like ``recbole.quick_start.run``."""
     check_processes(nproc, world_size, ip, port, group_offset)
     if nproc == 1 and world_size == -1:
@@ -123,8 +123,8 @@ def run(
 
 
 def objective_function(
-    config_dict: Optional[Mapping[str, Any]] = None,
-    config_file_list: Optional[Sequence[str]] = None,
+    config_dict: Mapping[str, Any] | None = None,
+    config_file_list: Sequence[str] | None = None,
     saved: bool = True,
 ) -> dict[str, Any]:
     """The objective for RecBole's ``HyperTuning`` and Ray Tune, like RecBole's own."""

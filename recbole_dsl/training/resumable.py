@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, wraps
-from typing import Any, Optional
+from typing import Any
 
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 
@@ -25,9 +25,9 @@ class Resumable:
     """
 
     last_model_file: str
-    _random_state: Optional[dict] = None
+    _random_state: dict | None = None
     # the one that is being trained
-    _epoch: Optional[int] = None
+    _epoch: int | None = None
 
     def resume_checkpoint(self, resume_file: str) -> None:
         """Continue from a checkpoint: weights, topology, optimizers, schedulers and every random state.
@@ -121,7 +121,7 @@ class Resumable:
     def _keeps_last(self) -> bool:
         return self.config["save_last"] is not False
 
-    def _keep_last(self, epoch: Optional[int], saved: bool) -> None:
+    def _keep_last(self, epoch: int | None, saved: bool) -> None:
         if epoch is not None and saved and self._keeps_last and self._is_first_process:
             write_checkpoint(self.last_model_file, run_state(self, epoch, whole=True))
 

@@ -1,7 +1,7 @@
 """What a RecBole Config says about Dynamic Sparse Learning, and which models it is for."""
 
 import importlib.util
-from typing import Any, Optional
+from typing import Any
 
 from recbole.config import Config
 from recbole.utils import ModelType
@@ -39,7 +39,7 @@ def options_to_save(config: Config) -> dict[str, Any]:
     return plain_entries({**given, **final})
 
 
-def refuse_without_gradients(name: str, model_type: Optional[ModelType] = None) -> None:
+def refuse_without_gradients(name: str, model_type: ModelType | None = None) -> None:
     """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
     if not has_gradients(name, model_type):
         raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
@@ -52,12 +52,12 @@ def refuse_without_package(name: str) -> None:
         raise DSLError(f"model={name}: must have the package {package}, which our extra [models] installs")
 
 
-def has_gradients(name: str, model_type: Optional[ModelType]) -> bool:
+def has_gradients(name: str, model_type: ModelType | None) -> bool:
     """Whether RecBole's model ``name`` is trained by gradients."""
     return name not in _WITHOUT_GRADIENTS and model_type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)
 
 
-def resolve_options(config: Config, defaults: Optional[dict[str, Any]] = None) -> DSLConfig:
+def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> DSLConfig:
     """The DSL options of a RecBole ``config``, written back to it as they are used.
 
     Raises:

@@ -1,7 +1,7 @@
 """The state of a run as a checkpoint holds it, and a run that goes on from one."""
 
 import os
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -102,7 +102,7 @@ def restore_random(state: dict[str, Any], train_data: Any) -> None:
     restore_random_state(state, loader_generators(train_data))
 
 
-def _problem(trainer: "DSLMixin", checkpoint: dict[str, Any]) -> Optional[str]:
+def _problem(trainer: "DSLMixin", checkpoint: dict[str, Any]) -> str | None:
     state_dict = checkpoint["state_dict"]
     weights = sparse_weights(trainer.model)
     sizes = {
@@ -126,7 +126,7 @@ def _schedulers(trainer: "DSLMixin") -> dict[str, LRScheduler]:
     return {name: v for name, v in vars(trainer).items() if isinstance(v, (LRScheduler, ReduceLROnPlateau))}
 
 
-def _schedulers_problem(trainer: "DSLMixin", saved: dict[str, dict[str, Any]]) -> Optional[str]:
+def _schedulers_problem(trainer: "DSLMixin", saved: dict[str, dict[str, Any]]) -> str | None:
     own = _schedulers(trainer)
     for name, state in saved.items():
         if name not in own:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ _NEVER_NEGATIVE = {"step", "exp_avg_sq", "max_exp_avg_sq", "sum", "square_avg", 
 
 def optimizers_problem(
     optimizers: Sequence[Optimizer], learners: Sequence[str], states: Sequence[Mapping], sizes: Mapping[int, int]
-) -> Optional[str]:
+) -> str | None:
     """What keeps ``states`` from being loaded into ``optimizers``, or None.
 
     Args:
@@ -33,7 +33,7 @@ def optimizers_problem(
     return None
 
 
-def topology_state_problem(topology: DynamicTopology, state: Mapping[str, Any]) -> Optional[str]:
+def topology_state_problem(topology: DynamicTopology, state: Mapping[str, Any]) -> str | None:
     """What keeps ``state`` from being loaded into ``topology``, or None."""
     own = topology.state_dict()
     for name in ("step", "generator", "explored", "updates"):
@@ -58,7 +58,7 @@ def topology_state_problem(topology: DynamicTopology, state: Mapping[str, Any]) 
     return topology.window_problem(state.get("window", {}))
 
 
-def random_state_problem(state: Mapping[str, Any]) -> Optional[str]:
+def random_state_problem(state: Mapping[str, Any]) -> str | None:
     """What keeps ``state`` from being restored, or None. All of it is tried on generators of no other use."""
     try:
         version, numbers, gauss = state["python"]
@@ -105,7 +105,7 @@ def is_same_kind(given: Any, own: Any) -> bool:
     return type(given) is type(own)
 
 
-def _optimizer_problem(optimizer: Optimizer, state: Mapping, sizes: Mapping[int, int]) -> Optional[str]:
+def _optimizer_problem(optimizer: Optimizer, state: Mapping, sizes: Mapping[int, int]) -> str | None:
     own = optimizer.state_dict()
     groups, entries = state.get("param_groups"), state.get("state")
     if not isinstance(groups, list) or not isinstance(entries, dict):
@@ -129,7 +129,7 @@ def _optimizer_problem(optimizer: Optimizer, state: Mapping, sizes: Mapping[int,
     return None
 
 
-def _group_problem(given: Any, own: Mapping[str, Any]) -> Optional[str]:
+def _group_problem(given: Any, own: Mapping[str, Any]) -> str | None:
     if not isinstance(given, dict) or given.get("params") != own["params"]:
         return "its groups are of other parameters"
     for name, value in own.items():
@@ -153,7 +153,7 @@ def _is_setting(name: str, value: Any, own: Mapping[str, Any]) -> bool:
     )
 
 
-def _kinds_of_state(optimizer: Optimizer, group: Mapping[str, Any]) -> Optional[dict[str, str]]:
+def _kinds_of_state(optimizer: Optimizer, group: Mapping[str, Any]) -> dict[str, str] | None:
     """What an optimizer like this one keeps of a parameter: name -> "like", "one", "number" or "none".
 
     None where that is not to be found out.
@@ -176,7 +176,7 @@ def _kinds_of_state(optimizer: Optimizer, group: Mapping[str, Any]) -> Optional[
     return kinds
 
 
-def _entry_problem(values: Mapping, kinds: Optional[Mapping[str, str]], shape: tuple) -> Optional[str]:
+def _entry_problem(values: Mapping, kinds: Mapping[str, str] | None, shape: tuple) -> str | None:
     if kinds is not None and set(values) != set(kinds):
         return f"its state is {', '.join(map(str, values)):.80}, must be {', '.join(kinds)}"
     for name, value in values.items():
@@ -193,7 +193,7 @@ def _entry_problem(values: Mapping, kinds: Optional[Mapping[str, str]], shape: t
     return None
 
 
-def _state_tensor_problem(name: str, value: Tensor, kind: Optional[str], shape: tuple) -> Optional[str]:
+def _state_tensor_problem(name: str, value: Tensor, kind: str | None, shape: tuple) -> str | None:
     allowed = {"like": [shape], "one": [()], None: [(), shape]}.get(kind, [])
     if tuple(value.shape) not in allowed or not value.is_floating_point() or not value.is_contiguous():
         return f"{name} is {tuple(value.shape)} of {value.dtype}, must be floating-point of {allowed}"

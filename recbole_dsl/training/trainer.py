@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -62,9 +62,9 @@ class DSLMixin(Resumable):
     def __init__(self, config: Config, model: AbstractRecommender):
         self.dsl_config, self.sparsity = self.prepare(config, model)
         self.topology = DynamicTopology(self.sparsity.weights, self.dsl_config, on_update=self._log_update)
-        self.cost: Optional[Cost] = None
-        self.train_data: Optional[AbstractDataLoader] = None
-        self.last_valid_result: Optional[dict[str, float]] = None
+        self.cost: Cost | None = None
+        self.train_data: AbstractDataLoader | None = None
+        self.last_valid_result: dict[str, float] | None = None
         self.run_name = secrets.token_hex(8)
         self._verbose = True
         self._has_saved = False
@@ -129,12 +129,12 @@ class DSLMixin(Resumable):
     def fit(
         self,
         train_data: AbstractDataLoader,
-        valid_data: Optional[AbstractDataLoader] = None,
+        valid_data: AbstractDataLoader | None = None,
         verbose: bool = True,
         saved: bool = True,
         show_progress: bool = False,
-        callback_fn: Optional[Callable[[int, float], None]] = None,
-    ) -> tuple[float, Optional[dict[str, float]]]:
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole's trainer does, then log the cost table.
 
         With ``saved``, and unless the option ``save_last`` is False, the state after each epoch is kept beside the
@@ -180,9 +180,9 @@ class DSLMixin(Resumable):
         self,
         eval_data: AbstractDataLoader,
         load_best_model: bool = True,
-        model_file: Optional[str] = None,
+        model_file: str | None = None,
         show_progress: bool = False,
-    ) -> Optional[dict[str, float]]:
+    ) -> dict[str, float] | None:
         """Evaluate as RecBole's trainer does, with the weights and the topology of the best epoch."""
         if not eval_data:
             return None
