@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_dsl import cli
 from tests.tiny import write_tiny
 
 # what a case does not say itself
@@ -84,8 +85,6 @@ def _run(folder: Path, arguments: Sequence[str], out: Path, err: Path) -> None:
         others = [a for a in arguments if not a.startswith("--config_files=")]
         named = {a.partition("=")[0] for a in others}
         defaults = [a for a in ("--model=BPR", "--dataset=tiny") if a.partition("=")[0] not in named]
-        from recbole_dsl import cli
-
         cli.main(["train", *defaults, f"--config_files={' '.join(files)}", *others])
         code = 0
     except SystemExit as end:
