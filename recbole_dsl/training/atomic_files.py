@@ -86,9 +86,10 @@ class AtomicFile:
             self._refuse_undecoded()
         if not first.strip():
             self.refuse("must be a header, such as user_id:token", line=1)
+        columns = self._columns(first)
         if not has_lines:
             self.refuse("has no lines below its header")
-        return self._columns(first)
+        return columns
 
     def check_lines(self, columns: list[Column]) -> None:
         """Refuse lines that RecBole would read as something else without a word, or drop.

@@ -582,6 +582,7 @@ def _data_files() -> Iterator[BadInput]:
         "a user of all items",
         "a user has interacted with all items: must leave one",
         "\n".join([head, *(f"u{u}\ti{i}\t5\t{i}" for u in range(3) for i in range(4))]),
+        ("--topk=1", "--valid_metric=MRR@1"),
         others=plain,
     )
     yield case(
