@@ -2,7 +2,7 @@
 
 from collections.abc import MutableMapping, MutableSequence
 from functools import cache, cached_property
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,7 @@ class _CompressedRows:
         return self._distinct_transpose or self
 
     @cached_property
-    def _distinct_transpose(self) -> Optional["_CompressedRows"]:
+    def _distinct_transpose(self) -> "_CompressedRows | None":
         rows = torch.arange(self.shape[0]).repeat_interleave(self.row_offsets.diff())
         other = _CompressedRows(self.columns.long(), rows, self.values, self.shape[::-1])
         pairs = zip(self._entries(), other._entries())

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ class DeferredTensor(Tensor):
         torch._C._set_throw_on_mutable_data_ptr(made)
         return made
 
-    def __init__(self, shape, dtype, root: Optional["DeferredTensor"] = None, views: tuple[Callable, ...] = ()):
+    def __init__(self, shape, dtype, root: "DeferredTensor | None" = None, views: tuple[Callable, ...] = ()):
         self.root = self if root is None else root
         self.views = views
         self.record: list[_Operation] = []
