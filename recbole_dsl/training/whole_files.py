@@ -70,6 +70,13 @@ def damage(path: str) -> str | None:
         return "it is cut off, or of another kind"
 
 
+def has_checksum(path: str) -> bool:
+    """Whether ``path`` ends as a file of `write_whole` does."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _COMMENT))
+        return file.read(len(_MARK)) == _MARK
+
+
 def require_writable(folder: str, option: str = "checkpoint_dir") -> None:
     """Make ``folder`` if it is not there, and see that a file can be written in it.
 

@@ -54,6 +54,8 @@ class HostileFile:
 
 def run() -> Iterator[Row]:
     """Give each to every function that reads files."""
+    import recbole_dsl.training.quick_start  # noqa: F401
+
     with tempfile.TemporaryDirectory() as folder:
         base = make_base(Path(folder))
         for case in CASES:

@@ -43,6 +43,8 @@ RUNS = (
 
 def run() -> Iterator[Row]:
     """Kill each."""
+    import recbole_dsl.training.quick_start  # noqa: F401
+
     for one in RUNS:
         yield from kill(one)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults import bad_inputs, good_inputs
+from tests.faults import bad_inputs, good_inputs, hostile_files, kills
 from tests.faults.command import train
 
 # a prime, so that the sample meets every kind
@@ -20,6 +20,28 @@ def test_what_looks_odd_and_is_right_is_trained(case, tmp_path):
     assert good_inputs.problem(train(tmp_path / "run", case.arguments, case.files)) is None
 
 
+HOSTILE = [
+    *hostile_files.CASES[::37],
+    *(case for case in hostile_files.CASES if case.name.startswith(("option: a dataset", "KD_DAGFM", "LDiffRec"))),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    return hostile_files.make_base(folder), folder
+
+
+@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
+def test_a_hostile_file_runs_nothing_and_changes_nothing(case, base):
+    assert hostile_files.problem(case, *base) is None
+
+
+def test_a_run_that_is_killed_ends_as_one_that_was_not():
+    rows = list(kills.kill(kills.Run("BPR", (*kills.RUNS[0].options[:1], "--epochs=12"), 4)))
+    assert [row for row in rows if row.problem] == []
+
+
 def test_every_case_has_a_name_of_its_own():
-    for cases in (bad_inputs.CASES, good_inputs.CASES):
+    for cases in (bad_inputs.CASES, good_inputs.CASES, hostile_files.CASES):
         assert len({case.name for case in cases}) == len(cases)

@@ -1,0 +1,122 @@
+"""Models of one's own: they train as dense RecBole trains them, are saved, loaded and gone on with."""
+
+import glob
+
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.model.loss import BPRLoss
+from recbole.quick_start import run_recbole
+from recbole.trainer import Trainer
+from recbole.utils import InputType, get_trainer, init_seed
+from torch import nn
+
+import recbole_dsl
+from recbole_dsl import DSLError, load_data_and_model, run_recbole_dsl
+from recbole_dsl.training.trainer import DSLMixin
+
+
+class Mine(GeneralRecommender):
+    """Matrix factorisation with a bias for each item and a counter that its loss depends on."""
+
+    input_type = InputType.PAIRWISE
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.users = nn.Embedding(self.n_users, config["embedding_size"])
+        self.items = nn.Embedding(self.n_items, config["embedding_size"])
+        self.bias = nn.Parameter(torch.zeros(self.n_items))
+        self.loss = BPRLoss()
+        self.seen = 0
+
+    def calculate_loss(self, interaction):
+        self.seen += 1
+        users = self.users(interaction[self.USER_ID])
+        scores = [
+            (users * self.items(interaction[name])).sum(-1) + self.bias[interaction[name]]
+            for name in (self.ITEM_ID, self.NEG_ITEM_ID)
+        ]
+        return self.loss(*scores) * (1 + 1 / self.seen)
+
+    def predict(self, interaction):
+        users, items = self.users(interaction[self.USER_ID]), interaction[self.ITEM_ID]
+        return (users * self.items(items)).sum(-1) + self.bias[items]
+
+    def full_sort_predict(self, interaction):
+        return self.users(interaction[self.USER_ID]) @ self.items.weight.T + self.bias
+
+
+def stock(options):
+    config = Config(model=Mine, dataset="tiny", config_dict=dict(options))
+    init_seed(config["seed"], config["reproducibility"])
+    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = Trainer(config, Mine(config, train_data._dataset))
+    trainer.fit(train_data, valid_data, saved=False, show_progress=False)
+    return trainer.evaluate(test_data, load_best_model=False)
+
+
+def test_it_trains_as_dense_recbole_trains_it_at_density_one(options):
+    result = run_recbole_dsl(Mine, "tiny", config_dict={**options, "density": 1}, saved=False)
+    assert result["test_result"] == stock({**options, "density": 1})
+
+
+def test_it_is_loaded_by_its_class_wherever_its_data_is_now(options, tmp_path):
+    result = run_recbole_dsl(Mine, "tiny", config_dict=options)
+    (file,) = glob.glob("saved/*.pth")
+    with pytest.raises(
+        DSLError, match=r"is of Mine, which is no model of RecBole; give its class as model_class$"
+    ):
+        load_data_and_model(file)
+    with pytest.raises(DSLError, match=r"^model_class=Trainer: must be Mine"):
+        load_data_and_model(file, model_class=Trainer)
+    moved = tmp_path / "moved"
+    moved.symlink_to(options["data_path"])
+    config, model, _, _, _, test_data = load_data_and_model(file, data_path=str(moved), model_class=Mine)
+    assert config["data_path"] == str(moved / "tiny")
+    trainer = recbole_dsl.DSLTrainer(config, model)
+    assert trainer.evaluate(test_data, load_best_model=False) == result["test_result"]
+
+
+def test_it_goes_on(options):
+    options = {**options, "topology": "fixed"}
+    whole = run_recbole_dsl(Mine, "tiny", config_dict={**options, "checkpoint_dir": "whole"})
+    run_recbole_dsl(Mine, "tiny", config_dict={**options, "epochs": 2, "checkpoint_dir": "parts"})
+    resume = {"resume": glob.glob("parts/*.last")[0], "epochs": 4}
+    assert run_recbole_dsl(Mine, config_dict=resume) == whole
+
+
+def test_its_class_is_registered(options):
+    recbole_dsl.register(Mine, density=0.2)
+    try:
+        assert issubclass(get_trainer(Mine.type, "Mine"), DSLMixin)
+    finally:
+        recbole_dsl.unregister(Mine)
+    assert get_trainer(Mine.type, "Mine") is Trainer
+
+
+def test_recboles_loader_says_what_reads_our_files(options):
+    import recbole.quick_start
+
+    recbole_dsl.register("BPR", density=0.2)
+    try:
+        run_recbole("BPR", "tiny", config_dict={**options, "density": 0.3})
+    finally:
+        recbole_dsl.unregister()
+    (file,) = glob.glob("saved/*.pth")
+    with pytest.raises(DSLError, match=r"is read by recbole_dsl.load_data_and_model$"):
+        recbole.quick_start.load_data_and_model(file)
+    assert "recbole_dsl.load_data_and_model" in torch.load(file, weights_only=True)["how_to_read"]
+
+
+def test_saved_loaders_and_data_are_used_where_they_are_named(options):
+    options = {**options, "save_dataloaders": True, "save_dataset": True}
+    first = run_recbole_dsl("BPR", "tiny", config_dict=options)
+    assert len(glob.glob("saved/tiny-*.pth")) == 2
+    named = {
+        "dataset_save_path": "saved/tiny-Dataset.pth",
+        "dataloaders_save_path": "saved/tiny-for-BPR-dataloader.pth",
+    }
+    assert run_recbole_dsl("BPR", "tiny", config_dict={**options, **named, "save_dataset": False}) == first
