@@ -212,9 +212,9 @@ def _check_chosen_columns(config: Config, files: Iterable[tuple[AtomicFile, list
         raise refusal("load_col", config["load_col"], f"of {' and '.join(missing)} too")
     for option in ("load_col", "unload_col"):
         for source, names in (config.external_config_dict.get(option) or {}).items():
-            if names and source not in there:
+            if names and source not in there and not _is_known(config, source):
                 raise refusal(f"{option}[{source}]", names, f"of files that are read: {_list(there)}")
-            if names != "*":
+            if names != "*" and source in there:
                 for name in names:
                     if name not in there[source]:
                         raise refusal(
@@ -225,6 +225,12 @@ def _check_chosen_columns(config: Config, files: Iterable[tuple[AtomicFile, list
             raise refusal(
                 "unload_col", config["unload_col"], f"left out for {source} with load_col, which names some"
             )
+
+
+def _is_known(config: Config, source: str) -> bool:
+    """Whether some run reads a file with this suffix: one file of options may serve several models."""
+    file = os.path.join(config["data_path"], f"{config['dataset']}.{source}")
+    return source in ("user", "item", "kg", "link") or os.path.isfile(file)
 
 
 def _required(config: Config, loaded: Mapping[str, Any]) -> list[tuple[str, str, str]]:

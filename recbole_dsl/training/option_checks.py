@@ -156,7 +156,7 @@ def _check_losses(options: Mapping[str, Any], model_class: type) -> None:
     without = NO_NEGATIVES.takes(negatives)
     loss = options.get("loss_type")
     if hasattr(model_class, "input_type"):
-        in_pairs = model_class.input_type == InputType.PAIRWISE and loss != "CE"
+        in_pairs = model_class.input_type == InputType.PAIRWISE and loss in (None, "BPR")
     else:
         in_pairs = loss == "BPR"
         if loss == "CE" and not without and model_class.type == ModelType.SEQUENTIAL:

@@ -64,6 +64,8 @@ def _options() -> Iterator[GoodInput]:
         "load_col={'inter':['user_id','item_id','timestamp']} --eval_args={'order':'TO','split':{'TS':[0.8,0.1,0.1]}}",
         "load_col=None",
         "load_col={'inter':'*'}",
+        "load_col={'inter':['user_id','item_id'],'kg':['head_id'],'ent':['ent_id'],'user':['user_id']}",
+        "model=SINE --load_col=None --train_neg_sample_args=None --loss_type=NLL",
         "load_col={'inter':['user_id','item_id'],'user':['user_id','age']}",
         "load_col=None --unload_col={'user':['age']}",
         "load_col={'inter':['user_id','item_id','rating']} --unused_col={'inter':['rating']}",
