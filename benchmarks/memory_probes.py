@@ -89,6 +89,8 @@ def checkpoint_bytes(side: str, rows: int, options: Mapping[str, Any]) -> dict[s
 def build_peak(rows: int, options: Mapping[str, Any]) -> dict[str, int]:
     """Bytes at the peak of building a sparse model, of the model itself, and of its dense form."""
     config, sizes = make_config("BPR", "sizes", options), _sizes(rows)
+    # the first deferred tensor makes PyTorch import its compiler
+    build(config, _sizes(50_000))
     built = []
     peak = peak_bytes(lambda: built.append(build(config, sizes)))
     weights = sparse_weights(built[0]).values()
