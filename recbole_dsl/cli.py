@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         print(f"{program or 'recbole-dsl'}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as end:
+        print("; ".join([f"{program}: interrupted", *getattr(end, "__notes__", ())]), file=sys.stderr)
         # as the shell counts what ends by a signal
         sys.exit(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
 

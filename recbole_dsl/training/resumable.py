@@ -97,9 +97,9 @@ class Resumable:
                 self._keep_last(-1, saved)
             yield
             self._keep_last(self._epoch, saved)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if saved and self._keeps_last:
-                self.logger.warning(f"interrupted; to go on: recbole-dsl train --resume={self.last_model_file}")
+                interrupt.add_note(f"to go on: recbole-dsl train --resume={self.last_model_file}")
             raise
         finally:
             del self._train_epoch

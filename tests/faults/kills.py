@@ -56,19 +56,19 @@ def kill(one: Run, seed: int = 0) -> Iterator[Row]:
         write_data(Path(parent))
         began = time.monotonic()
         whole = Path(parent, "whole")
-        code = wait(_begin(one, whole, resume=False))
+        code = wait(begin(one, whole, resume=False))
         length = time.monotonic() - began
         if code:
             yield Row(f"{one.model}: the run itself", (whole / "log.txt").read_text()[-500:])
             return
         parts = Path(parent, "parts")
         for number in range(one.kills):
-            child = _begin(one, parts, resume=number > 0)
+            child = begin(one, parts, resume=number > 0)
             time.sleep(draw.uniform(0.0, length / 2))
             os.kill(child, signal.SIGKILL)
             code = wait(child)
             yield Row(f"{one.model}, kill {number + 1}", _problem(parts, code))
-        code = wait(_begin(one, parts, resume=True))
+        code = wait(begin(one, parts, resume=True))
         yield Row(f"{one.model}, the end", _unlike(whole, parts) if code == 0 else f"exit code {code}")
 
 
@@ -78,7 +78,8 @@ def write_data(folder: Path) -> None:
     write_tiny(folder / "data" / "tiny")
 
 
-def _begin(one: Run, folder: Path, resume: bool) -> int:
+def begin(one: Run, folder: Path, resume: bool) -> int:
+    """Start it in ``folder``, beside the data; returns the process's number. Its output is in log.txt."""
     folder.mkdir(exist_ok=True)
     if not (folder / "data").exists():
         (folder / "data").symlink_to(folder.parent / "data")

@@ -1,9 +1,15 @@
 """A sample of the faults; ``python -m tests.faults`` runs all of them."""
 
+import os
+import signal
+import time
+
 import pytest
 
+from recbole_dsl.training.whole_files import damage
 from tests.faults import bad_inputs, good_inputs, hostile_files, kills
 from tests.faults.command import train
+from tests.faults.forks import wait
 
 # a prime, so that the sample meets every kind
 BAD = bad_inputs.CASES[::17]
@@ -40,6 +46,23 @@ def test_a_hostile_file_runs_nothing_and_changes_nothing(case, base):
 def test_a_run_that_is_killed_ends_as_one_that_was_not():
     rows = list(kills.kill(kills.Run("BPR", (*kills.RUNS[0].options[:1], "--epochs=12"), 4)))
     assert [row for row in rows if row.problem] == []
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_what_is_asked_to_end_says_how_to_go_on(number, code, tmp_path):
+    import recbole_dsl.training.quick_start  # noqa: F401
+
+    kills.write_data(tmp_path)
+    folder = tmp_path / "run"
+    child = kills.begin(kills.Run("BPR", (kills.RUNS[0].options[0], "--epochs=9999"), 0), folder, resume=False)
+    while not list(folder.glob("saved/*.pth")):
+        time.sleep(0.05)
+    os.kill(child, number)
+    assert wait(child) == code
+    (last,) = folder.glob("saved/*.last")
+    text = (folder / "log.txt").read_text()
+    assert text.endswith(f"interrupted; to go on: recbole-dsl train --resume=saved/{last.name}\n")
+    assert "Traceback" not in text and damage(str(last)) is None
 
 
 def test_every_case_has_a_name_of_its_own():
