@@ -9,6 +9,7 @@ import torch
 from recbole.config import Config
 from torch import Tensor
 
+from recbole_dsl.compat.pickle_protocol import as_protocol_2
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.training.checkpoint import FORMAT, read_checkpoint
@@ -57,20 +58,22 @@ def readable_files(config: Config) -> Iterator[None]:
 
 
 def _read(file: Any, map_location: Any, option: str) -> Any:
+    # RecBole writes in a later protocol than PyTorch reads without unpickling
+    source = as_protocol_2(file)
     try:
-        content = torch.load(file, map_location=map_location, weights_only=True)
+        content = torch.load(source, map_location=map_location, weights_only=True)
         is_ours = isinstance(content, dict) and content.get("format") == FORMAT and isinstance(file, str)
         return read_checkpoint(file, map_location or "cpu", option=option) if is_ours else content
     except (DSLError, FileNotFoundError):
         raise
     except Exception:
-        if hasattr(file, "seek"):
-            file.seek(0)
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-        if hasattr(file, "seek"):
-            file.seek(0)
+        if hasattr(source, "seek"):
+            source.seek(0)
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(source)
+        if hasattr(source, "seek"):
+            source.seek(0)
         with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
-            return torch.load(file, map_location=map_location, weights_only=True)
+            return torch.load(source, map_location=map_location, weights_only=True)
 
 
 def _stand_in(name: str) -> type:

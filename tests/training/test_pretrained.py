@@ -27,7 +27,9 @@ def halves(options):
         config, network, *loaders = prepare("NeuMF", {**options, **change})
         Trainer(config, network).fit(*loaders[:2], saved=False, show_progress=False)
         files["dense", half] = f"stock-{half}.pth"
-        torch.save({"config": config, "state_dict": network.state_dict()}, files["dense", half])
+        # in the protocol in which RecBole alone writes
+        content = {"config": config, "state_dict": network.state_dict()}
+        torch.save(content, files["dense", half], pickle_protocol=4)
     return files
 
 
