@@ -1,6 +1,7 @@
 """What a RecBole Config says about Dynamic Sparse Learning, and which models it is for."""
 
 import importlib.util
+import sys
 from typing import Any
 
 from recbole.config import Config
@@ -16,6 +17,8 @@ _WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
 
 # what RecBole imports when such a model is made or trained, and does not install
 _PACKAGES = {"NCL": "faiss", "KGAT": "dgl", "KGIN": "torch_scatter", "MCCLK": "torch_scatter"}
+# those of them that our extra installs on some releases of Python only: the last one, as 3.x
+_LAST_PYTHON = {"dgl": 11}
 
 # without which a model cannot be trained sparse; ranks below what the user gives, but for names, which are joined
 _NEEDED = {
@@ -49,7 +52,9 @@ def refuse_without_package(name: str) -> None:
     """Raise a DSLError for a model of RecBole whose own package is not installed; it would fail in training."""
     package = _PACKAGES.get(name)
     if package and importlib.util.find_spec(package) is None:
-        raise DSLError(f"model={name}: must have the package {package}, which our extra [models] installs")
+        last = _LAST_PYTHON.get(package, sys.version_info.minor)
+        where = f" up to Python 3.{last}" if last < sys.version_info.minor else ""
+        raise DSLError(f"model={name}: must have the package {package}, which our extra [models] installs{where}")
 
 
 def has_gradients(name: str, model_type: ModelType | None) -> bool:

@@ -1,3 +1,4 @@
+import configparser
 import glob
 import os
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from recbole.quick_start import run_recbole
 
 import recbole_dsl
@@ -94,6 +96,20 @@ def test_a_model_whose_package_is_missing_is_refused_before_any_data_is_read(mon
     with pytest.raises(DSLError, match=r"^model=BPR: must have the package a_package_that_nobody_has"):
         run_recbole_dsl("BPR", "nowhere")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("model", sorted(run_options._PACKAGES))
+def test_the_extra_is_named_for_a_missing_package_where_it_installs_that(model, monkeypatch):
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[2] / "setup.cfg")
+    lines = setup["options.extras_require"]["models"].splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    installed = {one.name.removesuffix("-cpu") for one in wanted if not one.marker or one.marker.evaluate()}
+    package = run_options._PACKAGES[model].replace("_", "-")
+    monkeypatch.setattr(run_options.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DSLError, match=f"^model={model}: must have the package ") as error:
+        run_options.refuse_without_package(model)
+    assert str(error.value).endswith("which our extra [models] installs") == (package in installed)
 
 
 @pytest.mark.parametrize(
