@@ -125,6 +125,7 @@ def _files() -> Iterator[GoodInput]:
     yield GoodInput("CRLF", files={INTER: text.replace("\n", "\r\n")})
     yield GoodInput("CR", files={INTER: text.replace("\n", "\r")})
     yield GoodInput("no line break at the end", files={INTER: text.rstrip("\n")})
+    yield GoodInput("a last line without an end and with a column too many", files={INTER: f"{text.rstrip()}\t1"})
     yield GoodInput("blank lines", files={INTER: text.replace("\n", "\n\n")})
     yield GoodInput("blank lines at the end", files={INTER: text + "\n\n"})
     yield GoodInput(
