@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _prepare(side: str, options: argparse.Namespace) -> tuple[Any, FirstBatches]:
     given = {
+        "density": 0.1,
         "train_batch_size": options.batch,
         "data_path": options.data_path,
         "train_neg_sample_args": None,
