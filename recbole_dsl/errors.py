@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 
 def refusal(name: str, value: Any, allowed: str) -> DSLError:
     """The error for an option whose ``value`` is not ``allowed``, words that go on from "must be"."""
-    if isinstance(value, str) and _is_number(value):
+    if isinstance(value, str) and is_number(value):
         return DSLError(f"{name}={value!r}: must be {allowed}; here it is a string, so leave out the quotes")
     return DSLError(f"{name}={shown(value)}: must be {allowed}")
 
@@ -33,7 +33,8 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether ``text`` is one, as Python writes it."""
     try:
         float(text)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from recbole_dsl.errors import DSLError, shown
+from recbole_dsl.errors import DSLError, is_number, shown
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -118,7 +118,7 @@ class AtomicFile:
                 if column.type.startswith("float"):
                     parts = field.split(self.sequence_separator) if column.type == "float_seq" else [field]
                     for part in parts:
-                        if part and not _is_number(part) and part not in _AS_MISSING:
+                        if part and not is_number(part) and part not in _AS_MISSING:
                             self.refuse(f"{column.name}={shown(part)!r}: must be a number", line, place)
 
     @property
@@ -269,11 +269,3 @@ class AtomicFile:
             self.refuse(
                 f"{column.name}={text}: must be a finite number, or empty where it is missing", line, place
             )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

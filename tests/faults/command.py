@@ -1,14 +1,13 @@
 """The command ``recbole-dsl train`` in a process that is forked when all is imported, which takes it no time."""
 
-import os
 import signal
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from recbole_dsl import cli
+from tests.faults.forks import start, wait
 from tests.tiny import write_tiny
 
 # what a case does not say itself
@@ -64,37 +63,18 @@ def train(folder: Path, arguments: Sequence[str], files: Mapping[str, str | byte
             file.write_bytes(content.encode() if isinstance(content, str) else content)
     before = _files(folder)
     out, err = folder.with_suffix(".out"), folder.with_suffix(".err")
-    child = os.fork()
-    if not child:
-        _run(folder, arguments, out, err)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = wait(start(partial(_train, arguments), folder, out, err))
     return Done(code, out.read_text(), err.read_text(errors="replace"), before, _files(folder))
 
 
-def _run(folder: Path, arguments: Sequence[str], out: Path, err: Path) -> None:
-    code = 1
-    try:
-        signal.alarm(120)
-        os.chdir(folder)
-        for number, path in ((1, out), (2, err)):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(descriptor, number)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        files = ["base.yaml", *(a.partition("=")[2] for a in arguments if a.startswith("--config_files="))]
-        others = [a for a in arguments if not a.startswith("--config_files=")]
-        named = {a.partition("=")[0] for a in others}
-        defaults = [a for a in ("--model=BPR", "--dataset=tiny") if a.partition("=")[0] not in named]
-        cli.main(["train", *defaults, f"--config_files={' '.join(files)}", *others])
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _train(arguments: Sequence[str]) -> None:
+
+    signal.alarm(120)
+    files = ["base.yaml", *(a.partition("=")[2] for a in arguments if a.startswith("--config_files="))]
+    others = [a for a in arguments if not a.startswith("--config_files=")]
+    named = {a.partition("=")[0] for a in others}
+    defaults = [a for a in ("--model=BPR", "--dataset=tiny") if a.partition("=")[0] not in named]
+    cli.main(["train", *defaults, f"--config_files={' '.join(files)}", *others])
 
 
 def _files(folder: Path) -> dict[str, bytes]:

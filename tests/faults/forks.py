@@ -7,16 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def start(work: Callable[[], None], folder: Path, log: Path) -> int:
-    """Run ``work`` in ``folder`` in a forked process, its output in ``log``; returns the process's number."""
+def start(work: Callable[[], None], folder: Path, out: Path, err: Path | None = None) -> int:
+    """Run ``work`` in ``folder`` in a forked process; returns the process's number.
+
+    Its output is in ``out``, and its errors in ``err`` or there too.
+    """
     child = os.fork()
     if child:
         return child
     code = 1
     try:
         os.chdir(folder)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for number in (1, 2):
+        descriptor = None
+        for number, path in ((1, out), (2, err)):
+            if path is not None:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         work()
