@@ -69,7 +69,11 @@ class DSLMixin(Resumable):
         self._verbose = True
         self._has_saved = False
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
-        super().__init__(config, model)
+        try:
+            super().__init__(config, model)
+        except OSError as error:
+            place = error.filename or config["checkpoint_dir"]
+            raise DSLError(f"{place}: must be a place that can be written: {error.strerror}") from error
         self.saved_model_file = name_for_all(config, new_model_file(config))
         self.last_model_file = last_file(self.saved_model_file)
         self.logger.info(self.sparsity)

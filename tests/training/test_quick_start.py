@@ -195,3 +195,13 @@ def test_recboles_tuner_takes_the_objective(options):
     assert set(tuner.params2result) == {"density:0.2, update_interval:4", "density:0.6, update_interval:4"}
     tuner.export_result("tuned.txt")
     assert "density:" in Path("tuned.txt").read_text()
+
+
+@pytest.mark.parametrize("place", ["saved", "log", "log_tensorboard"])
+def test_a_place_that_cannot_be_written_is_one_line_before_training(options, place, caplog):
+    caplog.set_level("INFO")
+    Path(place).write_text("")
+    with pytest.raises(DSLError, match=rf"{place}\S*: must be a ") as error:
+        run_recbole_dsl("BPR", "tiny", config_dict=options)
+    assert "\n" not in str(error.value) and "epoch 0 training" not in caplog.text
+    assert Path(place).read_text() == ""
