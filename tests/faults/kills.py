@@ -22,6 +22,7 @@ _COMMON = (
     "--grow_window=6", "--train_batch_size=64", "--stopping_step=99", "--show_progress=False",
 )  # fmt: skip
 _INTERACTIONS = "--load_col={'inter':['user_id','item_id']}"
+_IN_TIME = "--load_col={'inter':['user_id','item_id','timestamp']}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Run:
 RUNS = (
     Run("BPR", (_INTERACTIONS, "--epochs=60"), 20),
     Run("MultiVAE", (_INTERACTIONS, "--epochs=60", "--train_batch_size=8"), 10),
-    Run("SASRec", ("--epochs=12", "--n_layers=1", "--hidden_size=16", "--train_neg_sample_args=None"), 10),
+    Run(
+        "SASRec", (_IN_TIME, "--epochs=12", "--n_layers=1", "--hidden_size=16", "--train_neg_sample_args=None"), 10
+    ),
     Run("CKE", ("--epochs=15", "--kg_embedding_size=16"), 10),
 )
 
