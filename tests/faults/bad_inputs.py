@@ -29,7 +29,7 @@ OPTIONS = [
     ("prune_threshold", "-1 abc", "a number >= 0"),
     ("grow_window", "0 -1 2.5 abc", "an integer >= 1"),
     ("grow_memory", "0 2 -1 abc", r"a number in \(0, 1\]"),
-    ("sparse_init", "svg best None 1 ['svd']", "one of svd, uniform, erk, magnitude"),
+    ("sparse_init", "svg best 1 ['svd']", "one of svd, uniform, erk, magnitude"),
     ("budget", "layer 1 erd", "one of uniform, erk, global"),
     ("topology", "static True", "one of dynamic, fixed"),
     ("schedule", "step None cos", "one of cosine, linear, constant"),
