@@ -10,7 +10,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, get_trainer
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.training.checked_config import CheckedConfig
+from recbole_dsl.training.checked_config import CheckedConfig, refused_in_one_line
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.plain_data import plain
@@ -103,14 +103,9 @@ def config_of(
     elif model_class.__name__ != checkpoint["model"]:
         raise DSLError(f"model_class={model_class.__name__}: must be {checkpoint['model']}, which {path} is of")
     stored = stored_options(checkpoint, path)
-    try:
+    with refused_in_one_line(f"model_file={path}: its options cannot be used"):
         config = _stored_config(model_class, checkpoint["dataset"], {**stored, **changes})
         before = config if may_change is None else _stored_config(model_class, checkpoint["dataset"], stored)
-    except DSLError:
-        raise
-    except Exception as error:
-        # RecBole's Config raises what the options at hand happen to lead to
-        raise DSLError(f"model_file={path}: its options cannot be used: {describe_error(error)}") from error
     for name in changes:
         if may_change is not None and name not in may_change and not _is_same(config[name], before[name]):
             raise DSLError(f"{name}={config[name]}: must be {before[name]}, which {path} was trained with")
@@ -121,11 +116,6 @@ def config_of(
 def trainer_of(config: Config) -> type:
     """The trainer class that RecBole has for the model of ``config``, with Dynamic Sparse Learning."""
     return dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
-
-
-def describe_error(error: Exception) -> str:
-    """What ``error`` says, in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _stored_config(model_class: type, dataset: str, options: Mapping[str, Any]) -> Config:

@@ -11,10 +11,11 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, init_seed, set_color
 
 from recbole_dsl.compat.for_ray import report
-from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.errors import refusal
 from recbole_dsl.sparse.deferred import make_the_rest
+from recbole_dsl.training.checked_config import refused_in_one_line
 from recbole_dsl.training.checkpoint import read_checkpoint
-from recbole_dsl.training.configs import build_config, config_of, describe_error, run_config, trainer_of
+from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
 from recbole_dsl.training.log import console_log, held_back_log
 from recbole_dsl.training.model_building import make_model
 from recbole_dsl.training.model_caches import derived_names, restore_model
@@ -169,21 +170,18 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
     """
     checkpoint = read_checkpoint(model_file)
     config = config_of(checkpoint, model_file, {} if data_path is None else {"data_path": data_path}, model_class)
-    try:
+    with (
+        refused_in_one_line(f"model_file={model_file}: its options cannot be used"),
+        console_log(config) as logger,
+    ):
         init_seed(config["seed"], config["reproducibility"])
-        with console_log(config) as logger:
-            logger.info(config)
-            data = load_data(config, may_download=False)
-            logger.info(data.dataset)
-            init_seed(config["seed"], config["reproducibility"])
-            model = make_model(config, data.train._dataset)
-            restore_model(model, checkpoint, model_file)
-            make_the_rest(model)
-    except DSLError:
-        raise
-    except Exception as error:
-        # RecBole and its models raise what the options at hand happen to lead to
-        raise DSLError(f"model_file={model_file}: its options cannot be used: {describe_error(error)}") from error
+        logger.info(config)
+        data = load_data(config, may_download=False)
+        logger.info(data.dataset)
+        init_seed(config["seed"], config["reproducibility"])
+        model = make_model(config, data.train._dataset)
+        restore_model(model, checkpoint, model_file)
+        make_the_rest(model)
     return config, model.to(config["device"]), data.dataset, data.train, data.valid, data.test
 
 
