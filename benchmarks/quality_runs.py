@@ -1,5 +1,6 @@
 """One run of benchmarks.quality: its settings, and the training."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from recbole.config import Config
 from recbole.trainer import Trainer
 from torch import nn
 
+from benchmarks.long_tails import ensure_dataset
 from benchmarks.quality_lines import Run
 from benchmarks.quality_methods import ABLATIONS, METHODS, Case
 from benchmarks.sides import load, make_config
@@ -57,11 +59,16 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
 }
+# an evaluation of some 20,000 users takes as long as the training of several epochs
+_MANY_USERS = re.compile(r"beauty.*|groups-\d+")
 
 
 def options_of(model: str, dataset: str) -> dict[str, Any]:
     """RecBole's options for all runs of ``model`` on ``dataset``; the learning rate is the first of the grid."""
-    return {**COMMON, **MODELS[model], **_OF_DATASET.get((model, dataset), {})}
+    options = {**COMMON, **MODELS[model], **_OF_DATASET.get((model, dataset), {})}
+    if _MANY_USERS.fullmatch(dataset):
+        options |= {"eval_step": 5, "stopping_step": max(4, options["stopping_step"] // 5)}
+    return options
 
 
 def train(
@@ -96,5 +103,5 @@ def dense_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _config(run: Run, data_path: str, folder: str) -> Config:
     of_run = {name: getattr(run, name) for name in ("epochs", "seed", "learning_rate", "weight_decay", "density")}
-    places = {"checkpoint_dir": folder, "data_path": data_path}
+    places = {"checkpoint_dir": folder, "data_path": ensure_dataset(run.dataset, data_path, "dataset")}
     return make_config(run.model, run.dataset, {**options_of(run.model, run.dataset), **of_run, **places})

@@ -1,6 +1,6 @@
 """Faster products of the constant sparse matrices that graph models propagate embeddings by."""
 
-from collections.abc import MutableMapping, MutableSequence
+from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -27,6 +27,11 @@ def compress_graphs(model: nn.Module) -> list[str]:
             module.__class__ = _with_graphs(type(module))
         names += [f"{prefix}.{name}" if prefix else name for name in own]
     return names
+
+
+def has_graphs(model: nn.Module) -> bool:
+    """Whether a module of ``model`` has a constant sparse matrix, of any type and device, to propagate by."""
+    return any(_holds_matrix(members) for m in model.modules() for members in (m._buffers, vars(m)))
 
 
 class PropagationMatrix(Tensor):
@@ -180,8 +185,17 @@ def _compress_members(
     return names
 
 
+def _holds_matrix(members: Mapping | Sequence) -> bool:
+    return any(
+        value.layout is not torch.strided and not value.requires_grad
+        if isinstance(value, Tensor)
+        else isinstance(value, (list, tuple, dict)) and _starts_with_tensor(value) and _holds_matrix(value)
+        for _, value in _items(members)
+    )
+
+
 def _items(members):
-    return members.items() if isinstance(members, MutableMapping) else enumerate(members)
+    return members.items() if isinstance(members, Mapping) else enumerate(members)
 
 
 def _starts_with_tensor(values: list | tuple | dict) -> bool:

@@ -1,6 +1,6 @@
 """Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.start.codes import spread
 from recbole_dsl.start.initialise import Start, largest_entries
 
 Rows = Callable[[int, int], Tensor]
@@ -51,6 +52,9 @@ class Factors:
         interactions: (users, items); whatever is not zero counts as 1.
         columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
         seed: of the shuffle, of the iteration's start and of what is random.
+
+    Attributes:
+        factorised: the interactions of the most active users and items, all of them if they are few: CSR, float32.
     """
 
     def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0):
@@ -60,11 +64,15 @@ class Factors:
         degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
         damping = [np.maximum(degree, 1).astype(np.float32) ** -_DAMPING for degree in degrees]
         users, items = (np.sort(np.argsort(-degree, kind="stable")[:_FACTORISED]) for degree in degrees)
-        some = matrix[users][:, items]
-        shuffled = _shuffle(some, seed)
-        some, shuffled = (_damp(m, damping[0][users], damping[1][items]) for m in (some, shuffled))
+        self.factorised = matrix[users][:, items]
+        some, shuffled = (
+            _damp(m, damping[0][users], damping[1][items])
+            for m in (self.factorised, _shuffle(self.factorised, seed))
+        )
         noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
-        self._found, self._n_rotated, self._smallest = _factorise(some, min(columns, _MOST_FACTORS), noise, seed)
+        self._some = some
+        self._vectors = _largest(some, min(columns, _MOST_FACTORS), seed)
+        self._found, self._n_rotated = _stand_out(*self._vectors, noise)
         self._columns, self._seed = columns, seed
         matrix = _damp(matrix, *damping)
         self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
@@ -84,6 +92,27 @@ class Factors:
         factors._onto = self._with([[_REPEATED * side[:, :n] @ turn for turn in turns] for side in self._found])
         return factors
 
+    def spread(self, steps: int, densities: tuple[float, float]) -> "Factors":
+        """Projections onto the sparse codes of `codes.spread` instead, which begin with all factors, rotated.
+
+        Args:
+            steps: of `codes.spread`; with 0 these factors as they are.
+            densities: those of the weights of users, and of items, that will start from them.
+        """
+        if steps == 0:
+            return self
+        left, sizes, right = self._vectors
+        sides = [side * np.sqrt(sizes) for side in (left, right)]
+        turned = (sides[1] @ _rotation(sides)).astype(np.float32)
+        codes = spread(self._some, turned, densities, steps)
+        n_more = self._columns - len(sizes)
+        draw = np.random.default_rng(self._seed)
+        factors = copy(self)
+        factors._onto = self._with(
+            [[_NOISE * side.std() * draw.standard_normal((len(side), n_more))] for side in codes], codes
+        )
+        return factors
+
     def users(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """Those of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(0, start, stop, columns)
@@ -95,15 +124,18 @@ class Factors:
     @cached_property
     def _onto(self) -> list[np.ndarray]:
         draw = np.random.default_rng(self._seed)
-        sizes = [_NOISE * (len(side) * self._smallest) ** -0.5 for side in self._found]
+        sizes = [_NOISE * (len(side) * self._vectors[1][-1]) ** -0.5 for side in self._found]
         n_more = self._columns - self._found[0].shape[1]
         return self._with(
             [[size * draw.standard_normal((len(side), n_more))] for side, size in zip(self._found, sizes)]
         )
 
-    def _with(self, more: list[list[np.ndarray]]) -> list[np.ndarray]:
+    def _with(
+        self, more: Sequence[Sequence[np.ndarray]], found: Sequence[np.ndarray] | None = None
+    ) -> list[np.ndarray]:
         """What the rows of each side's partners are projected onto, with ``more`` columns after those found."""
-        sides = (np.hstack([side, *parts])[:, : self._columns] for side, parts in zip(self._found, more))
+        found = self._found if found is None else found
+        sides = (np.hstack([side, *parts])[:, : self._columns] for side, parts in zip(found, more))
         return [side.astype(np.float32) for side in sides]
 
     def _project(self, side: int, start: int, stop: int, columns: slice) -> Tensor:
@@ -150,26 +182,34 @@ def start_from(
         weight.values.mul_((square_sum / squares).sqrt())
 
 
-def _factorise(matrix: csr_matrix, columns: int, noise: float, seed: int) -> tuple[list[np.ndarray], int, float]:
+def _stand_out(
+    left: np.ndarray, sizes: np.ndarray, right: np.ndarray, noise: float
+) -> tuple[list[np.ndarray], int]:
     """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
 
     Args:
-        columns: at most; there are no more than the rank of ``matrix``.
+        left, sizes, right: as `_largest` gives them.
         noise: singular values up to this size count as noise, and larger ones are shrunk by it.
 
     Returns:
-        The matrices, the number of their first columns that are rotated, and the smallest singular value.
+        The matrices, and the number of their first columns that are rotated.
     """
-    left, sizes, right = _largest(matrix, columns, seed)
     n = max(1, int((sizes > noise).sum()))
     # the root, for it is in both sides
     kept = np.maximum(1 - (noise / sizes[:n]) ** 2, 0) ** (_SHRINKAGE / 2)
     scale = np.full(len(sizes), _NOISE)
     scale[:n] = np.maximum(kept, _NOISE)
-    factors = [torch.from_numpy(side[:, :n] * np.sqrt(sizes[:n]) * scale[:n]) for side in (left, right)]
     turn = np.diag(scale)
-    turn[:n, :n] = scale[:n, None] * _varimax(torch.cat([f / f.square().mean().sqrt() for f in factors])).numpy()
-    return [(side / np.sqrt(sizes)) @ turn for side in (left, right)], n, float(sizes[-1])
+    turn[:n, :n] = scale[:n, None] * _rotation(
+        [side[:, :n] * np.sqrt(sizes[:n]) * scale[:n] for side in (left, right)]
+    )
+    return [(side / np.sqrt(sizes)) @ turn for side in (left, right)], n
+
+
+def _rotation(sides: list[np.ndarray]) -> np.ndarray:
+    """The rotation by `_varimax` of both ``sides``, which count alike."""
+    factors = [torch.from_numpy(side) for side in sides]
+    return _varimax(torch.cat([f / f.square().mean().sqrt() for f in factors])).numpy()
 
 
 def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,9 +8,16 @@ from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
+from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.start.factors import Factors, start_from
+from recbole_dsl.start.held_out import best_factors
+
+# of the values of tables, beside those with which products of rows that have nothing in common have the variance
+# 1: from those BPR is done after a few epochs, and training bends nothing any more. Propagation makes them smaller
+# by itself
+_SCALE = 0.25
 
 
 def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
@@ -22,15 +29,16 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     variance that the initialiser gave them.
 
     That is for ``sparse_init=svd``, once, for weights that `sparsify` made and nothing was loaded into, unless one
-    beside them, of as many factors, holds values that it was given; see `Factors`. The entries of a table of users
-    are compared by their share of the row, so that every user gets about as many, as all count alike in a metric;
-    those of items as they are, so that popular ones get more. In a layer that has more units than there are
-    factors these repeat. Not in a table: a user and an item who are alike would make different columns alive.
+    beside them, of as many factors, holds values that it was given; see `best_factors`. The entries of a table of
+    users are compared by their share of the row, so that every user gets about as many, as all count alike in a
+    metric; those of items as they are, so that popular ones get more. A layer starts from the `Factors` that stand
+    out; if it has more units than there are factors these repeat. Not in a table: a user and an item who are alike
+    would make different columns alive.
 
     Returns:
         The names of the weights.
     """
-    factors: dict[int, Factors] = {}
+    factors: dict[tuple[int, bool], Factors] = {}
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = sided_weights(model, dataset)
@@ -38,12 +46,18 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     taken = {one.n_factors for one in sided.values() if one.weight.brought}
     sided = {name: one for name, one in sided.items() if name in new and one.n_factors not in taken}
     for one in sided.values():
-        if one.n_factors not in factors:
-            factors[one.n_factors] = Factors(dataset.inter_matrix("csr"), one.n_factors, seed)
-        found = factors[one.n_factors]
-        rows = one.rows(found if one.is_table else found.repeated)
-        square_sum = None
-        if not one.is_table or isinstance(model, SequentialRecommender):
+        kind = one.n_factors, one.is_table
+        if kind not in factors:
+            interactions = dataset.inter_matrix("csr")
+            if one.is_table:
+                factors[kind] = best_factors(interactions, one.n_factors, _densities(sided, one.n_factors), seed)
+            else:
+                factors[kind] = Factors(interactions, one.n_factors, seed).repeated
+        rows = one.rows(factors[kind])
+        if one.is_table and not isinstance(model, SequentialRecommender):
+            scale = 1.0 if has_graphs(model) else _SCALE
+            square_sum = scale**2 * one.weight.n_rows * one.weight.n_columns**0.5
+        else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and one.side == "user"
         start_from(one.weight, rows, generator, by_share, square_sum)
@@ -52,6 +66,16 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
             weight.values.detach().mul_(weight.density**-0.5)
         weight.awaits_data = False
     return list(sided)
+
+
+def _densities(sided: "dict[str, SidedWeight]", n_factors: int) -> tuple[float, float]:
+    """Those of the first tables of users and of items that have ``n_factors``; the other's where there is none."""
+    found = {
+        one.side: one.weight.density
+        for one in reversed(sided.values())
+        if one.is_table and one.n_factors == n_factors
+    }
+    return found.get("user", found.get("item")), found.get("item", found.get("user"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.model_cases import CASES, model_of
 from recbole_dsl import DSLConfig, sparsify
-from recbole_dsl.graphs.propagation import PropagationMatrix, compress_graphs
+from recbole_dsl.graphs.propagation import PropagationMatrix, compress_graphs, has_graphs
 from recbole_dsl.sparse.modules import sparse_weights
 from tests.running import prepare
 from tests.training.test_models import optional_packages, options_of  # noqa: F401
@@ -332,3 +332,20 @@ def test_the_attention_that_is_renewed_each_epoch_is_replaced(case, data_path):
     train_stock(config, model, train_data)
     scores_of(model, train_data, test_data)
     assert type(model.A_in) is PropagationMatrix and model.A_in is not first
+
+
+def test_constant_sparse_matrices_are_seen_wherever_a_module_keeps_them():
+    matrix = torch.eye(3).to_sparse()
+
+    def module(value):
+        made = nn.Linear(2, 2)
+        made.kept = value
+        return nn.Sequential(made)
+
+    for value in (matrix, matrix.to_sparse_csr(), [matrix], {"a": matrix}, matrix.double()):
+        assert has_graphs(module(value))
+    for value in (torch.eye(3), [torch.eye(3)], "graph", nn.Parameter(torch.eye(3).to_sparse())):
+        assert not has_graphs(module(value))
+    compressed = module(matrix)
+    compress_graphs(compressed)
+    assert has_graphs(compressed)

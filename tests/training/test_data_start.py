@@ -136,3 +136,12 @@ def test_weights_outside_of_tables_keep_the_variance_of_their_outputs(options):
     sparse = model.encoder[2].weight.detach()
     alive = sparse != 0
     assert torch.allclose(sparse[alive], 2 * dense[alive], rtol=1e-2)
+
+
+@pytest.mark.parametrize("model, mean_square", [("BPR", 0.5), ("LightGCN", 8)])
+def test_tables_that_are_propagated_start_with_larger_values(options, model, mean_square):
+    config, network, train_data, _, _ = prepare(model, {**options, "embedding_size": 64})
+    DSLTrainer(config, network)
+    start_weights(network, train_data._dataset, config["seed"])
+    for weight in sparse_weights(network).values():
+        assert float(weight.values.detach().square().sum()) / weight.n_rows == pytest.approx(mean_square, rel=0.01)

@@ -1,0 +1,67 @@
+"""Sparse codes of users and of items, each found from the other's: directions for groups that no factor shows."""
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+# of the first codes, if the last are not denser; too few weights at once keep a row in the columns it began with
+_FIRST_DENSITY = 0.25
+# columns are divided by their norm to this power; with 1 they are used more evenly, and BPR on beauty
+# loses 5 % of its NDCG@10
+_BALANCE = 0.5
+
+
+def spread(
+    matrix: csr_matrix, items: np.ndarray, densities: tuple[float, float], steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of users and of items after ``steps`` alternations that spread rows over all columns.
+
+    A user's code is the mean of the codes of their items, and an item's that of its users: one step of
+    propagation, as graph models take. Each time every row is brought to the norm 1, so that a small group counts
+    as much as a popular one; every column is divided by the root of its norm over all rows, so that fewer choose
+    what all would; and only the largest entries are kept. It is a spherical k-means (Dhillon and Modha 2001) of
+    both sides at once, in which a row belongs to several clusters.
+
+    Args:
+        matrix: (users, items), float; damped interactions.
+        items: (items, columns), float32; what the first codes of users are made from.
+        densities: of the last codes of users, and of items; the first are denser, and each step nears the last.
+        steps: 1 or more.
+
+    Returns:
+        (users, columns) and (items, columns), float32, zero but for the largest entries.
+    """
+    items = _rows_to_norm_1(items)
+    transposed = matrix.T.tocsr()
+    for step in range(1, steps + 1):
+        shares = [
+            max(_FIRST_DENSITY, last) * min(1.0, last / _FIRST_DENSITY) ** (step / steps) for last in densities
+        ]
+        users = _code(matrix @ items, shares[0])
+        items = _code(transposed @ users, shares[1])
+    return users, items
+
+
+def largest(rows: np.ndarray, density: float, by_share: bool = False) -> np.ndarray:
+    """``rows``, zero but for a share of ``density``: the largest of each row, then of all.
+
+    Args:
+        by_share: whether entries are compared after each row is divided by its norm.
+    """
+    keys = np.abs(_rows_to_norm_1(rows) if by_share else rows)
+    keys[np.arange(len(keys)), keys.argmax(1)] = np.inf
+    alive = np.zeros(keys.size, dtype=bool)
+    alive[np.argpartition(-keys.ravel(), n := min(keys.size, max(1, round(density * keys.size))) - 1)[: n + 1]] = (
+        True
+    )
+    return np.where(alive.reshape(rows.shape), rows, 0)
+
+
+def _code(rows: np.ndarray, density: float) -> np.ndarray:
+    rows = _rows_to_norm_1(rows)
+    norms = np.linalg.norm(rows, axis=0)
+    rows = rows / np.maximum(norms, 1e-6 * norms.max() + 1e-12) ** _BALANCE
+    return _rows_to_norm_1(largest(rows, density, by_share=True))
+
+
+def _rows_to_norm_1(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
