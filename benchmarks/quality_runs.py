@@ -67,7 +67,7 @@ def options_of(model: str, dataset: str) -> dict[str, Any]:
     """RecBole's options for all runs of ``model`` on ``dataset``; the learning rate is the first of the grid."""
     options = {**COMMON, **MODELS[model], **_OF_DATASET.get((model, dataset), {})}
     if _MANY_USERS.fullmatch(dataset):
-        options |= {"eval_step": 5, "stopping_step": max(4, options["stopping_step"] // 5)}
+        options |= {"eval_step": 10, "stopping_step": 3}
     return options
 
 
