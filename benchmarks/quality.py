@@ -21,6 +21,8 @@ from time import perf_counter
 import torch
 import yaml
 
+from benchmarks import quality_by_data
+from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS
 from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, options_of, train
@@ -62,8 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for dataset in options.datasets:
                 _Cell(model, dataset, options).train_missing()
     lines = chosen_lines(read_lines(options.lines))
-    write_page(options.lines.with_suffix(".md"), tables(lines))
+    facts = read_facts()
+    write_page(options.lines.with_suffix(".md"), tables(lines) + quality_by_data.table(lines, facts))
     if options.lines == _LINES:
+        quality_by_data.draw(lines, facts, _LINES.with_name("quality_by_data.svg"))
         write_page(_ROOT / "README.md", summary(lines))
         _write_properties(lines)
 

@@ -93,6 +93,13 @@ def train(
     return trainer, data
 
 
+def load_data(model: str, dataset: str, data_path: str) -> tuple[Any, Any, Any]:
+    """The loaders (train, valid, test) that all runs of ``model`` on ``dataset`` have."""
+    run = Run(model, dataset, "dense", 1.0, SEEDS[0], 0.001, 0.0, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        return load(_config(run, data_path, folder))
+
+
 def dense_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The state of a model whose sparse weights have all entries, as RecBole's own model would have it."""
     weights = sparse_weights(model)

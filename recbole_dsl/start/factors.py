@@ -54,6 +54,8 @@ class Factors:
         seed: of the shuffle, of the iteration's start and of what is random.
 
     Attributes:
+        n_standing_out: how many factors are rotated.
+        steps: of `spread`; 0 before that.
         factorised: the interactions of the most active users and items, all of them if they are few: CSR, float32.
     """
 
@@ -72,7 +74,8 @@ class Factors:
         noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
         self._some = some
         self._vectors = _largest(some, min(columns, _MOST_FACTORS), seed)
-        self._found, self._n_rotated = _stand_out(*self._vectors, noise)
+        self._found, self.n_standing_out = _stand_out(*self._vectors, noise)
+        self.steps = 0
         self._columns, self._seed = columns, seed
         matrix = _damp(matrix, *damping)
         self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
@@ -84,7 +87,7 @@ class Factors:
         Each time they are at another, random rotation: a row then finds more directions of which few describe it,
         as in an overcomplete dictionary.
         """
-        n = self._n_rotated
+        n = self.n_standing_out
         draw = np.random.default_rng(self._seed)
         n_times = -(-(self._columns - self._found[0].shape[1]) // n)
         turns = [np.linalg.qr(draw.standard_normal((n, n)))[0] for _ in range(n_times)]
@@ -108,6 +111,7 @@ class Factors:
         n_more = self._columns - len(sizes)
         draw = np.random.default_rng(self._seed)
         factors = copy(self)
+        factors.steps = steps
         factors._onto = self._with(
             [[_NOISE * side.std() * draw.standard_normal((len(side), n_more))] for side in codes], codes
         )

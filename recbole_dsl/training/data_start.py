@@ -14,9 +14,9 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.start.factors import Factors, start_from
 from recbole_dsl.start.held_out import best_factors
 
-# of the values of tables, beside those with which products of rows that have nothing in common have the variance
-# 1: from those BPR is done after a few epochs, and training bends nothing any more. Propagation makes them smaller
-# by itself
+# of the values of tables where nothing but products of rows makes the scores, beside those with which products of
+# rows that have nothing in common have the variance 1: from those BPR is done after a few epochs, and training bends
+# nothing any more. Layers and propagation want them
 _SCALE = 0.25
 
 
@@ -55,7 +55,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
                 factors[kind] = Factors(interactions, one.n_factors, seed).repeated
         rows = one.rows(factors[kind])
         if one.is_table and not isinstance(model, SequentialRecommender):
-            scale = 1.0 if has_graphs(model) else _SCALE
+            scale = _SCALE if _has_only_tables(model, sided) else 1.0
             square_sum = scale**2 * one.weight.n_rows * one.weight.n_columns**0.5
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
@@ -66,6 +66,11 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
             weight.values.detach().mul_(weight.density**-0.5)
         weight.awaits_data = False
     return list(sided)
+
+
+def _has_only_tables(model: nn.Module, sided: "dict[str, SidedWeight]") -> bool:
+    tables = {id(one.weight.values) for one in sided.values() if one.is_table}
+    return {id(parameter) for parameter in model.parameters()} <= tables and not has_graphs(model)
 
 
 def _densities(sided: "dict[str, SidedWeight]", n_factors: int) -> tuple[float, float]:

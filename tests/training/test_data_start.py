@@ -138,10 +138,13 @@ def test_weights_outside_of_tables_keep_the_variance_of_their_outputs(options):
     assert torch.allclose(sparse[alive], 2 * dense[alive], rtol=1e-2)
 
 
-@pytest.mark.parametrize("model, mean_square", [("BPR", 0.5), ("LightGCN", 8)])
-def test_tables_that_are_propagated_start_with_larger_values(options, model, mean_square):
-    config, network, train_data, _, _ = prepare(model, {**options, "embedding_size": 64})
+@pytest.mark.parametrize("model, mean_square", [("BPR", 0.5), ("LightGCN", 8), ("NeuMF", 8)])
+def test_tables_start_with_larger_values_where_layers_or_propagation_follow(options, model, mean_square):
+    sizes = {"embedding_size": 64, "mf_embedding_size": 64, "mlp_embedding_size": 64}
+    config, network, train_data, _, _ = prepare(model, {**options, **sizes})
     DSLTrainer(config, network)
     start_weights(network, train_data._dataset, config["seed"])
-    for weight in sparse_weights(network).values():
+    tables = {name: weight for name, weight in sparse_weights(network).items() if "embedding" in name}
+    assert tables
+    for weight in tables.values():
         assert float(weight.values.detach().square().sum()) / weight.n_rows == pytest.approx(mean_square, rel=0.01)

@@ -1,0 +1,134 @@
+"""What the datasets of benchmarks.quality are like, and how the recipe does against that: a table and a figure.
+
+    python -m benchmarks.quality_by_data --data_path dataset
+
+writes results/datasets.jsonl, of which `python -m benchmarks.quality --tables` makes them.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality_lines import Line
+from benchmarks.quality_runs import SEEDS, load_data
+from benchmarks.report import markdown_table, parse
+from recbole_dsl.start.factors import Factors
+from recbole_dsl.start.held_out import best_factors
+
+FACTS = Path(__file__).parent.parent / "results" / "datasets.jsonl"
+DATASETS = (
+    "ml-1m",
+    "ml-100k",
+    "lastfm",
+    "ml-1m-thin-15",
+    "ml-1m-thin-8",
+    "ml-1m-thin-6",
+    "beauty",
+    "beauty-thin-6",
+    "groups-500",
+    "groups-2000",
+)
+_DENSITY = 0.1
+_COLUMNS = 64
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write results/datasets.jsonl."""
+    parser = argparse.ArgumentParser(prog="benchmarks.quality_by_data", description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
+    parser.add_argument("--facts", type=Path, default=FACTS, help="the file to write")
+    options = parse(parser, arguments)
+    found = [_facts(name, options.data_path) for name in options.datasets]
+    options.facts.write_text("".join(f"{json.dumps(facts)}\n" for facts in found))
+
+
+def read_facts(path: Path = FACTS) -> dict[str, Mapping[str, Any]]:
+    """What is known of each dataset, by its name, in the order of the file."""
+    return {facts["dataset"]: facts for facts in map(json.loads, path.read_text().splitlines())}
+
+
+def table(lines: Iterable[Line], facts: Mapping[str, Mapping[str, Any]]) -> str:
+    """BPR at density 0.1 against the history of a user and the factors that stand out, of `chosen_lines`."""
+    figures = _figures(lines)
+    rows = [
+        [
+            name,
+            f"{of['users']:,}",
+            f"{of['items']:,}",
+            f"{of['each']:.1f}",
+            str(of["standing_out"]),
+            str(of["steps"]),
+            *(f"{value:.0%}" for value in figures[name]),
+        ]
+        for name, of in facts.items()
+        if name in figures
+    ]
+    head = ["BPR, density 0.1", "users", "items", "training interactions a user", "factors that stand out, of 64"]
+    head += ["steps of spreading", "ours / dense", "ours / small dense, equal deployed bytes"]
+    return "\n### When the recipe turns\n\n" + markdown_table(head, rows)
+
+
+def draw(lines: Iterable[Line], facts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """The figure of `table`, as SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "recbole-dsl"
+    from matplotlib import pyplot
+
+    figures = _figures(lines)
+    names = [name for name in facts if name in figures]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 4), sharey=True)
+    labels = {"each": "training interactions a user", "standing_out": "factors that stand out, of 64"}
+    for axis, (key, label) in zip(axes, labels.items()):
+        places = [facts[name][key] for name in names]
+        for which, mark in enumerate(("o", "^")):
+            axis.scatter(places, [100 * figures[name][which] for name in names], marker=mark, s=28)
+        for name, place in zip(names, places):
+            axis.annotate(name, (place, 100 * max(figures[name])), fontsize=6, rotation=40)
+        axis.axhline(100, color="grey", linewidth=0.8)
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        axis.set_yticks([50, 100, 150, 200, 300], ["50 %", "100 %", "150 %", "200 %", "300 %"])
+    axes[0].set_ylabel("NDCG@10 of ours, BPR at density 0.1")
+    axes[0].legend(["of dense", "of small dense at equal bytes"], fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _figures(lines: Iterable[Line]) -> dict[str, tuple[float, float]]:
+    """Of each dataset that has both: the share of dense, and that of the small dense model of equal bytes."""
+    cells: dict[tuple[str, str], list[float]] = {}
+    for line in lines:
+        if line["model"] == "BPR" and line["density"] == (1.0 if line["method"] == "dense" else _DENSITY):
+            cells.setdefault((line["dataset"], line["method"]), []).append(line["test_ndcg"])
+    ours = {name: mean(of) for (name, method), of in cells.items() if method == "ours"}
+    rivals = {
+        name: [mean(cells[name, method]) for method in ("dense", "small_deployed") if (name, method) in cells]
+        for name in ours
+    }
+    return {name: (ours[name] / of[0], ours[name] / of[1]) for name, of in rivals.items() if len(of) == 2}
+
+
+def _facts(name: str, data_path: str) -> dict[str, Any]:
+    train_data = load_data("BPR", name, data_path)[0]._dataset
+    interactions = train_data.inter_matrix("csr")
+    factors = Factors(interactions, _COLUMNS, SEEDS[0])
+    best = best_factors(interactions, _COLUMNS, (_DENSITY, _DENSITY), SEEDS[0])
+    return {
+        "dataset": name,
+        "users": train_data.user_num - 1,
+        "items": train_data.item_num - 1,
+        "each": round(interactions.nnz / int(np.count_nonzero(np.diff(interactions.indptr))), 1),
+        "standing_out": factors.n_standing_out,
+        "steps": best.steps,
+    }
+
+
+if __name__ == "__main__":
+    main()
