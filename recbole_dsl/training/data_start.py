@@ -15,8 +15,8 @@ from recbole_dsl.start.factors import Factors, start_from
 from recbole_dsl.start.held_out import best_factors
 
 # of the values of tables where nothing but products of rows makes the scores, beside those with which products of
-# rows that have nothing in common have the variance 1: from those BPR is done after a few epochs, and training bends
-# nothing any more. Layers and propagation want them
+# rows that have nothing in common have the variance 1: from those BPR is done after a few epochs, and training
+# moves little any more. Layers and propagation want them
 _SCALE = 0.25
 
 
