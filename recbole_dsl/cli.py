@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from recbole_dsl.config import OPTIONS, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated
+from recbole_dsl.serving.commands import declare_export, declare_recommend, run_export, run_recommend
 
 
 @dataclass(frozen=True)
@@ -187,4 +188,6 @@ COMMANDS = {
     "train": Command(
         "Train a RecBole model sparse from scratch, save the best epoch, test it", _declare_train, _train
     ),
+    "export": Command("Make one small file of what was trained", declare_export, run_export),
+    "recommend": Command("Recommend from that file", declare_recommend, run_recommend),
 }

@@ -5,6 +5,7 @@ import importlib
 import io
 import re
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -19,6 +20,7 @@ OLDEST = {
     "pandas": ("2.0", "pandas"),
     "scipy": ("1.10", "scipy"),
     "pyyaml": ("6.0", "yaml"),
+    "safetensors": ("0.5", "safetensors"),
     "colorama": ("0.4.4", "colorama"),
     "colorlog": ("4.7.2", "colorlog"),
     "psutil": ("5.9.5", "psutil"),
@@ -47,15 +49,25 @@ def check_environment() -> None:
     Raises:
         DSLError: if a package is missing, too old or cannot be imported; the message says what to type.
     """
+    _check(OLDEST, with_recbole=True)
+
+
+def check_serving_environment() -> None:
+    """The same for what an artifact needs that is served without RecBole."""
+    _check(("numpy", "safetensors", "tqdm"), with_recbole=False)
+
+
+def _check(packages: Iterable[str], with_recbole: bool) -> None:
     faults, wanted, commands = [], [], []
-    for package, (oldest, module) in OLDEST.items():
+    for package in packages:
+        oldest, module = OLDEST[package]
         found = _version(package, module)
         if found is None or _release(found) < _release(oldest):
             faults.append(f"{package} is not installed" if found is None else f"{package} {found} is too old")
             wanted.append(f'"{package}>={oldest}"')
     if wanted:
         commands.append(f"{_pip()} {' '.join(wanted)}")
-    found = _version("recbole", "recbole")
+    found = _version("recbole", "recbole") if with_recbole else RECBOLE
     if found not in (RECBOLE, ""):
         faults.append(
             "RecBole is not installed" if found is None else f"RecBole {found} is another than {RECBOLE}"
@@ -65,7 +77,8 @@ def check_environment() -> None:
     if faults:
         raise DSLError(f"{', '.join(faults)}: {' && '.join(commands)}")
     for package in _COMPILED:
-        _import(package)
+        if package in packages:
+            _import(package)
 
 
 def _version(package: str, module: str) -> str | None:

@@ -9,7 +9,19 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import epochs, large, memory, memory_probes, quality, quality_tables, steps, updates, who_pays
+from benchmarks import (
+    epochs,
+    large,
+    memory,
+    memory_probes,
+    quality,
+    quality_tables,
+    serving,
+    serving_fresh,
+    steps,
+    updates,
+    who_pays,
+)
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.peak import in_fresh_process, peak_bytes
 from benchmarks.power_law import ensure_power_law
@@ -99,6 +111,23 @@ def test_live_bytes_are_those_of_the_alive_weights():
     assert 0 < dense["moments"] - 2 * dense["weights"] < 20
     # a byte per alive weight, and offsets of four
     assert ours["indices"] == 498 * 2 + (498 + 2) * 4
+
+
+def test_serving_times_searches_and_a_fresh_process(tables, monkeypatch, data):
+    # what may not be installed
+    for side in ("_faiss", "_implicit"):
+        monkeypatch.setattr(serving, side, serving._dense)
+    # a process of each takes most of the time of this test
+    for side in ("the same, mmap=True", "ours, int8"):
+        monkeypatch.delitem(serving_fresh.SIDES, side)
+    sizes = ["--users", USERS, "--items", ITEMS, "--interactions", INTERACTIONS, "--epochs", 1, 1]
+    small = ["--at_once", 4, "--one_by_one", 2, "--rounds", 1, "--tables", "power-law", "--data_path", data[0]]
+    one, many, fresh = tables(serving, *sizes, *small, "--rows", "one", "many", "fresh")
+    assert [row[1] for row in one] == [serving._DENSE, "ours"]
+    assert [row[1] for row in many] == [serving._DENSE, "implicit", "faiss, IndexFlatIP", "ours"]
+    assert all(positive(row[2]) and positive(row[4]) for row in one + many)
+    assert [row[0] for row in fresh] == [*serving_fresh.SIDES]
+    assert all(positive(cell) for row in fresh for cell in (row[1], *row[3:6]))
 
 
 def test_peak_is_that_of_the_work():

@@ -11,7 +11,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_every_example_runs(monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     # the command line ranks above everything, and shortens every training
     monkeypatch.setattr(sys, "argv", ["example.py", "--epochs=2", "--update_interval=20", "--show_progress=False"])
     try:

@@ -96,8 +96,21 @@ def config_of(
         may_change: which of ``changes`` may differ from the file's, or None for all.
 
     Raises:
-        DSLError: if the options make no run, or differ where they must not.
+        DSLError: if the options make no run, differ where they must not, or name data that is not there.
     """
+    config = config_without_data(checkpoint, path, changes, model_class, may_change)
+    check_dataset(config)
+    return config
+
+
+def config_without_data(
+    checkpoint: Mapping[str, Any],
+    path: str,
+    changes: Mapping[str, Any],
+    model_class: type | None = None,
+    may_change: Container[str] | None = None,
+) -> Config:
+    """`config_of` for who reads no data: it need not be there."""
     if model_class is None:
         model_class = _class_of(checkpoint["model"], path)
     elif model_class.__name__ != checkpoint["model"]:
@@ -109,7 +122,6 @@ def config_of(
     for name in changes:
         if may_change is not None and name not in may_change and not _is_same(config[name], before[name]):
             raise DSLError(f"{name}={config[name]}: must be {before[name]}, which {path} was trained with")
-    check_dataset(config)
     return config
 
 

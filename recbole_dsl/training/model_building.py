@@ -1,6 +1,6 @@
 """Making a run's model: sparse from the start, and with nothing evaluated that an option or a file says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -20,13 +20,24 @@ from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_li
 from recbole_dsl.training.pretrained import readable_files
 
 
-def make_model(config: Config, dataset: Dataset) -> AbstractRecommender:
+def make_model(
+    config: Config, dataset: Dataset, earlier: Mapping[str, Mapping[str, Any]] | None = None
+) -> AbstractRecommender:
     """The model of ``config`` with dense weights, of which large ones take no memory yet.
+
+    Args:
+        earlier: what the constructor finds in a file of an earlier stage, by the path that an option gives it, for
+            files that there are not.
 
     Raises:
         DSLError: if an option would have RecBole run what it says, or one of its models fails on one.
     """
-    with _tables_deferred(config), _nothing_evaluated(), readable_files(config), _refused_by_model(config):
+    with (
+        _tables_deferred(config),
+        _nothing_evaluated(),
+        readable_files(config, earlier),
+        _refused_by_model(config),
+    ):
         return config.model_class(config, dataset)
 
 

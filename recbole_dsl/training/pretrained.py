@@ -16,12 +16,15 @@ from recbole_dsl.training.checkpoint import FORMAT, read_checkpoint
 
 
 @contextmanager
-def readable_files(config: Config) -> Iterator[None]:
+def readable_files(config: Config, known: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[None]:
     """Within it, ``torch.load``, by which RecBole's constructors read, runs nothing that a file says.
 
     Of a file of ours the state dict gives a sparse weight under its dense name too. Of one of RecBole's, or of
     another dense model, the tensors and plain data come as they are; what else is in it, such as RecBole's Config,
     is not made.
+
+    Args:
+        known: contents by path, for which no file is read.
 
     Raises:
         DSLError: naming the option, if a file is missing or cannot be read so.
@@ -32,7 +35,8 @@ def readable_files(config: Config) -> Iterator[None]:
         option = next((name for name, value in config.final_config_dict.items() if value == file), "file")
         torch.load = usual
         try:
-            content = _read(file, map_location, option)
+            given = (known or {}).get(file) if isinstance(file, str) else None
+            content = _read(file, map_location, option) if given is None else dict(given)
         except DSLError:
             raise
         except FileNotFoundError as error:

@@ -1,5 +1,7 @@
 """Train, tune and load in one call, like ``recbole.quick_start``."""
 
+import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.queues import SimpleQueue
@@ -12,8 +14,9 @@ from recbole.utils import get_environment, init_seed, set_color
 
 from recbole_dsl.compat.for_ray import report
 from recbole_dsl.errors import refusal
+from recbole_dsl.files import require_writable
 from recbole_dsl.sparse.deferred import make_the_rest
-from recbole_dsl.training.checked_config import refused_in_one_line
+from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_line
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
 from recbole_dsl.training.log import console_log, held_back_log
@@ -22,7 +25,6 @@ from recbole_dsl.training.model_caches import derived_names, restore_model
 from recbole_dsl.training.option_checks import check_processes
 from recbole_dsl.training.other_parameters import check_other_parameters
 from recbole_dsl.training.run_data import RunData, load_data
-from recbole_dsl.training.whole_files import require_writable
 
 
 def run_recbole_dsl(
@@ -73,6 +75,8 @@ def run_recbole_dsl(
     logger.info("The running environment of this training is as follows:\n" + environment.draw())
     logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
+    if saved and is_of_recbole(config.model_class):
+        logger.info(set_color("to recommend", "yellow") + f": {_how_to_recommend(trainer.saved_model_file)}")
     result = {
         "best_valid_score": best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -183,6 +187,12 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
         restore_model(model, checkpoint, model_file)
         make_the_rest(model)
     return config, model.to(config["device"]), data.dataset, data.train, data.valid, data.test
+
+
+def _how_to_recommend(model_file: str) -> str:
+    artifact = shlex.quote(f"{os.path.splitext(model_file)[0]}.rdsl")
+    export = f"recbole-dsl export {shlex.quote(model_file)} {artifact} --values=int8"
+    return f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
 
 
 def _run_one_of_many(rank, model, dataset, config_file_list, options, saved, queue) -> None:

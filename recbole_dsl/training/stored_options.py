@@ -62,6 +62,12 @@ def given_options(config_file_list: Sequence[str] | None, config_dict: Mapping[s
     return dict(_GivenOptions(config_file_list, config_dict).external_config_dict)
 
 
+def options_without_places(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``checkpoint`` for a file that goes elsewhere: none says where anything is."""
+    left_out = _NOT_STORED | {"data_path"}
+    return {name: value for name, value in checkpoint["config"].items() if name not in left_out}
+
+
 def stored_options(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The options of the run that ``checkpoint``, read from ``path``, is of, for a `StoredConfig`."""
     options = {name: value for name, value in checkpoint["config"].items() if name not in _NOT_STORED}

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recbole_dsl import DSLError
-from recbole_dsl.training.whole_files import damage, has_checksum, require_writable, write_whole
+from recbole_dsl.files import require_writable
+from recbole_dsl.training.whole_files import damage, has_checksum, write_whole
 
 
 def save(content, path="file.pth"):

@@ -1,0 +1,188 @@
+"""The artifact: one safetensors file that runs nothing when it is read, and is checked before it is believed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from recbole_dsl.errors import DSLError, one_line, shown
+from recbole_dsl.files import whole_file
+
+FORMAT = "recbole_dsl.serving"
+VERSION = 1
+# the key of our header among safetensors' metadata, which are texts
+_KEY = "recbole_dsl"
+# safetensors' names of the types that an artifact may hold
+TYPES = {"U8": "u1", "U16": "u2", "U32": "u4", "I8": "i1", "F16": "f2", "F32": "f4"}
+# arrays that do not belong to one kind of model
+_COMMON = ("users.", "items.", "seen.", "popularity")
+_MOST = 2**31 - 2
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a whole file holds.
+
+    Attributes:
+        path: where it was read.
+        header: plain JSON data: ``kind`` ("product", say), ``model``, ``dataset``, ``n_users``, ``n_items``,
+            ``options`` (those that made it) and ``scorer``, which belongs to the kind.
+        arrays: by name; those of a kind begin with its name and a dot.
+    """
+
+    path: str
+    header: dict[str, Any]
+    arrays: dict[str, NDArray]
+
+    def array(self, name: str, dtypes: str, shape: tuple[int | None, ...]) -> NDArray:
+        """The array ``name``.
+
+        Args:
+            dtypes: what its type may be, as in "u1 u2".
+            shape: with None for any length.
+
+        Raises:
+            DSLError: if it is not there, or is another.
+        """
+        if name not in self.arrays:
+            self.refuse(f"has no {name}")
+        array = self.arrays[name]
+        if array.dtype.newbyteorder("=") not in [np.dtype(one) for one in dtypes.split()]:
+            self.refuse(
+                f"{name} is {array.dtype}, must be {' or '.join(np.dtype(t).name for t in dtypes.split())}"
+            )
+        if array.ndim != len(shape) or any(want not in (None, has) for want, has in zip(shape, array.shape)):
+            wanted = ", ".join("any" if length is None else str(length) for length in shape)
+            self.refuse(f"{name} is {array.shape}, must be ({wanted})")
+        return array
+
+    def refuse(self, words: str) -> NoReturn:
+        """Raise a DSLError that says what is wrong with the file."""
+        raise refused(self.path, words)
+
+
+def refused(path: str, words: str) -> DSLError:
+    """The error for an artifact at ``path``; ``words`` say what is wrong with it."""
+    return DSLError(f"artifact={shown(path)}: {one_line(words)}")
+
+
+def write_artifact(path: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> int:
+    """Write an artifact that appears at ``path`` when it is complete; what was there stays until then.
+
+    Args:
+        header: as in `Artifact`; the format, the version and the checksum are added.
+
+    Returns:
+        How many bytes it has.
+
+    Raises:
+        DSLError: if it cannot be written.
+    """
+    whole = {**header, "format": FORMAT, "version": VERSION}
+    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    whole["checksum"] = _checksum(whole, plain)
+    content = save(plain, {_KEY: _text(whole)})
+    try:
+        with whole_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DSLError(f"artifact={shown(path)}: must be a place that can be written: {error.strerror}") from error
+    return len(content)
+
+
+def read_artifact(path: str) -> Artifact:
+    """Read a file that `write_artifact` made; its checksum is compared before anything of it is used.
+
+    The checksum tells damage, not intent: whether the arrays make sense is for who uses them.
+
+    Raises:
+        DSLError: if the file is missing, damaged, cut off, not ours or of a later version.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise refused(path, "must be an existing file")
+    try:
+        with safe_open(path, framework="np") as file:
+            header = _header(path, (file.metadata() or {}).get(_KEY))
+            arrays = {}
+            for name in file.keys():  # noqa: SIM118
+                kind = file.get_slice(name).get_dtype()
+                if kind not in TYPES:
+                    raise refused(path, f"{name} is {kind}, must be one of {', '.join(TYPES)}")
+                if not name.startswith((*_COMMON, f"{header['kind']}.")):
+                    raise refused(path, f"{shown(name)} is unknown")
+                arrays[name] = file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, DSLError):
+            raise
+        raise refused(path, "must be a whole artifact of recbole_dsl") from error
+    if _checksum(header, arrays) != header["checksum"]:
+        raise refused(path, "must be a whole artifact of recbole_dsl, but its checksum differs")
+    return Artifact(path, header, arrays)
+
+
+def _header(path: str, text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise refused(path, "must be an artifact of recbole_dsl")
+    try:
+        header = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise refused(path, "must be an artifact of recbole_dsl, but its header is no JSON") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise refused(path, "must be an artifact of recbole_dsl")
+    version = header.get("version")
+    if not _is_count(version, 1):
+        raise refused(path, f"has version {shown(version)}, must be a number from 1 to {VERSION}")
+    if version > VERSION:
+        raise refused(path, f"has version {version}, must be at most {VERSION}: update recbole_dsl")
+    for name, (is_right, words) in _PARTS.items():
+        if name not in header:
+            raise refused(path, f"has no {name}")
+        if not is_right(header[name]):
+            raise refused(path, f"{name} must be {words}")
+    return header
+
+
+def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str:
+    """SHA-256 over all that the file says."""
+    names = sorted(arrays)
+    listed = [[name, arrays[name].dtype.str, list(arrays[name].shape)] for name in names]
+    digest = hashlib.sha256(_text([{k: v for k, v in header.items() if k != "checksum"}, listed]).encode())
+    for name in names:
+        digest.update(arrays[name].data if arrays[name].size else b"")
+    return digest.hexdigest()
+
+
+def _text(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) < 200 and value.isprintable()
+
+
+_PARTS = {
+    "kind": (lambda value: _is_text(value) and value.isidentifier(), "the name of a kind"),
+    "model": (_is_text, "text"),
+    "dataset": (_is_text, "text"),
+    "n_users": (lambda value: _is_count(value, 1), "a number >= 1"),
+    "n_items": (lambda value: _is_count(value, 1), "a number >= 1"),
+    "options": (lambda value: isinstance(value, dict), "options by their names"),
+    "scorer": (lambda value: isinstance(value, dict), "values by their names"),
+    "checksum": (_is_text, "text"),
+}

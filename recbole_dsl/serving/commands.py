@@ -1,0 +1,173 @@
+"""``recbole-dsl export`` and ``recbole-dsl recommend``: their options, and doing what they say."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from recbole_dsl.environment import check_serving_environment
+from recbole_dsl.errors import DSLError, refusal, shown
+
+
+def declare_export(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``export``."""
+    parser.description = "Make one small file of a checkpoint, for recbole-dsl recommend."
+    parser.epilog = "Example: recbole-dsl export saved/BPR-....pth model.rdsl --values=int8"
+    parser.add_argument("model_file", help="a checkpoint that recbole-dsl train saved")
+    parser.add_argument("artifact", help="the file to write")
+    parser.add_argument("--values", default="fp32", help="fp32, fp16, int8 or int4; fp32 without it")
+    parser.add_argument(
+        "--seen",
+        default="all",
+        help="which items that users have had are kept, to be left out: all in the data, those trained on "
+        "(trained), or none; all without it",
+    )
+    parser.add_argument("--density", help="share of the vectors' entries to keep, the largest; all without it")
+    parser.add_argument(
+        "--propagate",
+        default="False",
+        help="True keeps a graph model's sparse weights, and makes its vectors of them when the file is loaded",
+    )
+    parser.add_argument(
+        "--compare", default="True", help="whether to compute NDCG@10 on the validation data; True without it"
+    )
+    parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
+
+
+def run_export(known: argparse.Namespace, others: list[str]) -> None:
+    """Make the artifact, and print what it is."""
+    _refuse_others(others)
+    import logging
+
+    # RecBole's log of the options and the data is the training's
+    logging.basicConfig(level=logging.WARNING)
+    from recbole_dsl.serving.exporting import export
+
+    print(
+        export(
+            known.model_file,
+            known.artifact,
+            values=known.values,
+            seen=known.seen,
+            density=None if known.density is None else _number("density", known.density, float),
+            propagate=_truth("propagate", known.propagate),
+            compare=_truth("compare", known.compare),
+            data_path=known.data_path,
+        )
+    )
+
+
+def declare_recommend(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``recommend``."""
+    parser.description = "Recommend from a file that recbole-dsl export made."
+    parser.epilog = "Example: recbole-dsl recommend model.rdsl --users=u1,u2 --k=10"
+    parser.add_argument("artifact", help="a file that recbole-dsl export wrote")
+    parser.add_argument("--users", help="tokens of users, separated by commas, or all")
+    parser.add_argument("--users_file", help="a file with the token of a user on each line")
+    parser.add_argument(
+        "--histories",
+        help="a file with what a user has had on each line, for users that were not trained on: a JSON list of "
+        'items, ["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}',
+    )
+    parser.add_argument("--similar_to", help="tokens of items, separated by commas: the items most like them")
+    parser.add_argument("--k", default="10", help="how many items; 10 without it")
+    parser.add_argument(
+        "--filter_seen", help="leave out what a user has had: all, trained or none; what the file knows without it"
+    )
+    parser.add_argument("--items", help="the items to choose from, separated by commas; all without it")
+    parser.add_argument("--items_file", help="the same, a file with one on each line")
+    parser.add_argument("--exclude", help="items to leave out, separated by commas")
+    parser.add_argument("--exclude_file", help="the same, a file with one on each line")
+    parser.add_argument(
+        "--unknown", default="error", help="what users get that are not known: error, or popular; error without it"
+    )
+    parser.add_argument("--output", help="the file to write, .csv, .jsonl or .parquet; printed without it")
+    parser.add_argument("--format", help="csv, jsonl or parquet; by the ending of --output without it")
+    parser.add_argument("--show_progress", default="True", help="whether to show a bar; True without it")
+
+
+def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
+    """Recommend, and print the items or write them to a file."""
+    _refuse_others(others)
+    ways = [
+        name for name in ("users", "users_file", "histories", "similar_to") if getattr(known, name) is not None
+    ]
+    if len(ways) != 1:
+        given = f"--{' and --'.join(ways)}: must be" if ways else "must be given"
+        raise DSLError(f"{given} one of --users, --users_file, --histories, --similar_to")
+    check_serving_environment()
+    from recbole_dsl.serving.output import format_of, print_recommendations, write_recommendations
+    from recbole_dsl.serving.recommender import Recommender
+
+    show_progress = _truth("show_progress", known.show_progress)
+    format = format_of(known.output, known.format)
+    n, batches = _batches(Recommender.load(known.artifact), known)
+    shown = _progress(batches, n, show_progress and known.output is not None)
+    if known.output is None:
+        print_recommendations(shown, sys.stdout.buffer, format)
+    else:
+        write_recommendations(shown, known.output, format)
+
+
+def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator]:
+    """How many users there are, and the recommendations for them, a batch at a time."""
+    from recbole_dsl.serving.requests import read_histories, read_users
+
+    k = _number("k", known.k, int)
+    options: dict[str, Any] = {"exclude": _listed(known, "exclude")}
+    if known.similar_to is not None:
+        tokens = known.similar_to.split(",")
+        return len(tokens), recommender.batches_of_similar(tokens, k, **options)
+    options.update(items=_listed(known, "items"), unknown=known.unknown)
+    if known.histories is not None:
+        histories = read_histories(known.histories)
+        options["filter_seen"] = known.filter_seen in (None, "all", "trained")
+        if known.filter_seen not in (None, "all", "none"):
+            raise refusal("filter_seen", known.filter_seen, "all or none for histories")
+        return len(histories.names), recommender.batches_for(histories.names, histories.items, k, **options)
+    if known.users_file is not None:
+        users = read_users(known.users_file)
+    else:
+        users = None if known.users == "all" else known.users.split(",")
+    options["filter_seen"] = known.filter_seen
+    return len(recommender.users if users is None else users), recommender.batches(users, k, **options)
+
+
+def _progress(batches: Iterator, n: int, is_shown: bool) -> Iterator:
+    from tqdm import tqdm
+
+    # tqdm's own None: only where there is someone to see it
+    with tqdm(total=n, unit="users", disable=None if is_shown else True, leave=False) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch[0]))
+
+
+def _listed(known: argparse.Namespace, name: str) -> list[str] | None:
+    from recbole_dsl.serving.requests import read_users
+
+    given, file = getattr(known, name), getattr(known, f"{name}_file")
+    if given is not None and file is not None:
+        raise DSLError(f"{name}={given}: must be given here or in --{name}_file, and is in both")
+    if file is not None:
+        return read_users(file, f"{name}_file")
+    return None if given is None else given.split(",")
+
+
+def _refuse_others(others: list[str]) -> None:
+    if others:
+        raise DSLError(f"{others[0]}: must be one of the options that --help lists, written --name=value")
+
+
+def _number(name: str, word: str, kind: type) -> Any:
+    try:
+        return kind(word)
+    except ValueError:
+        # what is no number is refused with what may be given
+        return word
+
+
+def _truth(name: str, word: str) -> bool:
+    if word.lower() not in ("true", "false"):
+        raise DSLError(f"{name}={shown(word)}: must be True or False")
+    return word.lower() == "true"

@@ -1,0 +1,128 @@
+"""Recommendations in a file: csv, jsonl or parquet, whole or not at all."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.files import whole_file
+
+FORMATS = ("csv", "jsonl", "parquet")
+COLUMNS = ("user", "rank", "item", "score")
+
+# users (n,), items (n, k) with None for nothing, scores (n, k)
+Batch = tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]]
+Write = Callable[[Batch], None]
+
+
+def format_of(path: str | None, given: str | None) -> str:
+    """The format that is ``given``, or that the ending of ``path`` says; csv where neither does.
+
+    Raises:
+        DSLError: if there is no such format, or its packages are missing.
+    """
+    ending = os.path.splitext(path or "")[1][1:].lower()
+    if given is not None and given not in FORMATS:
+        raise refusal("format", given, f"one of {', '.join(FORMATS)}")
+    if given is None and ending and ending not in FORMATS:
+        raise DSLError(f"output={shown(path)}: must end in {', '.join(FORMATS)}, or say --format=")
+    chosen = given or ending or "csv"
+    if chosen == "parquet":
+        if path is None:
+            raise DSLError("format=parquet: must have an --output file")
+        _parquet()
+    return chosen
+
+
+def write_recommendations(batches: Iterable[Batch], path: str, format: str) -> None:
+    """Write ``batches`` to a file that appears at ``path`` when it is complete.
+
+    csv and parquet have a row for each item, `COLUMNS`; jsonl has a line for each user, with what is there for it.
+
+    Raises:
+        DSLError: if it cannot be written.
+    """
+    try:
+        with whole_file(path) as file, _WRITERS[format](file) as write:
+            for batch in batches:
+                write(batch)
+    except OSError as error:
+        raise DSLError(f"output={shown(path)}: must be a place that can be written: {error.strerror}") from error
+
+
+def print_recommendations(batches: Iterable[Batch], file: BinaryIO, format: str) -> None:
+    """Write ``batches`` to ``file``, as csv or jsonl."""
+    remaining = iter(batches)
+    # what is wrong is said before anything is written
+    first = next(remaining, None)
+    with _WRITERS[format](file) as write:
+        for batch in chain([] if first is None else [first], remaining):
+            write(batch)
+
+
+@contextmanager
+def _csv(file: BinaryIO) -> Iterator[Write]:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    try:
+        yield lambda batch: writer.writerows(zip(*_columns(batch)))
+    finally:
+        text.flush()
+        text.detach()
+
+
+@contextmanager
+def _jsonl(file: BinaryIO) -> Iterator[Write]:
+    def write(batch: Batch) -> None:
+        for user, items, scores in zip(*batch):
+            n = sum(item is not None for item in items)
+            line = {"user": user, "items": items[:n].tolist(), "scores": _rounded(scores[:n])}
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+    yield write
+
+
+@contextmanager
+def _parquet_file(file: BinaryIO) -> Iterator[Write]:
+    pyarrow, parquet = _parquet()
+    types = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float32())
+    schema = pyarrow.schema(list(zip(COLUMNS, types)))
+    with parquet.ParquetWriter(file, schema) as writer:
+        yield lambda batch: writer.write_table(
+            pyarrow.table([pyarrow.array(c, t) for c, t in zip(_columns(batch), types)], schema)
+        )
+
+
+def _columns(batch: Batch) -> tuple[list[str], list[int], list[str], list[float]]:
+    """Of the items that are there."""
+    users, items, scores = batch
+    there = np.not_equal(items, None)
+    ranks = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)
+    names = np.broadcast_to(users[:, None], items.shape)
+    return names[there].tolist(), ranks[there].tolist(), items[there].tolist(), _rounded(scores[there])
+
+
+def _rounded(scores: NDArray[np.float32]) -> list[float]:
+    """As few digits as tell a float32 from its neighbours."""
+    return [float(str(score)) for score in scores]
+
+
+def _parquet() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DSLError("format=parquet: must have the package pyarrow: pip install pyarrow") from error
+    return pyarrow, pyarrow.parquet
+
+
+_WRITERS = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet_file}

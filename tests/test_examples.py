@@ -1,0 +1,43 @@
+"""The examples run as they stand."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.running import train
+from tests.serving.artifacts import make
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run_nightly(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["nightly.py", *arguments])
+    runpy.run_path(str(EXAMPLES / "nightly" / "nightly.py"), run_name="__main__")
+
+
+def test_the_nightly_job_recommends_for_everyone_and_keeps_what_is_better(options, monkeypatch, capsys):
+    train("BPR", options)
+    run_nightly(monkeypatch, "saved", "out.csv")
+    assert Path("out.csv").read_text().count("\n") == 1 + 40 * 10
+    assert "out.csv: ten items for each of 40 users" in capsys.readouterr().out
+    Path("out.csv").write_text("before")
+    monkeypatch.setenv("FLOOR", "1.1")
+    with pytest.raises(SystemExit, match=r"is too low; out\.csv stays as it is"):
+        run_nightly(monkeypatch, "saved", "out.csv")
+    assert Path("out.csv").read_text() == "before"
+
+
+def test_the_service_answers(monkeypatch):
+    pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    monkeypatch.setenv("ARTIFACT", os.path.abspath(make().write()))
+    client = testclient.TestClient(runpy.run_path(str(EXAMPLES / "service" / "service.py"))["app"])
+    answer = client.get("/users/u1?k=3").json()
+    assert len(answer["items"]) == len(answer["scores"]) == 3
+    assert len(client.post("/histories", json=["i1", "i2"]).json()["items"]) == 10
+    assert client.get("/users/nobody").status_code == 200
+    refused = client.get("/users/u1?k=0")
+    assert refused.status_code == 422 and refused.json()["detail"] == "k=0: must be an integer >= 1"
