@@ -21,7 +21,7 @@ from time import perf_counter
 import torch
 import yaml
 
-from benchmarks import quality_by_data
+from benchmarks import quality_by_data, quantised
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 _Cell(model, dataset, options).train_missing()
     lines = chosen_lines(read_lines(options.lines))
     facts = read_facts()
-    write_page(options.lines.with_suffix(".md"), tables(lines) + quality_by_data.table(lines, facts))
+    page = tables(lines) + quality_by_data.table(lines, facts) + quantised.table(read_lines(quantised.LINES))
+    write_page(options.lines.with_suffix(".md"), page)
     if options.lines == _LINES:
         quality_by_data.draw(lines, facts, _LINES.with_name("quality_by_data.svg"))
         write_page(_ROOT / "README.md", summary(lines))

@@ -1,0 +1,118 @@
+"""Quality at equal quantised bytes: our sparse tables in int8 beside narrow dense ones in int8 and in int4.
+
+    python -m benchmarks.quantised --threads 1 --data_path dataset
+
+trains what is not yet in results/quantised.jsonl; `python -m benchmarks.quality --tables` makes the table of it.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from recbole.trainer import Trainer
+
+from benchmarks.quality_lines import Line, append_line, read_lines
+from benchmarks.quality_methods import Case
+from benchmarks.quality_runs import SEEDS, options_of
+from benchmarks.report import markdown_table, parse
+from benchmarks.sides import load, make_config
+from recbole_dsl import DSLTrainer
+from recbole_dsl.serving.entries import Entries
+from recbole_dsl.serving.tables import Table
+
+LINES = Path(__file__).parent.parent / "results" / "quantised.jsonl"
+# what is trained: columns, density, whether it starts from our factorisation, how its values are written, and the
+# learning rate and the weight decay that the grid of benchmarks.quality chose for the method
+SIDES: dict[str, tuple[int, float, bool, str, float, float]] = {
+    "**ours**, int8": (64, 0.1, True, "int8", 0.002, 5e-6),
+    "ours, int4": (64, 0.1, True, "int4", 0.002, 5e-6),
+    "narrow dense, int8": (12, 1.0, False, "int8", 0.002, 2e-5),
+    "narrow dense, int4": (21, 1.0, False, "int4", 0.002, 2e-5),
+    "narrow dense with our start, int8": (12, 1.0, True, "int8", 0.004, 5e-6),
+    "narrow dense with our start, int4": (21, 1.0, True, "int4", 0.004, 5e-6),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing."""
+    parser = argparse.ArgumentParser(prog="benchmarks.quantised", description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--lines", type=Path, default=LINES, help="the file of results")
+    options = parse(parser, arguments)
+    done = {(line["side"], line["seed"]) for line in read_lines(options.lines)}
+    for side in options.sides:
+        for seed in options.seeds:
+            if (side, seed) not in done:
+                append_line(options.lines, _line(side, seed, options))
+
+
+def table(lines: Iterable[Line]) -> str:
+    """Test NDCG@10 before and after quantisation, and the bytes of a row."""
+    cells: dict[str, list[Line]] = {}
+    for line in lines:
+        cells.setdefault(line["side"], []).append(line)
+    rows = [
+        [
+            side,
+            f"{of[0]['columns']}",
+            f"{of[0]['row_bytes']:.1f}",
+            *(_spread(of, k) for k in ("fp32", "quantised")),
+        ]
+        for side, of in cells.items()
+    ]
+    head = ["BPR, ml-100k, test NDCG@10", "columns", "bytes a row, index included", "fp32", "quantised"]
+    return "\n### At equal quantised bytes\n\n" + markdown_table(head, rows)
+
+
+def _spread(lines: list[Line], key: str) -> str:
+    values = [line[key] for line in lines]
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _line(side: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    columns, density, started, values, learning_rate, weight_decay = SIDES[side]
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"learning_rate": learning_rate, "weight_decay": weight_decay, "epochs": options.epochs}
+        own |= {"checkpoint_dir": folder, "embedding_size": columns, "density": density}
+
+        def config(seed: int) -> Any:
+            return make_config("BPR", "ml-100k", {**options_of("BPR", "ml-100k"), **own, "seed": seed})
+
+        data = load(config(SEEDS[0]))
+        case = Case(config(seed), data, dict)
+        trainer = DSLTrainer(case.config, case.model(density))
+        for weight in trainer.sparsity.weights.values():
+            weight.awaits_data = started
+        trainer.fit(data[0], data[1], verbose=False, show_progress=False)
+        before = trainer.evaluate(data[2])["ndcg@10"]
+        n_bytes, n_rows = _quantise(trainer, values)
+        after = trainer.evaluate(data[2], load_best_model=False)["ndcg@10"]
+    return {
+        "side": side,
+        "seed": seed,
+        "columns": columns,
+        "row_bytes": n_bytes / n_rows,
+        "fp32": before,
+        "quantised": after,
+    }
+
+
+def _quantise(trainer: Trainer, values: str) -> tuple[int, int]:
+    """Write the model's tables as an artifact would and read them back, in place: their bytes and rows."""
+    n_bytes = n_rows = 0
+    for weight in trainer.sparsity.weights.values():
+        entries = Entries(*(part.detach().numpy() for part in (weight.values, weight.columns, weight.row_offsets)))
+        table = Table.of(entries, weight.n_columns, values)
+        weight.values.detach().copy_(torch.from_numpy(table.rows(0, weight.n_rows).values))
+        n_bytes, n_rows = n_bytes + table.nbytes, n_rows + weight.n_rows
+    return n_bytes, n_rows
+
+
+if __name__ == "__main__":
+    main()
