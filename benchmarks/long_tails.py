@@ -9,6 +9,7 @@ import numpy as np
 # items of a group, and groups of a user: two or three
 GROUP_SIZE = 10
 _USERS = 20_000
+_THINNED, _GROUPS = re.compile(r"(.+)-thin-(\d+)"), re.compile(r"groups-(\d+)")
 
 
 def ensure_dataset(name: str, data_path: str, made_path: str) -> str:
@@ -18,17 +19,22 @@ def ensure_dataset(name: str, data_path: str, made_path: str) -> str:
         name: a dataset's in ``data_path``; ``<dataset>-thin-<n>``, of which each user keeps ``n`` interactions at
             random; or ``groups-<n>``: 20,000 users, each with 3 to 5 items of two or three of ``n`` groups of ten.
     """
-    thinned, groups = re.fullmatch(r"(.+)-thin-(\d+)", name), re.fullmatch(r"groups-(\d+)", name)
-    if not (thinned or groups):
+    if not is_made(name):
         return data_path
+    thinned, groups = _THINNED.fullmatch(name), _GROUPS.fullmatch(name)
     file = Path(made_path) / name / f"{name}.inter"
     if not file.exists():
         if thinned:
             pairs = _thinned(Path(data_path) / thinned[1] / f"{thinned[1]}.inter", int(thinned[2]))
         else:
-            pairs = _groups(int(groups[1]))
+            pairs = _small_groups(int(groups[1]))
         _write(file, pairs)
     return made_path
+
+
+def is_made(name: str) -> bool:
+    """Whether ``name`` is that of a dataset of ours."""
+    return bool(_THINNED.fullmatch(name) or _GROUPS.fullmatch(name))
 
 
 def _thinned(file: Path, each: int) -> Iterable[tuple[str, str]]:
@@ -40,7 +46,7 @@ def _thinned(file: Path, each: int) -> Iterable[tuple[str, str]]:
     return [pairs[i] for i in np.sort(order[place < each])]
 
 
-def _groups(n: int) -> Iterable[tuple[int, int]]:
+def _small_groups(n: int) -> Iterable[tuple[int, int]]:
     """Users of two or three groups of items bought together; popularity falls with the root of the rank."""
     random = np.random.default_rng(0)
     of_groups, of_items = (np.arange(1, size + 1) ** -0.5 for size in (n, GROUP_SIZE))

@@ -22,6 +22,7 @@ import torch
 import yaml
 
 from benchmarks import quality_by_data, quantised
+from benchmarks.long_tails import is_made
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS
@@ -76,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _write_properties(lines: list[Line]) -> None:
     """properties/<model>-<dataset>.yaml, with what the grid chose for our recipe."""
     for line in lines:
-        if (line["method"], line["density"], line["seed"]) != ("ours", DENSITIES[0], SEEDS[0]):
+        is_ours = (line["method"], line["density"], line["seed"]) == ("ours", DENSITIES[0], SEEDS[0])
+        if not is_ours or is_made(line["dataset"]):
             continue
         name = f"{line['model']}-{line['dataset']}"
         tuned = {key: line[key] for key in ("learning_rate", "weight_decay", "density")}

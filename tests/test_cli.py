@@ -120,7 +120,7 @@ def test_without_a_command_it_says_what_there_is_and_what_to_type(words, capsys)
     "word, hint",
     [
         ("trian", "did you mean train?"),
-        ("fly", "the commands are train"),
+        ("fly", f"the commands are {', '.join(cli.COMMANDS)}"),
         ("--model=BPR", "write recbole-dsl train --model=BPR"),
     ],
 )
