@@ -4,12 +4,11 @@ import argparse
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from recbole_dsl.config import OPTIONS, describe_options, nearest
-from recbole_dsl.errors import TRACEBACK, DSLError, Terminated
+from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.serving.commands import declare_export, declare_recommend, run_export, run_recommend
 
 
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         # RecBole's Config takes its options from here, and warns of what is not --name=value
         given = [word for word in words[1:] if word.startswith("--") and word.count("=") == 1]
         sys.argv = [sys.argv[0], *(word for word in given if not word.startswith("--resume"))]
-        _quieten()
+        quieten()
         command.run(known, others)
     except DSLError as error:
         if os.environ.get(TRACEBACK):
@@ -98,13 +97,6 @@ def _overview() -> str:
     )
 
 
-def _quieten() -> None:
-    # of RecBole's and Ray's own code, some while it is imported; the user can do nothing about them, and they
-    # bury an error of one line
-    for category in (DeprecationWarning, FutureWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"(recbole|ray)\.")
-
-
 def _declare_train(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a model of RecBole sparse from scratch. Takes all its options as --name=value, and:"
@@ -124,6 +116,12 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         metavar="True",
         help="whether the state after each epoch is kept for --resume; True without it",
     )
+    parser.add_argument(
+        "--process_timeout",
+        metavar="SECONDS",
+        help="how long one of several processes may not answer, or keep the others waiting, before all "
+        "end; 600 without it",
+    )
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
     parser.add_argument("--nproc", type=_integer, default=1, help="number of processes in this group")
     parser.add_argument("--ip", default="localhost", help="address of the master node")
@@ -141,7 +139,7 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     # afterwards, for Ray sets its own when it is imported
     signal.signal(signal.SIGTERM, _terminate)
     is_new = known.resume in (None, True)
-    options = {"resume": known.resume, "save_last": known.save_last}
+    options = {"resume": known.resume, "save_last": known.save_last, "process_timeout": known.process_timeout}
     run(
         known.model or ("BPR" if is_new else None),
         known.dataset or ("ml-100k" if is_new else None),

@@ -1,5 +1,6 @@
 """What the user is told when an option, a model or a file cannot be used."""
 
+import warnings
 from typing import Any
 
 # the environment variable with which the command shows where an error comes from
@@ -26,6 +27,15 @@ def shown(value: Any) -> str:
     """``value`` in one line of bearable length."""
     text = one_line(str(value)) or repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def quieten() -> None:
+    """Show no warnings of RecBole's and Ray's own code, about which the user can do nothing.
+
+    Some come while it is imported, and they bury an error of one line.
+    """
+    for category in (DeprecationWarning, FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(recbole|ray)\.")
 
 
 def one_line(text: str) -> str:

@@ -18,6 +18,7 @@ from benchmarks import (
     quality_by_data,
     quality_tables,
     quantised,
+    scaling,
     serving,
     serving_fresh,
     steps,
@@ -56,6 +57,20 @@ def tables(capsys):
         return [[line.strip("| ").split(" | ") for line in block.splitlines()[2:]] for block in blocks]
 
     return run
+
+
+def test_scaling_writes_what_two_processes_send(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "PAGE", tmp_path / "scaling.md")
+    sizes = ["--rows", "400", "--graph_rows", "400", "--steps", "2", "--batch", "256"]
+    scaling.main([*sizes, "--data_path", str(tmp_path)])
+    rows = [line.strip("| ").split(" | ") for line in scaling.PAGE.read_text().splitlines() if line[:1] == "|"][2:]
+    assert [row[:4] for row in rows] == [
+        [model, "400", density, processes]
+        for model in ("BPR", "LightGCN")
+        for density in ("1", "0.1")
+        for processes in ("1", "2")
+    ]
+    assert [row[-1] for row in rows] == ["-", "1.000", "-", "0.100"] * 2
 
 
 def positive(cell):

@@ -11,7 +11,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.blocks import Part, Rules
 from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
-from recbole_dsl.topology.gradients import GradientBuffer, window_problem
+from recbole_dsl.topology.gradients import GradientBuffer, is_distributed, window_problem
 from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
 from recbole_dsl.topology.processes import refuse_different_topologies
 from recbole_dsl.topology.prune_criteria import PRUNE
@@ -151,6 +151,11 @@ class DynamicTopology:
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._collect_if_due()
 
+    def pool_windows(self) -> None:
+        """Share the gradients summed so far among several processes, so that what one saves is that of all."""
+        for buffer in self._buffers.values():
+            buffer.pool()
+
     def state_dict(self, with_window: bool = True) -> dict[str, Any]:
         """Tensors and plain data with which a resumed run makes the same updates.
 
@@ -247,7 +252,7 @@ class DynamicTopology:
         for buffer in self._buffers.values():
             buffer.reduce()
         # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
-        names = [name for name, weight in self.weights.items() if weight.values.grad is not None]
+        names = [name for name, weight in self.weights.items() if _was_trained(weight)]
         groups = [names] if self.config.budget == "global" else [[name] for name in names]
         rules = Rules(
             PRUNE[self.config.prune],
@@ -267,6 +272,12 @@ class DynamicTopology:
         values = self.weights[name].values
         states = [o.state[values] for o in self.optimizers if values in o.state]
         return Part(self.weights[name], self._explored[name], self._buffers.get(name), states)
+
+
+def _was_trained(weight: SparseWeight) -> bool:
+    """Whether the last step did; with several processes every weight has a gradient, of zeros where it did not."""
+    gradient = weight.values.grad
+    return gradient is not None and (not is_distributed() or bool(gradient.any()))
 
 
 def _grow_memory(share: float | None, weight: SparseWeight) -> float:

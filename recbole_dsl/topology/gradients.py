@@ -51,9 +51,7 @@ class GradientBuffer:
         self.row_at = self.places.new_empty(0)
         self.peak_bytes = 0
         if is_distributed():
-            # every process needs the same rows in the same places to add them up
-            self._admit(torch.arange(rows, device=like.device))
-            self._below = torch.iinfo(torch.int64).min
+            self._admit_for_all()
 
     def add(self, ids: Tensor | None, gradient: Tensor) -> None:
         """Add ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None stands for all rows."""
@@ -111,11 +109,24 @@ class GradientBuffer:
         self.row_at = row_at.clone()
         self.places.fill_(-1)
         self.places[self.row_at.long()] = torch.arange(self.used, dtype=torch.int32, device=self.places.device)
+        if is_distributed():
+            self._admit_for_all()
 
     def reduce(self) -> None:
         """Add up the sums of all processes, so that all of them grow the same weights."""
         if is_distributed():
-            dist.all_reduce(self.sums)
+            dist.all_reduce(self.sums[: self.used])
+
+    def pool(self) -> None:
+        """Give each of several processes the same share of the sums of all, which add up to the same."""
+        if is_distributed():
+            self.reduce()
+            self.sums[: self.used] /= dist.get_world_size()
+
+    def _admit_for_all(self) -> None:
+        """Choose the rows at once: every process needs the same ones in the same places to add them up."""
+        self._admit(torch.arange(len(self.places), device=self.places.device))
+        self._below = torch.iinfo(torch.int64).min
 
     def _admit(self, ids: Tensor) -> None:
         new = ids[self.places[ids] < 0].unique()

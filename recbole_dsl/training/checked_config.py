@@ -15,6 +15,7 @@ from recbole_dsl.config import nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, one_line, refusal, shown
 from recbole_dsl.training.option_checks import check_options
 from recbole_dsl.training.option_names import check_option_names
+from recbole_dsl.training.process_options import join_processes
 from recbole_dsl.training.register import trainable_models
 from recbole_dsl.training.run_options import refuse_without_gradients
 
@@ -65,6 +66,13 @@ class CheckedConfig(Config):
         if not isinstance(dataset, str) or not dataset.strip():
             raise refusal("dataset", dataset, "the name of a folder of atomic files in data_path")
         return model_class.__name__, model_class, dataset
+
+    def _init_device(self):
+        options = self.final_config_dict
+        if "local_rank" in options:
+            join_processes(options, self.external_config_dict)
+        else:
+            super()._init_device()
 
     def _get_final_config_dict(self):
         given, defaults = self.external_config_dict, self.internal_config_dict

@@ -77,7 +77,7 @@ def run_config(
 MAY_CHANGE = frozenset(
     "epochs stopping_step data_path checkpoint_dir save_last show_progress state worker gpu_id use_gpu "
     "eval_batch_size save_dataset save_dataloaders dataset_save_path dataloaders_save_path log_wandb "
-    "wandb_project".split()
+    "wandb_project local_rank world_size nproc ip port offset group_offset process_timeout".split()
 )
 
 

@@ -15,7 +15,6 @@ from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.deferred import deferred_tables
-from recbole_dsl.sparse.provenance import watched_parameters
 from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_line
 from recbole_dsl.training.pretrained import readable_files
 
@@ -50,7 +49,7 @@ def _tables_deferred(config: Config) -> AbstractContextManager:
     # at density 1 every entry is to have the value that RecBole would have drawn for it
     if config["density"] == 1:
         return nullcontext()
-    return deferred_tables() if config["single_spec"] else watched_parameters()
+    return deferred_tables()
 
 
 @contextmanager

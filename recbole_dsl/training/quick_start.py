@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
-import torch.distributed as dist
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, init_seed, set_color
@@ -19,11 +18,21 @@ from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_line
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
+from recbole_dsl.training.launching import launch
 from recbole_dsl.training.log import console_log, held_back_log
 from recbole_dsl.training.model_building import make_model
 from recbole_dsl.training.model_caches import derived_names, restore_model
 from recbole_dsl.training.option_checks import check_processes
 from recbole_dsl.training.other_parameters import check_other_parameters
+from recbole_dsl.training.process_group import leave, told_to_others, torchrun_options
+from recbole_dsl.training.process_options import (
+    gpus_for,
+    options_of_process,
+    refuse_different_runs,
+    refuse_in_several,
+    time_limit,
+)
+from recbole_dsl.training.processes import is_distributed, is_first
 from recbole_dsl.training.run_data import RunData, load_data
 
 
@@ -50,42 +59,10 @@ def run_recbole_dsl(
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
-    config, resumed = run_config(model, dataset, config_file_list, config_dict)
-    init_seed(config["seed"], config["reproducibility"])
-    with held_back_log(config) as logger:
-        logger.info(sys.argv)
-        logger.info(config)
-        data = load_data(config)
-        logger.info(data.dataset)
-        init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-        trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class)
-        if saved:
-            check_other_parameters(model, derived_names(model))
-            require_writable(config["checkpoint_dir"])
-        logger.info(model)
-    trainer = trainer_class(config, model)
-    if resumed is not None:
-        trainer.resume_checkpoint(resumed)
-    best_valid_score, best_valid_result = trainer.fit(
-        data.train, data.valid, saved=saved, show_progress=config["show_progress"]
-    )
-    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
-    environment = get_environment(config)
-    logger.info("The running environment of this training is as follows:\n" + environment.draw())
-    logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
-    logger.info(set_color("test result", "yellow") + f": {test_result}")
-    if saved and is_of_recbole(config.model_class):
-        logger.info(set_color("to recommend", "yellow") + f": {_how_to_recommend(trainer.saved_model_file)}")
-    result = {
-        "best_valid_score": best_valid_score,
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
-        "test_result": test_result,
-    }
-    if not config["single_spec"]:
-        dist.destroy_process_group()
-    if config["local_rank"] == 0 and queue is not None:
+    with told_to_others():
+        result, is_to_tell = _train(model, dataset, config_file_list, options_of_process(config_dict), saved)
+        leave()
+    if is_to_tell and queue is not None:
         queue.put(result)
     return result
 
@@ -102,18 +79,31 @@ def run(
     port: str = "5678",
     group_offset: int = 0,
 ) -> dict[str, Any] | None:
-    """`run_recbole_dsl` on ``nproc`` GPUs, like ``recbole.quick_start.run``."""
+    """`run_recbole_dsl` in ``nproc`` processes, on CPUs or GPUs, like ``recbole.quick_start.run``.
+
+    Several launches train one model if each says the same ``world_size``, and the place of the one with
+    ``group_offset`` 0 as ``ip`` and ``port``. Under torchrun, which starts the processes, these are left out.
+
+    Returns:
+        The result of the first process of this launch.
+
+    Raises:
+        DSLError: before anything starts, if an option is wrong or the model is for one process; later, with the
+            number of the process, if one is lost or ends with an error.
+    """
     check_processes(nproc, world_size, ip, port, group_offset)
+    if torchrun_options():
+        if nproc != 1 or world_size != -1:
+            raise refusal(
+                "nproc", nproc, "left out, and world_size too, under torchrun, which starts the processes"
+            )
+        return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
     if nproc == 1 and world_size == -1:
         return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
-    import torch.multiprocessing as mp
-
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     # what is wrong for one process is wrong for all: say it once, before any starts
-    config = build_config(model, dataset, config_file_list, config_dict)
-    n_gpus = len(config["gpu_id"].split(","))
-    if nproc > n_gpus:
-        raise refusal("nproc", nproc, f"at most {n_gpus}, the number of GPUs in gpu_id={config['gpu_id']}")
-    queue = mp.get_context("spawn").SimpleQueue()
+    config, _ = run_config(model, dataset, config_file_list, config_dict)
+    refuse_in_several(config, config["budget"])
     options = {
         **(config_dict or {}),
         "world_size": nproc if world_size == -1 else world_size,
@@ -121,10 +111,10 @@ def run(
         "port": port,
         "nproc": nproc,
         "offset": group_offset,
+        **gpus_for(config, nproc, visible),
     }
-    arguments = (model, dataset, config_file_list, options, saved, queue)
-    mp.spawn(_run_one_of_many, args=arguments, nprocs=nproc, join=True)
-    return None if queue.empty() else queue.get()
+    arguments = (model, dataset, config_file_list, saved)
+    return launch(_run_one_of_many, arguments, options, time_limit(config.final_config_dict))
 
 
 def objective_function(
@@ -195,15 +185,61 @@ def _how_to_recommend(model_file: str) -> str:
     return f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
 
 
-def _run_one_of_many(rank, model, dataset, config_file_list, options, saved, queue) -> None:
-    run_recbole_dsl(model, dataset, config_file_list, {**options, "local_rank": rank}, saved, queue)
+def _run_one_of_many(model, dataset, config_file_list, saved, options) -> dict[str, Any]:
+    return run_recbole_dsl(model, dataset, config_file_list, options, saved)
+
+
+def _train(
+    model: str | None,
+    dataset: str | None,
+    config_file_list: Sequence[str] | None,
+    config_dict: Mapping[str, Any] | None,
+    saved: bool,
+) -> tuple[dict[str, Any], bool]:
+    """The result of `run_recbole_dsl`, and whether this is the process that gives it to others."""
+    config, resumed = run_config(model, dataset, config_file_list, config_dict)
+    if is_distributed(config):
+        refuse_in_several(config, config["budget"])
+        refuse_different_runs(config, resumed)
+    init_seed(config["seed"], config["reproducibility"])
+    with held_back_log(config) if is_first(config) else console_log(config) as logger:
+        logger.info(sys.argv)
+        logger.info(config)
+        data = load_data(config)
+        logger.info(data.dataset)
+        # the same in all processes, which need the same weights; each draws numbers of its own in training
+        init_seed(config["seed"], config["reproducibility"])
+        trainer_class = trainer_of(config)
+        model = _sparse_model(config, data, trainer_class)
+        if saved:
+            check_other_parameters(model, derived_names(model))
+            if is_first(config):
+                require_writable(config["checkpoint_dir"])
+        logger.info(model)
+    trainer = trainer_class(config, model)
+    if resumed is not None:
+        trainer.resume_checkpoint(resumed)
+    best_valid_score, best_valid_result = trainer.fit(
+        data.train, data.valid, saved=saved, show_progress=config["show_progress"]
+    )
+    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
+    environment = get_environment(config)
+    logger.info("The running environment of this training is as follows:\n" + environment.draw())
+    logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
+    logger.info(set_color("test result", "yellow") + f": {test_result}")
+    if saved and is_of_recbole(config.model_class):
+        logger.info(set_color("to recommend", "yellow") + f": {_how_to_recommend(trainer.saved_model_file)}")
+    result = {
+        "best_valid_score": best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": best_valid_result,
+        "test_result": test_result,
+    }
+    return result, config["local_rank"] == 0
 
 
 def _sparse_model(config: Config, data: RunData, trainer_class: type) -> AbstractRecommender:
     """The model of ``config``, sparse from the start: a table may be larger than the memory."""
     model = make_model(config, data.train._dataset)
-    if not config["single_spec"]:
-        # the processes compare their weights, which not every backend can do elsewhere
-        model = model.to(config["device"])
     trainer_class.prepare(config, model)
     return model.to(config["device"])

@@ -12,6 +12,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.attributes import AttributeWatch
 from recbole_dsl.training.checkpoint import write_checkpoint
 from recbole_dsl.training.model_caches import derived_names
+from recbole_dsl.training.processes import begin_epoch, is_first
 from recbole_dsl.training.run_files import best_file, last_file
 from recbole_dsl.training.run_state import restore_random, restore_run, run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
@@ -86,6 +87,7 @@ class Resumable:
             if epoch > self.start_epoch:
                 self._follow_steps(train_data, epoch)
             self._epoch = epoch
+            begin_epoch(self.config, epoch)
             return usual(data, epoch, *args, **kwargs)
 
         # an attribute, so that an own trainer's method is followed too; those of RecBole call their base's
@@ -122,12 +124,15 @@ class Resumable:
         return self.config["save_last"] is not False
 
     def _keep_last(self, epoch: int | None, saved: bool) -> None:
-        if epoch is not None and saved and self._keeps_last and self._is_first_process:
+        if epoch is None or not saved or not self._keeps_last:
+            return
+        self.topology.pool_windows()
+        if self._is_first_process:
             write_checkpoint(self.last_model_file, run_state(self, epoch, whole=True))
 
     @property
     def _is_first_process(self) -> bool:
-        return self.config["single_spec"] or self.config["local_rank"] == 0
+        return is_first(self.config)
 
 
 def _names_of_recbole(trainer_class: type) -> set[str]:

@@ -30,7 +30,9 @@ _NEEDED = {
 
 
 # options that tell one of several processes apart
-_OF_A_PROCESS = frozenset({"local_rank", "world_size", "nproc", "ip", "port", "offset"})
+_OF_A_PROCESS = frozenset(
+    {"local_rank", "world_size", "nproc", "ip", "port", "offset", "group_offset", "process_timeout"}
+)
 # options that Config makes from what it was given, in a form that it would not take
 _DERIVED = _OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
 

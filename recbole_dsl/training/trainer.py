@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from recbole.config import Config
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
@@ -28,11 +27,23 @@ from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
 from recbole_dsl.training.optimizers import make_fast
 from recbole_dsl.training.other_parameters import check_other_parameters
-from recbole_dsl.training.processes import agree_on_weights, is_distributed, keep_topology_local, name_for_all
+from recbole_dsl.training.parallel_init import parallel_init
+from recbole_dsl.training.process_options import refuse_in_several
+from recbole_dsl.training.processes import (
+    agree_on_norms,
+    agree_on_start,
+    agree_on_weights,
+    is_distributed,
+    is_first,
+    random_numbers_of_first,
+    same_for_all,
+    sent_checkpoint,
+)
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_model_file
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
 from recbole_dsl.training.run_state import run_state
+from recbole_dsl.training.shared_evaluation import shared_evaluation
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
@@ -65,16 +76,17 @@ class DSLMixin(Resumable):
         self.cost: Cost | None = None
         self.train_data: AbstractDataLoader | None = None
         self.last_valid_result: dict[str, float] | None = None
-        self.run_name = secrets.token_hex(8)
+        self.run_name = same_for_all(config, secrets.token_hex(8))
         self._verbose = True
         self._has_saved = False
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
         try:
-            super().__init__(config, model)
+            with parallel_init(self, config, model) as model:
+                super().__init__(config, model)
         except OSError as error:
             place = error.filename or config["checkpoint_dir"]
             raise DSLError(f"{place}: must be a place that can be written: {error.strerror}") from error
-        self.saved_model_file = name_for_all(config, new_model_file(config))
+        self.saved_model_file = same_for_all(config, new_model_file(config))
         self.last_model_file = last_file(self.saved_model_file)
         self.logger.info(self.sparsity)
         if graphs:
@@ -85,11 +97,10 @@ class DSLMixin(Resumable):
         """Check the options and make ``model`` sparse; what a trainer does before it writes anything."""
         refuse_without_gradients(config["model"], model.type)
         dsl_config = resolve_options(config, cls.default_options)
-        if is_distributed(config) and dsl_config.budget == "global":
-            raise DSLError("budget=global: must be uniform or erk with more than one process")
+        if is_distributed(config):
+            refuse_in_several(config, dsl_config.budget)
         agree_on_weights(config, model)
         report = sparsify(model, dsl_config)
-        keep_topology_local(config, model)
         return dsl_config, report
 
     @property
@@ -191,25 +202,37 @@ class DSLMixin(Resumable):
         if not eval_data:
             return None
         if load_best_model:
-            if is_distributed(self.config):
-                # the first process writes the file
-                dist.barrier()
             path = model_file or self.saved_model_file
-            checkpoint = read_checkpoint(path, self.device, self.config["model"])
-            if model_file is None and checkpoint["run"] not in ("unknown", self.run_name):
-                raise DSLError(f"model_file={path}: another run has written it since")
-            restore_model(self.model, checkpoint, path)
+            checkpoint = self._read(path, own=model_file is None) if is_first(self.config) else None
+            # the others wait here for the first process, which wrote the file
+            restore_model(self.model, sent_checkpoint(self.config, checkpoint), path)
             self.logger.info(f"Loading model structure and parameters from {path}")
         try:
             with ExitStack() as kept:
                 for weight in sparse_weights(self.model).values():
                     kept.enter_context(weight.dense_kept())
+                if is_distributed(self.config):
+                    agree_on_norms(self.config, self.model)
+                    eval_data = kept.enter_context(shared_evaluation(self, eval_data))
+                    kept.enter_context(random_numbers_of_first(self.config))
                 return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         finally:
             drop_caches(self.model)
 
+    def _read(self, path: str, own: bool) -> dict[str, Any]:
+        checkpoint = read_checkpoint(path, self.device, self.config["model"])
+        if own and checkpoint["run"] not in ("unknown", self.run_name):
+            raise DSLError(f"model_file={path}: another run has written it since")
+        return checkpoint
+
+    def _map_reduce(self, result, num_sample):
+        # of all users already
+        return result
+
     def _start_weights(self, train_data: AbstractDataLoader) -> None:
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
+        if started:
+            agree_on_start(self.config, self.model)
         brought = {name: w.brought for name, w in sparse_weights(self.model).items() if w.brought}
         if brought and self.start_epoch == 0:
             named = ", ".join(f"{name} ({how})" for name, how in brought.items())

@@ -201,7 +201,6 @@ OPTIONS = [
     ("data_path", "nowhere data/tiny", "a folder of atomic files"),
     # processes
     ("nproc", "0 -1 abc 1.5", "an integer >= 1"),
-    ("nproc", "2 8", "at most 1, the number of GPUs"),
     ("world_size", "0 -2 abc", "an integer >= 1"),
     ("port", "0 -1 abc 70000 1.5", r"an integer in \[1, 65535\]"),
     ("group_offset", "-1 abc", "an integer >= 0"),

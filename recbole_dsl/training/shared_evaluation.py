@@ -1,0 +1,69 @@
+"""Evaluation divided among processes, with the metrics that one process has."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.evaluator import Collector
+from recbole.evaluator.collector import DataStruct
+from torch import Tensor
+
+# what a collector has of the users that it has seen, a row each
+_ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
+
+
+@contextmanager
+def shared_evaluation(trainer: Any, loader: AbstractDataLoader) -> Iterator[AbstractDataLoader]:
+    """A loader of this process's part of ``loader``; within it ``trainer`` collects the parts of all.
+
+    The parts are whole batches as one process has them, and none is repeated. What is collected is put in the
+    order of one process before any metric is computed of it, so that each is that of one process, those that are
+    no means of users too. Where negative items are drawn every process evaluates all users.
+    """
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    divided = isinstance(loader, FullSortEvalDataLoader)
+    part = copy.copy(loader)
+    # RecBole divides the size of a batch by the number of processes
+    part._init_batch_size_and_step()
+    batches = list(torch.arange(part.sample_size).split(part.step))
+    shares = [batches[r::world_size] for r in range(world_size)]
+    # RecBole evaluates nothing where there is no batch; what is too much is left out afterwards
+    mine = (shares[rank] or batches[:1]) if divided else batches
+    # a loader that is made refuses another division
+    vars(part).update(batch_sampler=[batch.tolist() for batch in mine], sampler=range(part.sample_size))
+    usual = trainer.eval_collector
+    if divided:
+        places = [torch.cat(share) if share else torch.empty(0, dtype=torch.int64) for share in shares]
+        trainer.eval_collector = _CollectorOfAll(usual, places)
+    try:
+        yield part
+    finally:
+        trainer.eval_collector = usual
+
+
+class _CollectorOfAll:
+    """A collector of RecBole's that gives what those of all processes have collected.
+
+    Args:
+        places: of each process's rows in the order of one process, (its rows,) int64.
+    """
+
+    def __init__(self, collector: Collector, places: list[Tensor]):
+        self._collector, self._places = collector, places
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collector, name)
+
+    def get_data_struct(self) -> DataStruct:
+        found = self._collector.get_data_struct()
+        parts = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, {name: found.get(name) for name in _ROWS if name in found})
+        for name in set().union(*parts):
+            rows = torch.cat([part[name][: len(places)] for part, places in zip(parts, self._places)])
+            found.set(name, torch.empty_like(rows).index_copy_(0, torch.cat(self._places), rows))
+        return found
