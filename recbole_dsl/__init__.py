@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recbole_dsl.training.quick_start import load_data_and_model, objective_function, run, run_recbole_dsl
     from recbole_dsl.training.register import register, unregister
     from recbole_dsl.training.trainer import DSLTrainer, dsl_trainer
+    from recbole_dsl.tuning.objective import tune_objective
 
 # the module of each public name
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "run_recbole_dsl": "training.quick_start",
     "sparse_weights": "sparse",
     "sparsify": "sparsification",
+    "tune_objective": "tuning.objective",
     "unregister": "training.register",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "run_recbole_dsl",
     "sparse_weights",
     "sparsify",
+    "tune_objective",
     "unregister",
 ]
 

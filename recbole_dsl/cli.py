@@ -20,11 +20,13 @@ class Command:
         summary: what it does, for the list of commands.
         declare: adds its own arguments to a parser.
         run: does it, with the parsed arguments and those that the parser does not know.
+        own: its options that are none of RecBole's.
     """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, list[str]], None]
+    own: tuple[str, ...] = ()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         known, others = parser.parse_known_args(words[1:])
         # RecBole's Config takes its options from here, and warns of what is not --name=value
         given = [word for word in words[1:] if word.startswith("--") and word.count("=") == 1]
-        sys.argv = [sys.argv[0], *(word for word in given if not word.startswith("--resume"))]
+        sys.argv = [sys.argv[0], *(word for word in given if word[2:].partition("=")[0] not in command.own)]
         quieten()
         command.run(known, others)
     except DSLError as error:
@@ -102,8 +104,7 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         "Train a model of RecBole sparse from scratch. Takes all its options as --name=value, and:"
     )
     parser.epilog = "Dynamic Sparse Learning:\n" + describe_options()
-    parser.add_argument("--model", "-m", help="name of the model; BPR without it")
-    parser.add_argument("--dataset", "-d", help="name of the dataset; ml-100k without it")
+    _declare_run(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -122,7 +123,6 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         help="how long one of several processes may not answer, or keep the others waiting, before all "
         "end; 600 without it",
     )
-    parser.add_argument("--config_files", help="YAML files, separated by spaces")
     parser.add_argument("--nproc", type=_integer, default=1, help="number of processes in this group")
     parser.add_argument("--ip", default="localhost", help="address of the master node")
     parser.add_argument("--port", default="5678", help="port of the master node")
@@ -130,6 +130,12 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group_offset", type=_integer, default=0, help="global rank of this group's first process"
     )
+
+
+def _declare_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", "-m", help="name of the model; BPR without it")
+    parser.add_argument("--dataset", "-d", help="name of the dataset; ml-100k without it")
+    parser.add_argument("--config_files", help="YAML files, separated by spaces")
 
 
 def _train(known: argparse.Namespace, others: list[str]) -> None:
@@ -153,6 +159,45 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     )
 
 
+_TUNE_HELP = {
+    "params_file": "RecBole's parameter file, a line for each option: learning_rate choice [0.01, 0.001], or "
+    "learning_rate loguniform -8,0, or embedding_size quniform 16,64,16",
+    "engine": "hyperopt: RecBole's HyperTuning, one trial after the other; ray: Ray Tune, several side by side",
+    "algo": "exhaustive, random or, with hyperopt, bayes; exhaustive without it where all are choices",
+    "trials": "how many trials at most; all combinations, or 100, without it",
+    "early_stop": "with hyperopt: so many trials without a better one end the search; none do without it",
+    "output": "folder of the search's files; tuned/MODEL-DATASET-TIME without it. A search that was stopped goes "
+    "on by the same command with its folder",
+    "scheduler": "with ray: asha ends trials early that are behind the others, fifo none; fifo without it",
+    "trial_cpus": "with ray: CPUs of a trial; 1 without it",
+    "trial_gpus": "with ray: GPUs of a trial, or a share of one; 1 without it where there is one, and use_gpu",
+    "address": "with ray: HOST:PORT of a cluster that this machine is a node of, or auto; this machine without it",
+    "max_failures": "with ray: how often a trial goes on after its worker was killed; 3 without it",
+}
+_NUMBERS = ("trials", "early_stop", "trial_cpus", "trial_gpus", "max_failures")
+
+
+def _declare_tune(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Search over options: train a trial with each, and test the one that is best on the validation data. "
+        "Takes all the options of recbole-dsl train as --name=value, and:"
+    )
+    _declare_run(parser)
+    for name, meaning in _TUNE_HELP.items():
+        parser.add_argument(f"--{name}", type=_number if name in _NUMBERS else str, help=meaning)
+
+
+def _tune(known: argparse.Namespace, others: list[str]) -> None:
+    _refuse_ignored(others)
+    from recbole_dsl.tuning.search import SearchSettings, run_search
+
+    given = {name: getattr(known, name) for name in _TUNE_HELP if getattr(known, name) is not None}
+    settings = SearchSettings(**given)
+    signal.signal(signal.SIGTERM, _terminate)
+    files = known.config_files.split() if known.config_files else None
+    run_search(known.model or "BPR", known.dataset or "ml-100k", files, settings)
+
+
 def _terminate(*_: object) -> None:
     raise Terminated
 
@@ -161,6 +206,14 @@ def _integer(word: str) -> int | str:
     """``word`` as a number if it is one; what it may be is checked with the other options."""
     try:
         return int(word)
+    except ValueError:
+        return word
+
+
+def _number(word: str) -> float | str:
+    value = _integer(word)
+    try:
+        return float(value) if isinstance(value, str) else value
     except ValueError:
         return word
 
@@ -184,7 +237,13 @@ def _refuse_ignored(arguments: list[str]) -> None:
 
 COMMANDS = {
     "train": Command(
-        "Train a RecBole model sparse from scratch, save the best epoch, test it", _declare_train, _train
+        "Train a RecBole model sparse from scratch, save the best epoch, test it",
+        _declare_train,
+        _train,
+        own=("resume",),
+    ),
+    "tune": Command(
+        "Search over options with RecBole's HyperTuning or Ray Tune", _declare_tune, _tune, own=tuple(_TUNE_HELP)
     ),
     "export": Command("Make one small file of what was trained", declare_export, run_export),
     "recommend": Command("Recommend from that file", declare_recommend, run_recommend),

@@ -120,6 +120,7 @@ def test_without_a_command_it_says_what_there_is_and_what_to_type(words, capsys)
     "word, hint",
     [
         ("trian", "did you mean train?"),
+        ("tunes", "did you mean tune?"),
         ("fly", f"the commands are {', '.join(cli.COMMANDS)}"),
         ("--model=BPR", "write recbole-dsl train --model=BPR"),
     ],

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from recbole_dsl.compat.on_import import after_import, around_import
@@ -26,6 +26,70 @@ def report(metrics: Mapping[str, Any]) -> None:
         tune.report(dict(metrics))
     else:
         tune.report(**metrics)
+
+
+def trial_name() -> str | None:
+    """The identity of the Ray Tune trial that runs this; None if none does."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    return _context().get_trial_id()
+
+
+def trial_gpus() -> float:
+    """How many GPUs Ray has given to the trial that runs this, or shares of one."""
+    return _context().get_trial_resources().required_resources.get("GPU", 0)
+
+
+def report_state(metrics: Mapping[str, Any], folder: str) -> None:
+    """Report ``metrics`` to the trial that runs this, and the files in ``folder`` as what it can go on from."""
+    tune = _session()
+    tune.report(dict(metrics), checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+@contextmanager
+def reported_state() -> Iterator[str | None]:
+    """A folder with the files from which the trial that runs this is to go on; None if it begins."""
+    checkpoint = _session().get_checkpoint()
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield folder
+
+
+def state_folder(trial: Any) -> str | None:
+    """Where the files lie that ``trial``, one of Ray's own, has reported last; None if it has not."""
+    checkpoint = trial.checkpoint
+    return getattr(checkpoint, "path", None) or getattr(checkpoint, "dir_or_data", None)
+
+
+def run_classes() -> tuple[type, type, type]:
+    """RunConfig, FailureConfig and CheckpointConfig: of ``ray.tune`` since 2.43, of ``ray.air`` before."""
+    home = importlib.import_module("ray.tune")
+    if not hasattr(home, "RunConfig"):
+        home = importlib.import_module("ray.air")
+    return home.RunConfig, home.FailureConfig, home.CheckpointConfig
+
+
+def _session() -> ModuleType | SimpleNamespace:
+    """What reports: ``ray.tune`` since 2.43, ``ray.train`` since 2.7, ``ray.air`` before."""
+    for name in ("ray.tune", "ray.train"):
+        module = importlib.import_module(name)
+        if all(hasattr(module, part) for part in ("get_checkpoint", "Checkpoint", "report")):
+            return module
+    session = importlib.import_module("ray.air.session")
+    checkpoint = importlib.import_module("ray.air.checkpoint").Checkpoint
+    return SimpleNamespace(report=session.report, get_checkpoint=session.get_checkpoint, Checkpoint=checkpoint)
+
+
+def _context() -> Any:
+    """What knows the trial that runs this: ``get_context()`` since Ray 2.7, the session itself before."""
+    for name in ("ray.tune", "ray.train"):
+        module = importlib.import_module(name)
+        if hasattr(module, "get_context"):
+            return module.get_context()
+    return importlib.import_module("ray.air.session")
 
 
 class LazyTune(ModuleType):

@@ -117,26 +117,34 @@ def config_without_data(
         raise DSLError(f"model_class={model_class.__name__}: must be {checkpoint['model']}, which {path} is of")
     stored = stored_options(checkpoint, path)
     with refused_in_one_line(f"model_file={path}: its options cannot be used"):
-        config = _stored_config(model_class, checkpoint["dataset"], {**stored, **changes})
-        before = config if may_change is None else _stored_config(model_class, checkpoint["dataset"], stored)
+        config = stored_config(model_class, checkpoint["dataset"], {**stored, **changes})
+        before = config if may_change is None else stored_config(model_class, checkpoint["dataset"], stored)
     for name in changes:
         if may_change is not None and name not in may_change and not _is_same(config[name], before[name]):
             raise DSLError(f"{name}={config[name]}: must be {before[name]}, which {path} was trained with")
     return config
 
 
-def trainer_of(config: Config) -> type:
-    """The trainer class that RecBole has for the model of ``config``, with Dynamic Sparse Learning."""
-    return dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
+def stored_config(model: str | type | None, dataset: str | None, options: Mapping[str, Any]) -> Config:
+    """The Config of ``options``, checked but for the data; nothing of them is evaluated, and no command line read.
 
+    Args:
+        model: name or class of the model; None if ``options`` says it. So with ``dataset``.
 
-def _stored_config(model_class: type, dataset: str, options: Mapping[str, Any]) -> Config:
-    config = StoredConfig(model_class, dataset, config_dict=options)
+    Raises:
+        DSLError: naming the option, its value and what is allowed.
+    """
+    config = StoredConfig(model, dataset, config_dict=options)
     config.__class__ = Config
     refuse_without_gradients(config["model"], config["MODEL_TYPE"])
     refuse_without_package(config["model"])
     resolve_options(config, trainer_of(config).default_options)
     return config
+
+
+def trainer_of(config: Config) -> type:
+    """The trainer class that RecBole has for the model of ``config``, with Dynamic Sparse Learning."""
+    return dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
 
 
 def _is_same(value: Any, other: Any) -> bool:

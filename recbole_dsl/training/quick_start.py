@@ -34,6 +34,7 @@ from recbole_dsl.training.process_options import (
 )
 from recbole_dsl.training.processes import is_distributed, is_first
 from recbole_dsl.training.run_data import RunData, load_data
+from recbole_dsl.training.trainer import DSLMixin
 
 
 def run_recbole_dsl(
@@ -124,16 +125,7 @@ def objective_function(
 ) -> dict[str, Any]:
     """The objective for RecBole's ``HyperTuning`` and Ray Tune, like RecBole's own."""
     config = build_config(None, None, config_file_list, config_dict)
-    init_seed(config["seed"], config["reproducibility"])
-    with held_back_log(config, replace_handlers=True):
-        data = load_data(config)
-        init_seed(config["seed"], config["reproducibility"])
-        trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class)
-        if saved:
-            check_other_parameters(model, derived_names(model))
-            require_writable(config["checkpoint_dir"])
-    trainer = trainer_class(config, model)
+    trainer, data = prepare_trial(config, saved)
     best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
     test_result = trainer.evaluate(data.test, load_best_model=saved)
     report(test_result)
@@ -144,6 +136,24 @@ def objective_function(
         "best_valid_result": best_valid_result,
         "test_result": test_result,
     }
+
+
+def prepare_trial(config: Config, saved: bool = True) -> tuple[DSLMixin, RunData]:
+    """The trainer and the data of one trial of a search, whatever the trials before it in this process were.
+
+    Raises:
+        DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
+    """
+    init_seed(config["seed"], config["reproducibility"])
+    with held_back_log(config, replace_handlers=True):
+        data = load_data(config)
+        init_seed(config["seed"], config["reproducibility"])
+        trainer_class = trainer_of(config)
+        model = _sparse_model(config, data, trainer_class)
+        if saved:
+            check_other_parameters(model, derived_names(model))
+            require_writable(config["checkpoint_dir"])
+    return trainer_class(config, model), data
 
 
 def load_data_and_model(model_file: str, data_path: str | None = None, model_class: type | None = None) -> tuple:

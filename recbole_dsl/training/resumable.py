@@ -27,7 +27,7 @@ class Resumable:
 
     last_model_file: str
     _random_state: dict | None = None
-    # the one that is being trained
+    # the one whose state is still to be kept
     _epoch: int | None = None
 
     def resume_checkpoint(self, resume_file: str) -> None:
@@ -52,6 +52,11 @@ class Resumable:
         self.best_valid_result = None if result is None else OrderedDict(result)
         self._random_state = checkpoint["random_state"]
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
+
+    def keep_last_state(self, epoch: int) -> None:
+        """Write the state after ``epoch`` to `last_model_file` at once; for the ``callback_fn`` of `fit`."""
+        write_checkpoint(self.last_model_file, run_state(self, epoch, whole=True))
+        self._epoch = None
 
     @cached_property
     def attributes(self) -> AttributeWatch:

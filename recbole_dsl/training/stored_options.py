@@ -38,14 +38,26 @@ _WITHOUT_PRETRAINING = {
 _OF_AN_EARLIER_STAGE = ("pre_model_path", "warm_up")
 
 
+def names_a_place(option: str) -> bool:
+    """Whether ``option`` says where a run reads or writes, or by which processes and devices it is made."""
+    return (
+        option in _NOT_STORED
+        or option in _WITHOUT_PRETRAINING
+        or option in _OF_AN_EARLIER_STAGE
+        or option.endswith("_path")
+    )
+
+
 class _GivenOptions(CheckedConfig):
     """What the user says, before it is known of which model."""
 
-    def __init__(self, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None):
+    def __init__(
+        self, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None, command_line: bool
+    ):
         self.yaml_loader = self._build_yaml_loader()
         self.file_config_dict = self._load_config_files(list(config_file_list or ()) or None)
         self.variable_config_dict = self._load_variable_config_dict(dict(config_dict or {}))
-        self.cmd_config_dict = self._load_cmd_line()
+        self.cmd_config_dict = self._load_cmd_line() if command_line else {}
         self._merge_external_config_dict()
 
 
@@ -59,9 +71,11 @@ class StoredConfig(CheckedConfig):
         return {}
 
 
-def given_options(config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options of the files, the dictionary and the command line, each as RecBole reads it."""
-    return dict(_GivenOptions(config_file_list, config_dict).external_config_dict)
+def given_options(
+    config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None, command_line: bool = True
+) -> dict[str, Any]:
+    """The options of the files, the dictionary and, if asked for, the command line, each as RecBole reads it."""
+    return dict(_GivenOptions(config_file_list, config_dict, command_line).external_config_dict)
 
 
 def options_without_places(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,13 +29,27 @@ def write_whole(path: str, write: Callable[[BinaryIO], None], option: str = "che
     Raises:
         DSLError: if it cannot be written.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    try:
-        with whole_file(path) as file:
-            write(file)
-            _append_checksum(file)
-    except (OSError, RuntimeError) as error:
-        raise DSLError(f"{option}={folder}: cannot write {name}: {_reason(error, folder)}") from error
+
+    def write_archive(file: BinaryIO) -> None:
+        write(file)
+        _append_checksum(file)
+
+    _write(path, write_archive, option)
+
+
+def write_text(path: str, text: str, option: str) -> None:
+    """Write ``text`` to ``path`` in UTF-8, whole or not at all, as `write_whole`."""
+    _write(path, lambda file: file.write(text.encode()), option)
+
+
+def copy_whole(source: str, path: str, option: str) -> None:
+    """Copy the file ``source`` to ``path``, whole or not at all, as `write_whole`."""
+
+    def copy(file: BinaryIO) -> None:
+        with open(source, "rb") as opened:
+            shutil.copyfileobj(opened, file)
+
+    _write(path, copy, option)
 
 
 def damage(path: str) -> str | None:
@@ -66,6 +80,15 @@ def has_checksum(path: str) -> bool:
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _COMMENT))
         return file.read(len(_MARK)) == _MARK
+
+
+def _write(path: str, write: Callable[[BinaryIO], object], option: str) -> None:
+    folder, name = os.path.split(os.path.abspath(path))
+    try:
+        with whole_file(path) as file:
+            write(file)
+    except (OSError, RuntimeError) as error:
+        raise DSLError(f"{option}={folder}: cannot write {name}: {_reason(error, folder)}") from error
 
 
 def _append_checksum(file: BinaryIO) -> None:

@@ -1,0 +1,1 @@
+"""Searches over options: RecBole's parameter files, its HyperTuning, and Ray Tune."""

@@ -1,0 +1,303 @@
+"""A search over options, from a parameter file to the best trial and its result on the test data."""
+
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+from recbole.config import Config
+from recbole.utils import get_local_time
+
+from recbole_dsl.config import nearest, unknown_option
+from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.training.configs import stored_config
+from recbole_dsl.training.data_checks import check_dataset
+from recbole_dsl.training.option_rules import NAME, Rule, integer, number, one_of, optional
+from recbole_dsl.training.plain_data import plain
+from recbole_dsl.training.run_data import load_dataset
+from recbole_dsl.training.stored_options import given_options
+from recbole_dsl.tuning.candidates import check_parameters, check_trial
+from recbole_dsl.tuning.parameters import Parameter, read_parameters
+from recbole_dsl.tuning.plot import plot_search
+from recbole_dsl.tuning.search_files import SearchFolder
+from recbole_dsl.tuning.trial import FAILED, Trial, best_of, test_trial, trial_config
+
+# RecBole's, where there is no end to what may be drawn
+_TRIALS = 100
+_COMBINATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a search goes; `describe_settings` of the command explains each.
+
+    Raises:
+        DSLError: naming the setting, its value and what is allowed.
+    """
+
+    params_file: str | None = None
+    engine: str = "hyperopt"
+    algo: str | None = None
+    trials: int | None = None
+    early_stop: int | None = None
+    output: str | None = None
+    scheduler: str = "fifo"
+    trial_cpus: float = 1
+    trial_gpus: float | None = None
+    address: str | None = None
+    max_failures: int = 3
+
+    def __post_init__(self):
+        for name, rule in _RULES.items():
+            if not rule.takes(getattr(self, name)):
+                raise refusal(name, getattr(self, name), rule.allowed)
+        only = {"hyperopt": ("early_stop",), "ray": _OF_RAY}
+        for engine, names in only.items():
+            for name in names:
+                if self.engine != engine and getattr(self, name) != getattr(SearchSettings, name):
+                    raise refusal(name, getattr(self, name), f"left out: it is of engine={engine}")
+        if self.engine == "ray" and self.algo == "bayes":
+            raise refusal("algo", self.algo, "exhaustive or random with engine=ray")
+
+
+_OF_RAY = ("scheduler", "trial_cpus", "trial_gpus", "address", "max_failures")
+_RULES = {
+    "params_file": NAME,
+    "engine": one_of("hyperopt", "ray"),
+    "algo": optional(one_of("exhaustive", "random", "bayes")),
+    "trials": optional(integer(1)),
+    "early_stop": optional(integer(1)),
+    "output": optional(NAME),
+    "scheduler": one_of("asha", "fifo"),
+    "trial_cpus": number(0, above=True),
+    "trial_gpus": optional(number(0)),
+    "address": optional(
+        Rule(
+            "HOST:PORT or auto, of a cluster that this machine is a node of",
+            lambda v: v == "auto" or re.fullmatch(r"[^/\s]+:\d{1,5}", v),
+        )
+    ),
+    "max_failures": integer(0),
+}
+SETTINGS = tuple(_RULES)
+# what a search says itself: option -> what to do instead
+_NOT_GIVEN = {
+    "checkpoint_dir": "left out: the files of a search are in output",
+    "resume": "left out: the same command with --output=FOLDER goes on",
+    **dict.fromkeys(
+        ("nproc", "world_size", "ip", "port", "group_offset"), "left out: each trial is trained by one process"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has found.
+
+    Attributes:
+        folder: where its files are.
+        trials: all that have ended.
+        best: the one with the best score on the validation data.
+        test_result: the metrics of its model on the test data.
+    """
+
+    folder: str
+    trials: Sequence[Trial]
+    best: Trial
+    test_result: Mapping[str, float]
+
+
+def run_search(
+    model: str | None,
+    dataset: str | None,
+    config_file_list: Sequence[str] | None,
+    settings: SearchSettings,
+    config_dict: Mapping[str, Any] | None = None,
+) -> SearchResult:
+    """Search over the options that ``settings.params_file`` names; all others are as `run_recbole_dsl` takes them.
+
+    The folder ``output`` holds: search.json, what is searched; trials.jsonl, a `Trial` a line, renewed whenever
+    one ends; best.yaml, the options of the best one so far, for ``--config_files``; and when the search is over
+    best.pth, its model, best.json, its results, also on the test data, and plot.html, RecBole's plot, where plotly
+    is there.
+
+    Raises:
+        DSLError: before anything is written if an option, a setting or any value that may be drawn is wrong; later
+            if no trial could be trained.
+    """
+    options = _shared_options(model, dataset, config_file_list, config_dict)
+    config = stored_config(None, None, options)
+    _refuse_mistyped(options, config)
+    parameters = read_parameters(settings.params_file)
+    first = {parameter.name: parameter.candidates()[0] for parameter in parameters}
+    check_parameters(parameters, config, options)
+    check_trial(stored_config(None, None, {**options, **first}))
+    check_dataset(config)
+    algo = _algo(settings, parameters)
+    draws = _draws(algo, parameters, settings.trials, config["seed"]) if settings.engine == "ray" else None
+    folder = _folder(settings, options, parameters, algo, draws)
+    if not os.path.isdir(config["data_path"]):
+        # once, rather than by each of the trials that begin together
+        load_dataset(config)
+    total = len(draws) if draws else _most(algo, parameters, settings.trials)
+    bigger = config["valid_metric_bigger"]
+    best: list[Trial] = [trial for trial in [best_of(folder.read_trials(), bigger)] if trial]
+
+    def ended(trial: Trial) -> None:
+        print(_line(trial, total, config), flush=True)
+        found = best_of([*best, trial], bigger)
+        if found is trial:
+            best[:] = [trial]
+            folder.write_best_options(trial)
+
+    print(f"a search of up to {total} trials, in {folder.path}", flush=True)
+    try:
+        if draws is None:
+            from recbole_dsl.tuning.with_recbole import RecBoleSearch, search_with_recbole
+
+            search = RecBoleSearch(
+                parameters, algo, total, settings.early_stop, options, bigger, seed=config["seed"]
+            )
+            search_with_recbole(search, folder, ended)
+        else:
+            from recbole_dsl.tuning.with_ray import RaySearch, search_with_ray
+
+            resources = {name: getattr(settings, name) for name in _OF_RAY}
+            evaluations = _evaluations(config, draws)
+            search_with_ray(RaySearch(draws, options, bigger, evaluations, **resources), folder, ended)
+    except KeyboardInterrupt as interrupt:
+        interrupt.__notes__ = [f"to go on: the same command with --output={folder.path}"]
+        raise
+    return _result(folder, options, config)
+
+
+def _shared_options(
+    model: str | None,
+    dataset: str | None,
+    config_file_list: Sequence[str] | None,
+    config_dict: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    given = given_options(config_file_list, config_dict)
+    for name, allowed in _NOT_GIVEN.items():
+        if name in given:
+            raise refusal(name, given[name], allowed)
+    options = {}
+    for name, value in given.items():
+        try:
+            options[name] = plain(value)
+        except TypeError as error:
+            raise refusal(name, value, "plain data: numbers, strings, None, lists or dicts") from error
+        if name.endswith("_path") and isinstance(value, str):
+            # trials of Ray begin in folders of their own
+            options[name] = os.path.abspath(value)
+    if isinstance(model, type):
+        raise refusal("model", model.__name__, "the name of a model of RecBole in a search")
+    options["model"] = model if model is not None else options.get("model")
+    options["dataset"] = dataset if dataset is not None else options.get("dataset")
+    # RecBole's default
+    options.setdefault("data_path", os.path.abspath("dataset"))
+    return options
+
+
+def _refuse_mistyped(options: Mapping[str, Any], config: Config) -> None:
+    known = {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
+    own = options.get("own_options") or ()
+    for name in options:
+        if name not in known and name not in own and nearest(name, SETTINGS):
+            raise unknown_option(name, SETTINGS)
+
+
+def _algo(settings: SearchSettings, parameters: Sequence[Parameter]) -> str:
+    intervals = [parameter.name for parameter in parameters if not parameter.is_choice]
+    if settings.algo is None:
+        return "exhaustive" if not intervals else "bayes" if settings.engine == "hyperopt" else "random"
+    if settings.algo == "exhaustive" and intervals:
+        raise refusal("algo", settings.algo, f"random or bayes with {intervals[0]}, which is no choice of values")
+    return settings.algo
+
+
+def _most(algo: str, parameters: Sequence[Parameter], trials: int | None) -> int:
+    if algo != "exhaustive":
+        return trials or _TRIALS
+    size = prod(len(parameter.values) for parameter in parameters)
+    if size > _COMBINATIONS:
+        raise refusal(
+            "algo", algo, f"random or bayes with more than {_COMBINATIONS:,} combinations, here {size:,}"
+        )
+    return min(size, trials or size)
+
+
+def _draws(algo: str, parameters: Sequence[Parameter], trials: int | None, seed: int) -> list[dict[str, Any]]:
+    """The options of each trial, in an order by chance, as a scheduler compares with those that came before."""
+    random = np.random.default_rng(seed)
+    most = _most(algo, parameters, trials)
+    names = [parameter.name for parameter in parameters]
+    if algo == "exhaustive":
+        every = [dict(zip(names, values)) for values in product(*(parameter.values for parameter in parameters))]
+        return [every[place] for place in random.permutation(len(every))[:most].tolist()]
+    drawn: dict[str, dict[str, Any]] = {}
+    # of few combinations some come again
+    for _ in range(20 * most):
+        if len(drawn) == most:
+            break
+        values = {parameter.name: parameter.draw(random) for parameter in parameters}
+        drawn.setdefault(repr(values), values)
+    return list(drawn.values())
+
+
+def _evaluations(config: Config, draws: Sequence[Mapping[str, Any]]) -> int:
+    return max(
+        draw.get("epochs", config["epochs"]) // draw.get("eval_step", config["eval_step"]) for draw in draws
+    )
+
+
+def _folder(
+    settings: SearchSettings,
+    options: Mapping[str, Any],
+    parameters: Sequence[Parameter],
+    algo: str,
+    draws: Sequence[Mapping[str, Any]] | None,
+) -> SearchFolder:
+    search = {
+        "format": "a search of recbole_dsl",
+        "model": options["model"],
+        "dataset": options["dataset"],
+        "options": dict(options),
+        "parameters": [parameter.to_dict() for parameter in parameters],
+        "engine": settings.engine,
+        "algo": algo,
+    }
+    if draws is not None:
+        search |= {"scheduler": settings.scheduler, "trials": len(draws)}
+    name = f"{options['model']}-{options['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
+    return SearchFolder(settings.output or os.path.join("tuned", name), search)
+
+
+def _line(trial: Trial, total: int, config: Config) -> str:
+    drawn = ", ".join(f"{name}={shown(value)}" for name, value in trial.options.items())
+    if trial.status == FAILED:
+        return f"trial {trial.trial} of {total} failed: {drawn}: {shown(trial.error)}"
+    score = f"{config['valid_metric']} {trial.score:.4f}"
+    return f"trial {trial.trial} of {total}, {trial.status}, epochs {trial.epochs}: {score}: {drawn}"
+
+
+def _result(folder: SearchFolder, options: Mapping[str, Any], config: Config) -> SearchResult:
+    trials = folder.read_trials()
+    best = best_of(trials, config["valid_metric_bigger"])
+    if best is None:
+        reason = f"the first failed: {trials[0].error}" if trials else "none has ended"
+        raise DSLError(f"params_file: no trial could be trained, {reason}")
+    folder.write_best_options(best)
+    best_config = trial_config({**options, **best.options}, folder.path)
+    test_result = test_trial(best_config, folder.file(best.file))
+    folder.write_best(best, test_result)
+    has_plot = plot_search(options["model"], trials, folder)
+    print(_line(best, len(trials), config).replace("trial", "best: trial", 1))
+    print("test result: " + ", ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
+    print(f"{folder.path}: best.yaml, best.pth, best.json, trials.jsonl{', plot.html' if has_plot else ''}")
+    return SearchResult(folder.path, trials, best, test_result)

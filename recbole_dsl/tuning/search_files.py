@@ -1,0 +1,122 @@
+"""The files of a search: what it is, a table of its trials, and what the best of them is."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from recbole_dsl.errors import DSLError, one_line, shown
+from recbole_dsl.files import require_writable
+from recbole_dsl.training.stored_options import names_a_place
+from recbole_dsl.training.whole_files import copy_whole, write_text
+from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, Trial
+
+SEARCH, TABLE, PLOT = "search.json", "trials.jsonl", "plot.html"
+BEST_OPTIONS, BEST_MODEL, BEST_RESULT = "best.yaml", "best.pth", "best.json"
+
+
+class SearchFolder:
+    """The folder of a search. Each of its files is whole or not there; what they say is data.
+
+    Args:
+        path: an empty folder, one that does not exist yet, or that of the same search, which then goes on.
+        search: what the search is, as plain data; nothing that a trial's result depends on is left out.
+
+    Raises:
+        DSLError: if it has other files, or those of another search. Nothing is written yet.
+    """
+
+    def __init__(self, path: str, search: Mapping[str, Any]):
+        self.path = os.path.abspath(path)
+        self._search = json.loads(json.dumps(search))
+        self._goes_on = self._has_this_search()
+
+    def begin(self) -> None:
+        """Make it, or go on with it.
+
+        Raises:
+            DSLError: if it cannot be written.
+        """
+        require_writable(self.path, "output")
+        if not self._goes_on:
+            write_text(self.file(SEARCH), json.dumps(self._search, indent=1) + "\n", "output")
+
+    def file(self, *names: str) -> str:
+        return os.path.join(self.path, *names)
+
+    def trial_folder(self, number: int) -> str:
+        """Where the files of trial ``number`` are, and of no other."""
+        return self.file("trials", str(number))
+
+    def copy(self, source: str, name: str) -> None:
+        """Copy a file into the folder, under ``name``."""
+        copy_whole(source, self.file(name), "output")
+
+    def write_trials(self, trials: Iterable[Trial]) -> None:
+        rows = sorted(trials, key=lambda trial: trial.trial)
+        write_text(self.file(TABLE), "".join(json.dumps(row.to_dict()) + "\n" for row in rows), "output")
+
+    def read_trials(self) -> list[Trial]:
+        """The trials in the table.
+
+        Raises:
+            DSLError: if the table is none of a search.
+        """
+        if not os.path.isfile(self.file(TABLE)):
+            return []
+        try:
+            with open(self.file(TABLE), encoding="utf-8") as table:
+                return [_row(json.loads(line)) for line in table]
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DSLError(f"output={self.path}: {TABLE} must be the table of a search: {shown(error)}") from error
+
+    def write_best_options(self, trial: Trial) -> None:
+        """The options of the best trial so far, for ``--config_files``."""
+        model, dataset = self._search["model"], self._search["dataset"]
+        shared = {k: v for k, v in self._search["options"].items() if k == "data_path" or not names_a_place(k)}
+        command = f"recbole-dsl train --model={model} --dataset={dataset} --config_files={self.file(BEST_OPTIONS)}"
+        text = yaml.safe_dump({**shared, **trial.options}, allow_unicode=True, sort_keys=False)
+        write_text(self.file(BEST_OPTIONS), f"# {one_line(command)}\n{text}", "output")
+
+    def write_best(self, trial: Trial, test_result: Mapping[str, float]) -> None:
+        """The best trial's model, and its row of the table with its result on the test data."""
+        self.copy(self.file(trial.file), BEST_MODEL)
+        content = {**trial.to_dict(), "test": dict(test_result)}
+        write_text(self.file(BEST_RESULT), json.dumps(content, indent=1) + "\n", "output")
+
+    def _has_this_search(self) -> bool:
+        if not os.path.lexists(self.path) or (os.path.isdir(self.path) and not os.listdir(self.path)):
+            return False
+        try:
+            with open(self.file(SEARCH), encoding="utf-8") as file:
+                before = json.load(file)
+        except (OSError, ValueError, RecursionError) as error:
+            raise DSLError(
+                f"output={self.path}: must be empty, not there yet, or the folder of a search, which then goes on"
+            ) from error
+        before = before if isinstance(before, dict) else {}
+        for name in {**self._search, **before}:
+            if before.get(name) != self._search.get(name):
+                one, other = (shown(json.dumps(search.get(name))) for search in (before, self._search))
+                raise DSLError(f"output={self.path}: is of another search: its {name} is {one}, and here {other}")
+        return True
+
+
+def _row(row: dict[str, Any]) -> Trial:
+    trial = Trial(**row)
+    numbers = [trial.score, *trial.valid.values()]
+    if not (
+        type(trial.trial) is int
+        and trial.trial > 0
+        and trial.status in (FINISHED, STOPPED, FAILED)
+        and isinstance(trial.options, dict)
+        and all(type(number) in (int, float) or trial.status == FAILED for number in numbers)
+        and type(trial.epochs) is int
+    ):
+        raise ValueError(f"trial {trial.trial!r} is not of one")
+    parts = (trial.file or "").split("/")
+    if trial.status != FAILED and (any(part in ("", ".", "..") for part in parts) or "\\" in trial.file):
+        raise ValueError(f"{trial.file!r} is no file of the search")
+    return trial

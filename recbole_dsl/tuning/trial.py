@@ -1,0 +1,112 @@
+"""One trial of a search: a training by the options that it draws, and what came of it."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from recbole.config import Config
+
+from recbole_dsl.errors import DSLError, one_line
+from recbole_dsl.training.checkpoint import read_checkpoint
+from recbole_dsl.training.configs import stored_config
+from recbole_dsl.training.data_checks import check_dataset
+from recbole_dsl.training.quick_start import prepare_trial
+from recbole_dsl.training.run_files import last_files
+
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
+# what an engine is told of a trial that failed: worse than any metric, and finite, as engines take differences
+WORST = 1e30
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row of the table of a search.
+
+    Attributes:
+        trial: its number, from 1 in the order in which they are drawn.
+        status: `FINISHED`; `STOPPED` by the scheduler, which saw no use in more epochs; or `FAILED`.
+        options: what the search drew, by name.
+        score: the best of ``valid_metric`` on the validation data, None if it failed.
+        valid: every metric of that epoch on the validation data.
+        epochs: how many it was trained for.
+        file: its best epoch's, from the folder of the search.
+        error: why it failed.
+    """
+
+    trial: int
+    status: str
+    options: Mapping[str, Any]
+    score: float | None = None
+    valid: Mapping[str, float] = field(default_factory=dict)
+    epochs: int = 0
+    file: str | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as plain data."""
+        return asdict(self)
+
+
+def best_of(trials: list[Trial], bigger: bool) -> Trial | None:
+    """The one whose score on the validation data is best, the first of several; None if none has a finite one."""
+    scored = [trial for trial in trials if trial.score is not None and math.isfinite(trial.score)]
+    sign = -1 if bigger else 1
+    return min(scored, key=lambda trial: (sign * trial.score, trial.trial), default=None)
+
+
+def trial_config(options: Mapping[str, Any], checkpoint_dir: str) -> Config:
+    """The Config of a trial by ``options``, of which nothing is evaluated, with its files in ``checkpoint_dir``.
+
+    Raises:
+        DSLError: naming the option, its value and what is allowed.
+    """
+    config = stored_config(None, None, {**options, "checkpoint_dir": checkpoint_dir})
+    check_dataset(config)
+    return config
+
+
+def train_trial(config: Config, on_evaluation: Callable[[int, float], None] | None = None) -> dict[str, Any]:
+    """Train a trial, from the last state in its ``checkpoint_dir`` where there is one.
+
+    Args:
+        on_evaluation: is called with each epoch that was evaluated and its score.
+
+    Returns:
+        the fields score, valid, epochs and file of its `Trial`, the last one within ``checkpoint_dir``.
+    """
+    trainer, data = prepare_trial(config)
+    for state in last_files(config)[:1]:
+        trainer.resume_checkpoint(state)
+    epochs = [trainer.start_epoch]
+
+    def evaluated(epoch: int, score: float) -> None:
+        epochs.append(epoch + 1)
+        if on_evaluation is not None:
+            on_evaluation(epoch, score)
+
+    score, valid = trainer.fit(data.train, data.valid, verbose=False, callback_fn=evaluated)
+    if valid is None:
+        raise DSLError("valid_metric: has no result, as there are no validation data")
+    return {
+        "score": float(score),
+        "valid": {name: float(value) for name, value in valid.items()},
+        "epochs": epochs[-1],
+        "file": os.path.basename(trainer.saved_model_file),
+    }
+
+
+def test_trial(config: Config, file: str) -> dict[str, float]:
+    """The metrics on the test data of the model in ``file``, which a trial by ``config`` has left."""
+    read_checkpoint(file, model=config["model"])
+    trainer, data = prepare_trial(config)
+    trainer.eval_collector.data_collect(data.train)
+    result = trainer.evaluate(data.test, model_file=file)
+    return {name: float(value) for name, value in (result or {}).items()}
+
+
+def described(error: BaseException) -> str:
+    """Why a trial failed, in one line."""
+    text = one_line(str(error))
+    return text if isinstance(error, DSLError) else f"{type(error).__name__}: {text}"

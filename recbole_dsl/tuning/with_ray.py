@@ -1,0 +1,232 @@
+"""A search by Ray Tune: trials side by side, on this machine or on a Ray cluster."""
+
+import importlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from recbole_dsl.compat.for_ray import report, run_classes, state_folder
+from recbole_dsl.errors import DSLError, one_line, refusal, shown
+from recbole_dsl.tuning.objective import tune_objective
+from recbole_dsl.tuning.search_files import SearchFolder
+from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, WORST, Trial, described
+
+# the folder of Ray's own files in that of the search
+_NAME = "ray"
+# the parameter of Ray's space, whose values are whole trials
+_TRIAL = "trial"
+_METRIC = "best_valid_score"
+
+
+@dataclass(frozen=True)
+class RaySearch:
+    """What Ray Tune searches.
+
+    Attributes:
+        draws: the options of each trial, those that all share left out.
+        options: those that all trials share, every path in them absolute.
+        bigger: whether a larger score is better.
+        evaluations: how many a trial has at most.
+        scheduler: "asha", which stops trials early, or "fifo", which does not.
+        trial_cpus, trial_gpus: what a trial gets; a GPU may be shared. None: one GPU where Ray has one and
+            ``use_gpu`` allows it.
+        address: of a Ray cluster; None for this machine, or for the Ray that this process has started.
+        max_failures: how often a trial goes on after its worker was killed.
+    """
+
+    draws: Sequence[Mapping[str, Any]]
+    options: Mapping[str, Any]
+    bigger: bool
+    evaluations: int
+    scheduler: str
+    trial_cpus: float
+    trial_gpus: float | None
+    address: str | None
+    max_failures: int
+
+
+def search_with_ray(search: RaySearch, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
+    """Search; every trial that ends is in the table of ``folder`` at once, and what was begun goes on.
+
+    Args:
+        on_trial: is called with every trial that ends.
+
+    Raises:
+        DSLError: if there is no Ray, or not at the address, or it has not the resources of one trial.
+    """
+    with _started(search.address) as tune:
+        resources = {"cpu": search.trial_cpus, "gpu": _gpus(search)}
+        _refuse_too_large(resources)
+        folder.begin()
+        trainable = tune.with_resources(_objective, resources)
+        place = folder.file(_NAME)
+        if tune.Tuner.can_restore(place):
+            tuner = tune.Tuner.restore(place, trainable, resume_errored=True)
+        else:
+            tuner = _tuner(tune, trainable, search, folder)
+        with _watched(folder, on_trial):
+            tuner.fit()
+
+
+def _objective(config: Mapping[str, Any]) -> None:
+    trial = config[_TRIAL]
+    try:
+        tune_objective(trial["options"])
+    except Exception as error:
+        # what its options lead to would happen again, and Ray would try it max_failures times
+        worst = -WORST if trial["bigger"] else WORST
+        report({_METRIC: worst, "error": described(error), "epoch": -1, "is_last": True})
+
+
+def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFolder) -> Any:
+    run_config, failure_config, checkpoint_config = run_classes()
+    trials = [
+        {"number": number, "drawn": draw, "options": {**search.options, **draw}, "bigger": search.bigger}
+        for number, draw in enumerate(search.draws, start=1)
+    ]
+    return tune.Tuner(
+        trainable,
+        param_space={_TRIAL: tune.grid_search(trials)},
+        tune_config=tune.TuneConfig(
+            metric=_METRIC,
+            mode="max" if search.bigger else "min",
+            scheduler=_asha(search) if search.scheduler == "asha" else None,
+            trial_dirname_creator=_folder_name,
+        ),
+        run_config=run_config(
+            name=_NAME,
+            storage_path=folder.path,
+            failure_config=failure_config(max_failures=search.max_failures),
+            # the last one has the best epoch too; the one before it is there until Ray has noted the last
+            checkpoint_config=checkpoint_config(num_to_keep=2),
+            callbacks=[_listener(tune)],
+            verbose=0,
+        ),
+    )
+
+
+def _asha(search: RaySearch) -> Any:
+    schedulers = importlib.import_module("ray.tune.schedulers")
+    # compared first after so many evaluations, and then each time at three times as many
+    grace = max(1, search.evaluations // 27)
+    return schedulers.ASHAScheduler(max_t=search.evaluations, grace_period=grace, reduction_factor=3)
+
+
+def _folder_name(trial: Any) -> str:
+    return str(trial.config[_TRIAL]["number"])
+
+
+@dataclass
+class _Watch:
+    """Who is told of the trials that end; Ray keeps its callbacks in a file, and what they hold with them."""
+
+    folder: SearchFolder
+    on_trial: Callable[[Trial], None]
+    trials: list[Any] = field(default_factory=list)
+
+
+_watches: list[_Watch] = []
+
+
+@contextmanager
+def _watched(folder: SearchFolder, on_trial: Callable[[Trial], None]) -> Iterator[None]:
+    watch = _Watch(folder, on_trial)
+    _watches.append(watch)
+    try:
+        yield
+    finally:
+        _watches.remove(watch)
+        if watch.trials:
+            folder.write_trials(_rows(watch))
+
+
+def _listener(tune: ModuleType) -> Any:
+    class Listener(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            _tell(trials, trial)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            _tell(trials, trial)
+
+    return Listener()
+
+
+def _tell(trials: list[Any], trial: Any) -> None:
+    for watch in _watches:
+        watch.trials = trials
+        watch.folder.write_trials(_rows(watch))
+        watch.on_trial(_row(trial, watch.folder))
+
+
+def _rows(watch: _Watch) -> list[Trial]:
+    return [_row(trial, watch.folder) for trial in watch.trials if trial.status in ("TERMINATED", "ERROR")]
+
+
+def _row(trial: Any, folder: SearchFolder) -> Trial:
+    drawn, result, state = trial.config[_TRIAL], trial.last_result or {}, state_folder(trial)
+    number, values = drawn["number"], dict(drawn["drawn"])
+    error = result.get("error")
+    if error is None and (trial.status == "ERROR" or state is None):
+        error = f"its worker was killed, or failed, {trial.num_failures} times"
+    if error is not None:
+        return Trial(number, FAILED, values, epochs=result.get("epoch", -1) + 1, error=error)
+    file = os.path.relpath(os.path.join(state, result["model_file"]), folder.path).replace(os.sep, "/")
+    return Trial(
+        number,
+        FINISHED if result["is_last"] else STOPPED,
+        values,
+        score=result[_METRIC],
+        valid=result["best_valid_result"],
+        epochs=result["epoch"] + 1,
+        file=file,
+    )
+
+
+@contextmanager
+def _started(address: str | None) -> Iterator[ModuleType]:
+    """``ray.tune``, with a Ray that runs; one that is started here ends with the search."""
+    try:
+        ray = importlib.import_module("ray")
+        tune = importlib.import_module("ray.tune")
+    except ImportError as error:
+        reason = one_line(str(error))
+        raise DSLError(f'engine=ray: needs Ray Tune ({reason}): pip install "ray[tune]"') from error
+    if ray.is_initialized():
+        yield tune
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    # so that an interrupted search ends as any other command that is interrupted
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    own = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise DSLError(f"address={address}: must be that of a Ray that runs: {shown(error)}") from error
+    try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+        yield tune
+    finally:
+        ray.shutdown()
+
+
+def _gpus(search: RaySearch) -> float:
+    if search.trial_gpus is not None:
+        return search.trial_gpus
+    ray = importlib.import_module("ray")
+    return 1.0 if search.options.get("use_gpu", True) and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+
+
+def _refuse_too_large(resources: Mapping[str, float]) -> None:
+    """Ray would wait for them for ever."""
+    there = importlib.import_module("ray").cluster_resources()
+    for name, wanted in resources.items():
+        most = there.get(name.upper(), 0)
+        if wanted > most:
+            raise refusal(f"trial_{name}s", wanted, f"at most {most:g}, which is all that Ray has")

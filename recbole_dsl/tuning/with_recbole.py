@@ -1,0 +1,158 @@
+"""A search by RecBole's HyperTuning: one trial after the other, in this process."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from recbole.trainer import HyperTuning
+from recbole.trainer.hyper_tuning import exhaustive_search
+
+from recbole_dsl.training.whole_files import write_text
+from recbole_dsl.tuning.parameters import Parameter
+from recbole_dsl.tuning.search_files import SearchFolder
+from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, described, train_trial, trial_config
+
+# where fmin looks for a seed when it is given none
+_SEED = "HYPEROPT_FMIN_SEED"
+
+
+@dataclass(frozen=True)
+class RecBoleSearch:
+    """What RecBole's HyperTuning searches.
+
+    Attributes:
+        algo: "exhaustive", "random" or "bayes".
+        max_trials: how many trials there are at most.
+        early_stop: trials in a row without a better one that end the search; None for none.
+        options: those that all trials share.
+        bigger: whether a larger score is better.
+    """
+
+    parameters: Sequence[Parameter]
+    algo: str
+    max_trials: int
+    early_stop: int | None
+    options: Mapping[str, Any]
+    bigger: bool
+    seed: int
+
+
+def search_with_recbole(search: RecBoleSearch, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
+    """Search; every trial that ends is in the table of ``folder`` before the next begins.
+
+    Those that are there already are not trained again: the search is the same up to the last of them.
+
+    Args:
+        on_trial: is called with every trial that was trained.
+    """
+    folder.begin()
+    # what failed is tried again
+    trials = {trial.trial: trial for trial in folder.read_trials() if trial.status != FAILED}
+    known = {_key(trial.options): trial for trial in trials.values()}
+
+    def objective(drawn: Mapping[str, Any], _: Any) -> dict[str, Any]:
+        values = _values(search.parameters, drawn)
+        trial = known.get(_key(values))
+        if trial is None:
+            number = next(number for number in range(1, len(trials) + 2) if number not in trials)
+            trial = _train(search, folder, number, values)
+            trials[number] = known[_key(values)] = trial
+            folder.write_trials(trials.values())
+            on_trial(trial)
+        worst = -WORST if search.bigger else WORST
+        return {
+            "model": search.options["model"],
+            "best_valid_score": worst if trial.score is None else trial.score,
+            "valid_score_bigger": search.bigger,
+            "best_valid_result": dict(trial.valid),
+            # of the best trial only, when the search is over
+            "test_result": None,
+        }
+
+    tuner = HyperTuning(
+        objective,
+        params_dict=_space(search.parameters),
+        algo=search.algo,
+        max_evals=search.max_trials,
+        early_stop=search.early_stop or sys.maxsize,
+    )
+    # the scores are in the line of each trial
+    tuner._print_result = lambda result: None
+    if search.algo == "exhaustive":
+        # RecBole draws until it finds what it has not had: 1,000 times leave combinations out where there are many
+        tuner.algo = partial(exhaustive_search, nbMaxSucessiveFailures=1000 + 50 * int(tuner.max_evals))
+        tuner.max_evals = min(int(tuner.max_evals), search.max_trials)
+    with _seeded(search.seed):
+        tuner.run()
+
+
+class _Choice:
+    """A candidate as hyperopt hands it on: of lists, it would make tuples, and of dicts parts of the space."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def _space(parameters: Sequence[Parameter]) -> dict[str, dict[str, Any]]:
+    space: dict[str, dict[str, Any]] = {}
+    for parameter in parameters:
+        values = [_Choice(v) for v in parameter.values] if parameter.is_choice else list(parameter.values)
+        space.setdefault(parameter.kind, {})[parameter.name] = values
+    return space
+
+
+def _values(parameters: Sequence[Parameter], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    values = {}
+    for parameter in parameters:
+        value = drawn[parameter.name]
+        values[parameter.name] = value.value if isinstance(value, _Choice) else parameter.value(float(value))
+    return values
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def _train(search: RecBoleSearch, folder: SearchFolder, number: int, values: dict[str, Any]) -> Trial:
+    place = folder.trial_folder(number)
+    options_file = os.path.join(place, "options.json")
+    content = json.dumps(values) + "\n"
+    if not os.path.isfile(options_file) or _text(options_file) != content:
+        # of a trial that was not finished, and is now another one
+        shutil.rmtree(place, ignore_errors=True)
+        os.makedirs(place)
+        write_text(options_file, content, "output")
+    try:
+        done = train_trial(trial_config({**search.options, **values}, place))
+    except Exception as error:
+        # a learning rate with which the loss is no number ends its trial, not the search
+        return Trial(number, FAILED, values, error=described(error))
+    done["file"] = f"trials/{number}/{done['file']}"
+    return Trial(number, FINISHED, values, **done)
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    before = os.environ.get(_SEED)
+    os.environ[_SEED] = str(seed)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SEED]
+        else:
+            os.environ[_SEED] = before
