@@ -91,6 +91,8 @@ def begin(one: Run, folder: Path, resume: bool) -> int:
         from recbole_dsl import cli
 
         torch.set_num_threads(1)
+        # a shell starts what is in its background with Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         given = {option.partition("=")[0] for option in one.options}
         common = [option for option in _COMMON if option.partition("=")[0] not in given]
         cli.main(["train", f"--model={one.model}", *common, *one.options, *(["--resume"] * resume)])
