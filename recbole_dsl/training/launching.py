@@ -1,9 +1,11 @@
 """Starting the processes of one launch, and what they and those of other launches come to."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -170,6 +172,11 @@ def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], s
         os._exit(2)
     if options["local_rank"] == 0:
         sender.send(("result", result))
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # threads of a process group that has been left may abort a process while it ends
+    os._exit(0)
 
 
 def _interrupt(*_: object) -> None:
