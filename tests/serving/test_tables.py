@@ -66,7 +66,8 @@ def test_the_error_of_few_bits_is_within_its_bound(seed, shape):
         else:
             scales = (table.parts["scales"].astype(np.float32) * table.parts["unit"])[:, None]
             bound = np.maximum(scales / 2, np.abs(x) - 7 * scales)
-        assert (error <= bound * (1 + 1e-5)).all()
+        # the bound's own difference is rounded to float32
+        assert (error <= bound * (1 + 1e-5) + 2.0**-22 * np.abs(x)).all()
 
 
 @given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES), st.data())
