@@ -49,10 +49,9 @@ def largest(rows: np.ndarray, density: float, by_share: bool = False) -> np.ndar
     """
     keys = np.abs(_rows_to_norm_1(rows) if by_share else rows)
     keys[np.arange(len(keys)), keys.argmax(1)] = np.inf
+    n = min(keys.size, max(1, round(density * keys.size)))
     alive = np.zeros(keys.size, dtype=bool)
-    alive[np.argpartition(-keys.ravel(), n := min(keys.size, max(1, round(density * keys.size))) - 1)[: n + 1]] = (
-        True
-    )
+    alive[np.argpartition(-keys.ravel(), n - 1)[:n]] = True
     return np.where(alive.reshape(rows.shape), rows, 0)
 
 

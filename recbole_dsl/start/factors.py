@@ -104,11 +104,8 @@ class Factors:
         """
         if steps == 0:
             return self
-        left, sizes, right = self._vectors
-        sides = [side * np.sqrt(sizes) for side in (left, right)]
-        turned = (sides[1] @ _rotation(sides)).astype(np.float32)
-        codes = spread(self._some, turned, densities, steps)
-        n_more = self._columns - len(sizes)
+        codes = spread(self._some, self._rotated_items, densities, steps)
+        n_more = self._columns - codes[0].shape[1]
         draw = np.random.default_rng(self._seed)
         factors = copy(self)
         factors.steps = steps
@@ -124,6 +121,13 @@ class Factors:
     def items(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """Those of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(1, start, stop, columns)
+
+    @cached_property
+    def _rotated_items(self) -> np.ndarray:
+        """All factors of the items that are factorised, those too that do not stand out."""
+        left, sizes, right = self._vectors
+        sides = [side * np.sqrt(sizes) for side in (left, right)]
+        return (sides[1] @ _rotation(sides)).astype(np.float32)
 
     @cached_property
     def _onto(self) -> list[np.ndarray]:
