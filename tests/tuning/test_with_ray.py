@@ -27,7 +27,9 @@ def local_ray(tmp_path_factory):
     folder = tmp_path_factory.mktemp("start")
     (folder / "more.yaml").write_text("density: 0.3\n")
     with chdir(folder):
-        ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+        # workers import this file too, wherever they start
+        environment = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}
+        ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield
     ray.shutdown()
 
