@@ -3,8 +3,9 @@
 Importing this loads nothing else: each name is loaded when it is first used (PEP 562).
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recbole_dsl.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from recbole_dsl.config import DSLConfig
@@ -72,13 +73,4 @@ __all__ = [
     "unregister",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
