@@ -8,6 +8,7 @@ trains what is not yet in results/quantised.jsonl; `python -m benchmarks.quality
 import argparse
 import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,48 +26,55 @@ from recbole_dsl.serving.entries import Entries
 from recbole_dsl.serving.tables import Table
 
 LINES = Path(__file__).parent.parent / "results" / "quantised.jsonl"
-# what is trained: columns, density, whether it starts from our factorisation, how its values are written, and the
-# learning rate and the weight decay that the grid of benchmarks.quality chose for the method
-SIDES: dict[str, tuple[int, float, bool, str, float, float]] = {
-    "**ours**, int8": (64, 0.1, True, "int8", 0.002, 5e-6),
-    "ours, int4": (64, 0.1, True, "int4", 0.002, 5e-6),
-    "narrow dense, int8": (12, 1.0, False, "int8", 0.002, 2e-5),
-    "narrow dense, int4": (21, 1.0, False, "int4", 0.002, 2e-5),
-    "narrow dense with our start, int8": (12, 1.0, True, "int8", 0.004, 5e-6),
-    "narrow dense with our start, int4": (21, 1.0, True, "int4", 0.004, 5e-6),
+# what is trained: columns, density, whether it starts from our factorisation, and how its values are written
+SIDES: dict[str, tuple[int, float, bool, str]] = {
+    "**ours**, int8": (64, 0.1, True, "int8"),
+    "ours, int4": (64, 0.1, True, "int4"),
+    "narrow dense, int8": (12, 1.0, False, "int8"),
+    "narrow dense, int4": (21, 1.0, False, "int4"),
+    "narrow dense with our start, int8": (12, 1.0, True, "int8"),
+    "narrow dense with our start, int4": (21, 1.0, True, "int4"),
+}
+# learning rate and weight decay that the grid of benchmarks.quality chose for ours, for the narrow dense model and
+# for the narrow dense model with our start
+SETTINGS = {
+    "ml-100k": ((0.002, 5e-6), (0.002, 2e-5), (0.004, 5e-6)),
+    "ml-1m": ((0.001, 1e-6), (0.002, 5e-6), (0.002, 5e-6)),
+    "lastfm": ((0.002, 1e-6), (0.004, 2e-5), (0.001, 1e-6)),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing."""
     parser = argparse.ArgumentParser(prog="benchmarks.quantised", description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--lines", type=Path, default=LINES, help="the file of results")
     options = parse(parser, arguments)
-    done = {(line["side"], line["seed"]) for line in read_lines(options.lines)}
-    for side in options.sides:
-        for seed in options.seeds:
-            if (side, seed) not in done:
-                append_line(options.lines, _line(side, seed, options))
+    done = {(line["dataset"], line["side"], line["seed"]) for line in read_lines(options.lines)}
+    for run in product(options.datasets, options.sides, options.seeds):
+        if run not in done:
+            append_line(options.lines, _line(*run, options))
 
 
 def table(lines: Iterable[Line]) -> str:
     """Test NDCG@10 before and after quantisation, and the bytes of a row."""
-    cells: dict[str, list[Line]] = {}
+    cells: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
-        cells.setdefault(line["side"], []).append(line)
+        cells.setdefault((line["dataset"], line["side"]), []).append(line)
     rows = [
         [
+            dataset,
             side,
             f"{of[0]['columns']}",
             f"{of[0]['row_bytes']:.1f}",
             *(_spread(of, k) for k in ("fp32", "quantised")),
         ]
-        for side, of in cells.items()
+        for (dataset, side), of in cells.items()
     ]
-    head = ["BPR, ml-100k, test NDCG@10", "columns", "bytes a row, index included", "fp32", "quantised"]
+    head = ["dataset", "BPR, test NDCG@10", "columns", "bytes a row, index included", "fp32", "quantised"]
     return "\n### At equal quantised bytes\n\n" + markdown_table(head, rows)
 
 
@@ -75,14 +83,17 @@ def _spread(lines: list[Line], key: str) -> str:
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
-def _line(side: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    columns, density, started, values, learning_rate, weight_decay = SIDES[side]
+def _line(dataset: str, side: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    columns, density, started, values = SIDES[side]
+    ours, narrow, narrow_started = SETTINGS[dataset]
+    learning_rate, weight_decay = ours if density < 1 else narrow_started if started else narrow
     with tempfile.TemporaryDirectory() as folder:
         own = {"learning_rate": learning_rate, "weight_decay": weight_decay, "epochs": options.epochs}
-        own |= {"checkpoint_dir": folder, "embedding_size": columns, "density": density}
+        own |= {"checkpoint_dir": folder, "data_path": options.data_path}
+        own |= {"embedding_size": columns, "density": density}
 
         def config(seed: int) -> Any:
-            return make_config("BPR", "ml-100k", {**options_of("BPR", "ml-100k"), **own, "seed": seed})
+            return make_config("BPR", dataset, {**options_of("BPR", dataset), **own, "seed": seed})
 
         data = load(config(SEEDS[0]))
         case = Case(config(seed), data, dict)
@@ -94,6 +105,7 @@ def _line(side: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         n_bytes, n_rows = _quantise(trainer, values)
         after = trainer.evaluate(data[2], load_best_model=False)["ndcg@10"]
     return {
+        "dataset": dataset,
         "side": side,
         "seed": seed,
         "columns": columns,
