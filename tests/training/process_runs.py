@@ -115,16 +115,15 @@ def stop_and_go_on(model, stops_at, options):
     return result
 
 
-def start(*arguments, program=(sys.executable,), options=None):
-    """The command in a process of its own; ``options`` are added to its arguments."""
+def start(*arguments, program=(sys.executable,), script=COMMAND, options=None, **environment):
+    """The command in a process of its own; ``options`` are added to its arguments, ``environment`` to ours."""
     words = [f"--{name}={value}" for name, value in (options or {}).items()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*program, str(COMMAND), *words, *arguments],
+        [*program, str(script), *words, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
 

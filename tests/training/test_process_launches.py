@@ -5,10 +5,14 @@ import signal
 import sys
 import time
 from glob import glob
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.training.process_runs import children_of, free_port, start, wait_for
+
+LOSING = Path(__file__).parent / "losing.py"
 
 
 @pytest.fixture
@@ -65,15 +69,41 @@ def test_a_lost_process_ends_the_other_with_one_line_that_names_it(command, numb
         both = children_of(process, 2)
         time.sleep(1)
         both[rank].send_signal(number)
-        began = time.monotonic()
-        _, err = ended(process, code=2)
-        assert time.monotonic() - began < 4 * limit
-        how = "was ended by SIGKILL" if number == signal.SIGKILL else "is dead or hangs"
-        lines = [
-            line for line in err.splitlines() if " INFO " not in line and re.search(r"process \d|Error", line)
-        ]
-        (line,) = lines
-        assert re.match(rf"run_recbole_dsl: process {rank} .*{how}", line)
-        assert not any(p.is_running() and p.status() != "zombie" for p in both)
+        check_lost(process, both, rank, number, limit)
     finally:
         process.kill()
+
+
+@pytest.mark.by_hand
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("phase", ["saving", "evaluating"])
+def test_a_process_lost_while_it_saves_or_evaluates_leaves_a_state_to_go_on_from(command, number, rank, phase):
+    limit = 12
+    options = command | {"epochs": 9, "nproc": 2, "port": free_port(), "process_timeout": limit}
+    process = start(options=options, script=LOSING, LOST=f"{phase} {rank} {int(number)}")
+    try:
+        wait_for(lambda: process.poll() is not None or len(psutil.Process(process.pid).children()) > 1)
+        both = children_of(process, 2)
+        check_lost(process, both, rank, number, limit)
+    finally:
+        process.kill()
+    (state,) = glob("saved/*.last")
+    for nproc in (1, 2):
+        again = Path(state).read_bytes()
+        port = {} if nproc == 1 else {"port": free_port()}
+        _, err = ended(start(options={"resume": state, "nproc": nproc, "process_timeout": 100, **port}))
+        assert err.count("test result") == 1
+        Path(state).write_bytes(again)
+
+
+def check_lost(process, both, rank, number, limit):
+    """The other process ends in time, with one line that names the lost one."""
+    began = time.monotonic()
+    _, err = ended(process, code=2)
+    assert time.monotonic() - began < 4 * limit
+    how = "was ended by SIGKILL" if number == signal.SIGKILL else "is dead or hangs"
+    lines = [line for line in err.splitlines() if " INFO " not in line and re.search(r"process \d|Error", line)]
+    (line,) = lines
+    assert re.match(rf"run_recbole_dsl: process {rank} .*{how}", line)
+    assert not any(p.is_running() and p.status() != "zombie" for p in both)
