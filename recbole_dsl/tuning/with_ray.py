@@ -113,9 +113,9 @@ def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFo
 
 def _asha(search: RaySearch) -> Any:
     schedulers = importlib.import_module("ray.tune.schedulers")
-    # compared first after so many evaluations, and then each time at four times as many, as Ray has it
-    grace = max(1, search.evaluations // 64)
-    return schedulers.ASHAScheduler(max_t=search.evaluations, grace_period=grace, reduction_factor=4)
+    # compared first after so many evaluations, and then each time at three times as many
+    grace = max(1, search.evaluations // 27)
+    return schedulers.ASHAScheduler(max_t=search.evaluations, grace_period=grace, reduction_factor=3)
 
 
 def _folder_name(trial: Any) -> str:
