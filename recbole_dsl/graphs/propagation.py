@@ -12,9 +12,9 @@ from torch.nn import functional as F
 def compress_graphs(model: nn.Module) -> list[str]:
     """Replace the sparse matrices of ``model``, in place, by ones with a faster product and backward pass.
 
-    Replaced are the float32 COO matrices on the CPU, not trained, that modules of ``model`` have as attributes,
-    as buffers, or in a list, tuple or dict; the model computes what it did before. A module that has one
-    looks for new ones at the start of each ``forward``, for models that make their graph anew while they train.
+    Replaced are the float32 COO matrices, not trained, that modules of ``model`` have as attributes, as buffers,
+    or in a list, tuple or dict; the model computes what it did before. A module that has one looks for new ones at
+    the start of each ``forward``, for models that make their graph anew while they train.
 
     Returns:
         The names of what was replaced; none if all was before.
@@ -79,12 +79,12 @@ def _is_supported(matrix: Any, dense: Any) -> bool:
     return (
         isinstance(matrix, PropagationMatrix)
         and isinstance(dense, Tensor)
-        and (dense.layout, dense.dtype, dense.device.type) == (torch.strided, torch.float32, "cpu")
+        and (dense.layout, dense.dtype, dense.device) == (torch.strided, torch.float32, matrix.device)
         and dense.dim() == 2
         and dense.shape[0] == matrix.shape[1]
         and dense.numel() > 0
         and not matrix.requires_grad
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled(dense.device.type)
     )
 
 
@@ -113,16 +113,23 @@ class _CompressedRows:
 
     @cached_property
     def _distinct_transpose(self) -> "_CompressedRows | None":
-        rows = torch.arange(self.shape[0]).repeat_interleave(self.row_offsets.diff())
+        rows = torch.arange(self.shape[0], device=self.columns.device).repeat_interleave(self.row_offsets.diff())
         other = _CompressedRows(self.columns.long(), rows, self.values, self.shape[::-1])
         pairs = zip(self._entries(), other._entries())
         return None if all(torch.equal(own, others) for own, others in pairs) else other
+
+    @cached_property
+    def in_csr(self) -> Tensor:
+        """The same as a tensor of PyTorch, for devices that have a fast product with it."""
+        return torch.sparse_csr_tensor(*self._entries(), self.shape, check_invariants=False)
 
     def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.row_offsets, self.columns, self.values
 
     def multiply(self, dense: Tensor) -> Tensor:
         """The product (n, k) with a dense matrix (m, k)."""
+        if not dense.is_cpu:
+            return self.in_csr @ dense
         # a bag for each row: several times faster than PyTorch's products of COO and CSR matrices
         return F.embedding_bag(
             self.columns,
@@ -209,6 +216,6 @@ def _is_graph(value: Any) -> bool:
         and not isinstance(value, (PropagationMatrix, nn.Parameter))
         and value.layout is torch.sparse_coo
         and (value.sparse_dim(), value.dense_dim()) == (2, 0)
-        and (value.dtype, value.device.type) == (torch.float32, "cpu")
+        and value.dtype == torch.float32
         and not value.requires_grad
     )

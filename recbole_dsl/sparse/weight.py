@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from recbole_dsl.sparse.compressed_rows import CompressedRows, compress, new_offsets, row_blocks, true_at
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, spread_out
+from recbole_dsl.sparse.padded_rows import padded_rows
 from recbole_dsl.sparse.rewrite import Change, Rewritten, rewrite
 from recbole_dsl.sparse.slots import Topology, mark, unmarked
 from recbole_dsl.sparse.validity import topology_problem
@@ -79,6 +80,7 @@ class SparseWeight(nn.Module):
         self.gradient_sink: GradientSink | None = None
         self._keeps_dense, self._kept = False, None
         self._kept_positions: Tensor | None = None
+        self._longest_row: int | None = None
         self._hooked: int | None = None
         counts, columns = new_offsets(self.n_rows, self.numel), []
         for (start, stop), block in zip(row_blocks(self.n_rows, self.n_columns), alive):
@@ -302,8 +304,19 @@ class SparseWeight(nn.Module):
         columns = signed_view(self.columns).index_select(0, slots).long() & all_bits(self.columns)
         return place, slots, columns
 
+    @property
+    def longest_row(self) -> int:
+        """The most alive entries that a row has."""
+        if self._longest_row is None:
+            self._longest_row = int(self.row_offsets.diff().max()) if self.n_rows else 0
+        return self._longest_row
+
     def _few_rows(self, ids: Tensor) -> Tensor:
         """The dense rows ``ids`` (n,): (n, columns); for a sparse gradient they must be distinct and ascending."""
+        if not (ids.is_cpu or self.sparse_gradient):
+            out = padded_rows(self.index, self.values, ids, self.longest_row)
+            self._watch(out, ids)
+            return out
         place, slots, columns = self.entries_of(ids)
         alive = gather(self.values, slots, self.sparse_gradient or self._adds_up_sparse_gradients())
         targets = place * self.n_columns + columns
@@ -340,7 +353,7 @@ class SparseWeight(nn.Module):
         self.values.data = values
 
     def _set_topology(self, new: Rewritten) -> None:
-        self._kept_positions = None
+        self._kept_positions = self._longest_row = None
         self.topology = Topology(self)
         for name, tensor in (("columns", new.columns), ("row_offsets", new.row_offsets)):
             old = getattr(self, name)
@@ -367,7 +380,7 @@ class SparseWeight(nn.Module):
                 self._resize(self.values.detach().new_empty(values.shape))
             self.columns, self.row_offsets = columns.clone(), row_offsets.clone()
             self.awaits_data, self.brought = False, None
-            self._kept_positions = None
+            self._kept_positions = self._longest_row = None
             self.topology = Topology(self)
         # whatever the topology of the new values was, it is that of this weight now
         with torch._C.DisableTorchFunctionSubclass():

@@ -109,6 +109,15 @@ def product_and_derivatives(factor, dense):
 
 
 @given(products())
+def test_the_product_on_other_devices_is_that_of_the_coo_matrix(drawn):
+    matrix, _ = drawn
+    compressed = PropagationMatrix(matrix)._rows()
+    for rows, stock in ((compressed, matrix), (compressed.transposed, matrix.t())):
+        x = torch.randn(rows.shape[1], 3)
+        assert torch.allclose(rows.in_csr @ x, torch.sparse.mm(stock, x), **CLOSE)
+
+
+@given(products())
 def test_products_and_gradients_are_those_of_the_coo_matrix(drawn):
     matrix, dense = drawn
     # what is added up, which may cancel out
