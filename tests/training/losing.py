@@ -5,17 +5,18 @@ import sys
 from functools import wraps
 
 import torch.distributed as dist
+from recbole.trainer import Trainer
 
 from recbole_dsl import cli
 from recbole_dsl.training import whole_files
-from recbole_dsl.training.trainer import DSLTrainer
+from recbole_dsl.training.trainer import DSLMixin
 
 _PHASE, _RANK, _SIGNAL = os.environ["LOST"].split()
 # the process is lost when there is a state to go on from
 _KEPT_STATES = 3
 # the first process is lost with a state half written, the others when they wait for it
-_SAVING = (whole_files, "_append_checksum") if _RANK == "0" else (DSLTrainer, "_keep_last")
-_EVALUATING = DSLTrainer, "_full_sort_batch_eval"
+_SAVING = (whole_files, "_append_checksum") if _RANK == "0" else (DSLMixin, "_keep_last")
+_EVALUATING = Trainer, "_full_sort_batch_eval"
 _kept = 0
 
 
@@ -41,7 +42,7 @@ def _lost(usual):
 
 owner, name = _SAVING if _PHASE == "saving" else _EVALUATING
 setattr(owner, name, _lost(getattr(owner, name)))
-DSLTrainer._keep_last = _counted(DSLTrainer._keep_last)
+DSLMixin._keep_last = _counted(DSLMixin._keep_last)
 
 if __name__ == "__main__":
     cli.main(["train", *sys.argv[1:]], program="run_recbole_dsl")

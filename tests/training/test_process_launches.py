@@ -99,6 +99,7 @@ def test_a_process_lost_while_it_saves_or_evaluates_leaves_a_state_to_go_on_from
 
 def check_lost(process, both, rank, number, limit):
     """The other process ends in time, with one line that names the lost one."""
+    wait_for(lambda: not both[rank].is_running() or both[rank].status() in ("zombie", "stopped"))
     began = time.monotonic()
     _, err = ended(process, code=2)
     assert time.monotonic() - began < 4 * limit
