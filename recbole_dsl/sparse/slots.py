@@ -62,6 +62,8 @@ class SlotTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if any(getattr(kind, "comes_first", False) for kind in types):
+            return NotImplemented
         kwargs = kwargs or {}
         keeps, pairs, in_place = _kind(func)
         with torch._C.DisableTorchFunctionSubclass():

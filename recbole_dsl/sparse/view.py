@@ -54,6 +54,8 @@ class DenseView(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if any(getattr(kind, "comes_first", False) for kind in types):
+            return NotImplemented
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         written = [*args[:1], *kwargs.values()] if _writes(name) else [kwargs.get("out")]

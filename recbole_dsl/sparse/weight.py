@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from recbole_dsl.sparse.compressed_rows import CompressedRows, compress, new_offsets, row_blocks, true_at
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, spread_out
+from recbole_dsl.sparse.lazy_table import LazyTable
 from recbole_dsl.sparse.padded_rows import padded_rows
 from recbole_dsl.sparse.rewrite import Change, Rewritten, rewrite
 from recbole_dsl.sparse.slots import Topology, mark, unmarked
+from recbole_dsl.sparse.softmax.table import Table
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.view import DenseView, compiler_is_at_work
 
@@ -19,6 +21,8 @@ from recbole_dsl.sparse.view import DenseView, compiler_is_at_work
 _FEW = 2**17
 # entries from which on a gradient takes long to make
 _MANY = 2**20
+# entries from which on the dense view is made only if something needs it
+LAZY_FROM = 2**16
 # entries of a dense form that is made for a few of its rows, being small, where it is used many times
 _SMALL = 2**24
 
@@ -211,11 +215,20 @@ class SparseWeight(nn.Module):
 
         To ``isinstance`` it is an ``nn.Parameter``, which models ask for.
         """
-        dense = self.dense()
         # a compiler traces plain tensors only
+        if self._is_large() and not compiler_is_at_work():
+            sink = self.gradient_sink if self.values.requires_grad else None
+            table = Table(self.values, self.columns, self.row_offsets, self.n_columns, sink)
+            return LazyTable.of(table, lambda: DenseView.of(self.dense()), self.rows)
+        dense = self.dense()
         if dense is self._kept or compiler_is_at_work():
             return dense
         return DenseView.of(dense)
+
+    def _is_large(self) -> bool:
+        """Whether it is worth to wait whether the dense view is needed, for what trains it."""
+        is_matrix = len(self.shape) == 2 and self.nnz < self.numel
+        return is_matrix and self.numel >= LAZY_FROM and torch.is_grad_enabled()
 
     def row_of_slots(self) -> Tensor:
         """(nnz,) int64: the row of every alive entry, ascending."""

@@ -1,0 +1,109 @@
+"""Tensors that are made when something needs them; what does without them is told by rules."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from inspect import Signature, signature
+from logging import getLogger
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+# what a tensor is known by, not by its entries
+_KNOWN = {
+    getattr(Tensor, name).__get__
+    for name in "shape dtype device layout requires_grad ndim is_sparse is_cuda is_cpu is_meta itemsize".split()
+} | {
+    getattr(Tensor, name)
+    for name in "size dim ndimension numel nelement __len__ is_floating_point is_complex element_size "
+    "get_device __hash__".split()
+}
+
+# gets the arguments of the function; NotImplemented stands for making the tensor
+Rule = Callable[..., Any]
+
+
+class Unmade(Tensor):
+    """A tensor without memory, within autograd. What has a rule is done by it, anything else on what is `made`.
+
+    Attributes:
+        rules: of a class, function -> rule.
+    """
+
+    rules: Mapping[Callable, Rule] = {}
+    # among the tensors of a call with functions of their own
+    comes_first = True
+
+    @staticmethod
+    def __new__(cls, shape, like: Tensor, requires_grad: bool, *_, **__):
+        return Tensor._make_wrapper_subclass(
+            cls, shape, dtype=like.dtype, device=like.device, requires_grad=requires_grad
+        )
+
+    def made(self) -> Tensor:
+        """The tensor, made the first time, with its gradient wherever that is."""
+        if "_made" not in vars(self):
+            with torch.enable_grad():
+                vars(self)["_made"] = self.make()
+        return vars(self)["_made"]
+
+    def make(self) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it has memory, that may have been written to since."""
+        return "_made" in vars(self)
+
+    def __repr__(self) -> str:
+        return repr(self.made())
+
+    def __reduce_ex__(self, protocol):
+        return self.made().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo):
+        memo[id(self)] = copied = self.made().__deepcopy__(memo)
+        return copied
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in _KNOWN:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        for kind in types if torch.is_grad_enabled() else ():
+            rule = kind.rules.get(func) if issubclass(kind, Unmade) else None
+            if rule is not None and _takes(rule, args, kwargs):
+                result = rule(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
+        made = []
+        args, kwargs = tree_map_only(Unmade, lambda t: made.append(t) or t.made(), (args, kwargs))
+        for one in made:
+            _say_that_made(getattr(func, "__name__", str(func)), type(one).__name__, tuple(one.shape))
+        return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        # what goes past PyTorch's functions would lose the gradient
+        raise RuntimeError(f"{func}: cannot be done on a tensor that has not been made")
+
+
+def _takes(rule: Rule, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether the rule knows all of the arguments."""
+    try:
+        _signature(rule).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+@cache
+def _signature(rule: Rule) -> Signature:
+    return signature(rule)
+
+
+@cache
+def _say_that_made(function: str, kind: str, shape: tuple[int, ...]) -> None:
+    getLogger(__name__).debug(f"{function}: needs a {kind} of {shape} as a dense tensor, which is made for it")
