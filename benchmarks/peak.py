@@ -28,7 +28,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def peak_bytes(work: Callable[[], Any]) -> int:
     """Resident bytes at the peak of ``work`` beyond those before it. Linux only."""
-    before = _resident()
+    before = resident_bytes()
     try:
         (_PROC / "clear_refs").write_text("5")
     except OSError:
@@ -38,11 +38,11 @@ def peak_bytes(work: Callable[[], Any]) -> int:
 
 
 def _sampled(work: Callable[[], Any]) -> int:
-    highest, done = [_resident()], Event()
+    highest, done = [resident_bytes()], Event()
 
     def sample() -> None:
         while not done.wait(0.001):
-            highest.append(max(highest.pop(), _resident()))
+            highest.append(max(highest.pop(), resident_bytes()))
 
     thread = Thread(target=sample, daemon=True)
     thread.start()
@@ -51,10 +51,11 @@ def _sampled(work: Callable[[], Any]) -> int:
     finally:
         done.set()
         thread.join()
-    return max(highest[0], _resident())
+    return max(highest[0], resident_bytes())
 
 
-def _resident() -> int:
+def resident_bytes() -> int:
+    """Of this process, now. Linux only."""
     return int((_PROC / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
