@@ -3,24 +3,12 @@
 A heap is a pair of arrays (scores, ids), the worst at its root: the lowest score and, of those, the largest id.
 """
 
-import numba
 import numpy as np
 
-_JIT = {"nogil": True, "error_model": "numpy"}
+from recbole_dsl.compiling import compiled
 
 
-def _compiled(**more):
-    def decorate(function):
-        try:
-            return numba.njit(cache=True, **_JIT, **more)(function)
-        except RuntimeError:
-            # there is no folder that may be written to: each process compiles anew
-            return numba.njit(**_JIT, **more)(function)
-
-    return decorate
-
-
-@_compiled()
+@compiled()
 def search_lists(
     queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets,
@@ -85,7 +73,7 @@ def search_lists(
     return visited
 
 
-@_compiled()
+@compiled()
 def offer_scores(
     rough, first, queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets,
@@ -103,21 +91,21 @@ def offer_scores(
         )  # fmt: skip
 
 
-@_compiled()
+@compiled()
 def empty_heaps(ids, scores):
     """Make the rows of ``ids`` and ``scores`` heaps that anything may enter."""
     for query in range(len(ids)):
         _empty(scores[query], ids[query])
 
 
-@_compiled()
+@compiled()
 def sort_heaps(ids, scores):
     """Sort the rows, the best first; -1 and -inf where nothing entered."""
     for query in range(len(ids)):
         _sort(scores[query], ids[query])
 
 
-@_compiled()
+@compiled()
 def _offer(
     rough, items, first, margin, vector, excluded, allowed, values, columns, row_offsets, heap_scores, heap_ids
 ):
@@ -158,13 +146,13 @@ def _offer(
                 least = heap_scores[0] - margin
 
 
-@_compiled()
+@compiled()
 def _empty(heap_scores, heap_ids):
     heap_scores[:] = -np.inf
     heap_ids[:] = np.iinfo(np.int64).max
 
 
-@_compiled()
+@compiled()
 def _sort(heap_scores, heap_ids):
     for last in range(len(heap_scores) - 1, 0, -1):
         heap_scores[0], heap_scores[last] = heap_scores[last], heap_scores[0]
@@ -175,7 +163,7 @@ def _sort(heap_scores, heap_ids):
             heap_ids[place] = -1
 
 
-@_compiled()
+@compiled()
 def _sink(scores, ids, place, size):
     score, item = scores[place], ids[place]
     while True:

@@ -7,6 +7,7 @@ from math import e, log, log2
 import torch
 from torch import Tensor
 
+from recbole_dsl.sparse.slots import unmarked
 from recbole_dsl.sparse.softmax.table import Chunk, Table
 
 
@@ -110,15 +111,18 @@ class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, vectors: Tensor, values: Tensor, bias: Tensor | None, table: Table, targets: Targets):
         n = len(vectors)
+        ctx.save_for_backward(vectors, values, bias)
+        vectors, values = vectors.detach(), unmarked(values).detach()
         # powers of two take a third of the time that those of e take
         blocks = _blocks(vectors * log2(e), table)
         bias_2 = None if bias is None else bias * log2(e)
         highest = vectors.new_full((n,), torch.finfo(vectors.dtype).min)
         sums, at_targets = vectors.new_zeros(n), vectors.new_zeros(n)
+        room = _room(vectors, table)
         for chunk, some in _with_targets(table, targets, n):
             dense = chunk.dense(values[chunk.entries]) if table.is_dense else None
             for block, columns in blocks:
-                scores = _scores(chunk, values, dense, columns, bias_2)
+                scores = _scores(chunk, values, dense, columns, bias_2, room)
                 entries = some.of(chunk, block)
                 if len(entries.samples):
                     at_targets.index_add_(
@@ -131,15 +135,14 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 sums[block] += scores.sub_(new).exp2_().sum(0)
                 highest[block] = new
         log_sums = highest + sums.log2()
-        ctx.save_for_backward(vectors, values, bias, log_sums)
-        ctx.table, ctx.targets = table, targets
+        ctx.table, ctx.targets, ctx.log_sums = table, targets, log_sums
         return (targets.totals * log_sums - at_targets) * log(2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
-        vectors, values, bias, log_sums = (None if t is None else t.detach() for t in ctx.saved_tensors)
-        table, targets = ctx.table, ctx.targets
+        vectors, values, bias = (None if t is None else unmarked(t).detach() for t in ctx.saved_tensors)
+        table, targets, log_sums = ctx.table, ctx.targets, ctx.log_sums
         weights = gradient * targets.totals
         kept = weights.nonzero().view(-1)
         n = len(vectors)
@@ -165,15 +168,16 @@ def _gradients(
     n = len(vectors)
     blocks, weighted = _blocks(vectors * log2(e), table), _blocks(vectors * weights.unsqueeze(1), table)
     bias_2 = None if bias is None else bias * log2(e)
-    of_vectors, of_values = torch.zeros_like(vectors).t().contiguous(), torch.zeros_like(values)
+    of_blocks, of_values = [torch.zeros_like(columns) for _, columns in blocks], torch.zeros_like(values)
+    room = _room(vectors, table)
     of_bias = None if bias is None else torch.zeros_like(bias)
     by_rows = table.is_dense or table.sink is not None
     for chunk, some in _with_targets(table, targets, n):
         alive = values[chunk.entries]
         dense = chunk.dense(alive) if by_rows else None
         of_rows = vectors.new_zeros(chunk.stop - chunk.start, table.n_columns) if by_rows else None
-        for (block, columns), (_, right) in zip(blocks, weighted):
-            scores = _scores(chunk, values, dense if table.is_dense else None, columns, bias_2)
+        for (block, columns), (_, right), of_block in zip(blocks, weighted, of_blocks):
+            scores = _scores(chunk, values, dense if table.is_dense else None, columns, bias_2, room)
             shares = scores.sub_(log_sums[block]).exp2_()
             entries = some.of(chunk, block)
             if len(entries.samples):
@@ -185,15 +189,15 @@ def _gradients(
                 of_bias[chunk.start : chunk.stop] += shares @ weights[block]
             if by_rows:
                 of_rows.addmm_(shares, right.t())
-                of_vectors[:, block] += dense.t() @ shares
+                of_block.addmm_(dense.t(), shares)
             else:
-                of_values[chunk.entries] += chunk.products_at_entries(shares, right)
-                of_vectors[:, block] += chunk.transposed_times(alive, shares)
+                chunk.add_gradients(alive, shares, right, of_values[chunk.entries], of_block)
         if by_rows:
             of_values[chunk.entries] = of_rows.view(-1)[chunk.positions]
         if table.sink is not None:
             first = table.first_row
             table.sink(torch.arange(first + chunk.start, first + chunk.stop, device=values.device), of_rows)
+    of_vectors = torch.cat(of_blocks, 1) if of_blocks else vectors.t()
     return of_vectors.t() * weights.unsqueeze(1), of_values, of_bias
 
 
@@ -240,7 +244,19 @@ def _with_targets(table: Table, targets: Targets, n: int) -> Iterator[tuple[Chun
         yield chunk, _Some(targets, start, end)
 
 
-def _scores(chunk: Chunk, values: Tensor, dense: Tensor | None, vectors: Tensor, bias: Tensor | None) -> Tensor:
-    """(rows of the chunk, samples): to the base of two."""
-    scores = chunk.times(values[chunk.entries], vectors) if dense is None else dense @ vectors
+def _room(vectors: Tensor, table: Table) -> Tensor:
+    """Memory for the scores of a chunk: asking for it anew each time takes longer than the products."""
+    heights = [stop - start for start, stop in table.bounds(len(vectors))[:1]]
+    return vectors.new_empty(sum(heights) * min(len(vectors), table.n_vectors))
+
+
+def _scores(
+    chunk: Chunk, values: Tensor, dense: Tensor | None, vectors: Tensor, bias: Tensor | None, room: Tensor
+) -> Tensor:
+    """(rows of the chunk, samples): to the base of two, in the memory of ``room``."""
+    shape = (chunk.stop - chunk.start, vectors.shape[1])
+    out = room[: shape[0] * shape[1]].view(shape)
+    scores = (
+        chunk.times(values[chunk.entries], vectors, out) if dense is None else torch.mm(dense, vectors, out=out)
+    )
     return scores if bias is None else scores.add_(bias[chunk.start : chunk.stop].unsqueeze(1))

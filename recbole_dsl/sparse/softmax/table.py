@@ -1,8 +1,11 @@
 """A sparse table that is multiplied with, a few of its rows at a time."""
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -11,12 +14,15 @@ from torch.nn import functional as F
 
 from recbole_dsl.sparse.gather import all_bits, signed_view
 
-# bytes of a processor's second cache, which the scores of a chunk are to fit in beside the vectors
+# bytes of a processor's second cache, which the scores of a chunk are to fit in beside the vectors; twice that, for
+# fewer calls of PyTorch's functions
 _CACHE = 2**20
 # entries of a chunk's scores on other devices, where few large kernels are better than many small ones
 _LARGE = 2**25
 # samples that are gone through together, so that the vectors fit into the cache
 SAMPLES = 256
+# alive entries from which on loading what was compiled, or compiling, is worth it
+_WORTH_COMPILING = 2**18
 # alive entries from which on, as a share of all, products of dense chunks are faster
 _DENSE = 0.3
 
@@ -58,6 +64,12 @@ class Table:
         on_cpu = self.values.device.type == "cpu"
         return not on_cpu or len(self.values) > _DENSE * self.n_rows * self.n_columns
 
+    @property
+    def is_worth_compiling(self) -> bool:
+        """Whether Numba's loops, which take one thread, are faster than PyTorch's functions, if it is there."""
+        on_cpu = self.values.device.type == "cpu" and self.values.dtype in (torch.float32, torch.float64)
+        return on_cpu and len(self.values) >= _WORTH_COMPILING and torch.get_num_threads() <= 2
+
     def narrow(self, start: int, stop: int) -> "Table":
         """The rows from ``start`` to ``stop``; its values are a differentiable part of these."""
         base, first, last = self.row_offsets[[0, start, stop]].tolist()
@@ -83,7 +95,8 @@ class Table:
         """First and end row of chunks whose products with ``n_vectors`` vectors fit into a processor's cache."""
         width = max(1, min(n_vectors, self.n_vectors))
         if self.values.device.type == "cpu":
-            height = max(256, (_CACHE // self.values.element_size() - self.n_columns * width) // width)
+            size = _CACHE if self.is_worth_compiling and compiled_products() else 2 * _CACHE
+            height = max(256, (size // self.values.element_size() - self.n_columns * width) // width)
         else:
             height = max(256, _LARGE // width)
         return [(start, min(start + height, self.n_rows)) for start in range(0, self.n_rows, height)]
@@ -92,9 +105,16 @@ class Table:
         """The rows between ``bounds``, which follow one another from the first row on."""
         slots = self.row_offsets[[0, *(stop for _, stop in bounds)]].tolist()
         for (start, stop), first, last in zip(bounds, slots, slots[1:]):
-            offsets = self.row_offsets[start : stop + 1].long() - first
             entries = slice(first - slots[0], last - slots[0])
-            yield Chunk(start, stop, entries, offsets, self.columns[entries], self.n_columns)
+            yield Chunk(
+                start,
+                stop,
+                entries,
+                self.row_offsets[start : stop + 1],
+                self.columns[entries],
+                self.n_columns,
+                compiled_products() if self.is_worth_compiling else None,
+            )
 
 
 @dataclass(frozen=True)
@@ -103,16 +123,23 @@ class Chunk:
 
     Attributes:
         entries: their slots in the table.
-        offsets: (rows + 1,) int64, counted from the first of them.
+        row_offsets: (rows + 1,) of the table.
         narrow_columns: (entries,) of the table's type.
+        compiled: the products as Numba compiles them, or None for those by PyTorch's functions.
     """
 
     start: int
     stop: int
     entries: slice
-    offsets: Tensor
+    row_offsets: Tensor
     narrow_columns: Tensor
     n_columns: int
+    compiled: ModuleType | None
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(rows + 1,) int64, counted from the first entry."""
+        return self.row_offsets.long() - self.row_offsets[0]
 
     @cached_property
     def columns(self) -> Tensor:
@@ -142,31 +169,54 @@ class Chunk:
         out = values.new_zeros(height * self.n_columns).index_copy_(0, self.positions, values)
         return out.view(height, self.n_columns)
 
-    def times(self, values: Tensor, vectors: Tensor) -> Tensor:
-        """The product with ``vectors`` (columns, n): (rows, n); it costs what the entries cost."""
-        return F.embedding_bag(
-            self.columns, vectors, self.offsets, mode="sum", per_sample_weights=values, include_last_offset=True
-        )
+    def times(self, values: Tensor, vectors: Tensor, out: Tensor) -> Tensor:
+        """The product with ``vectors`` (columns, n): (rows, n), perhaps in the memory of ``out``, of that shape.
 
-    def transposed_times(self, values: Tensor, vectors: Tensor) -> Tensor:
-        """The product of the transposed rows with ``vectors`` (rows, n): (columns, n)."""
-        order, starts = self._by_column
-        return F.embedding_bag(
-            self.rows[order],
-            vectors,
-            starts,
-            mode="sum",
-            per_sample_weights=values[order],
-            include_last_offset=True,
-        )
+        It costs what the entries cost.
+        """
+        if self.compiled is None:
+            return self._bag(self.columns, vectors, self.offsets, values)
+        self.compiled.times(*self._arrays(values), vectors.numpy(), out.numpy())
+        return out
 
-    def products_at_entries(self, left: Tensor, right: Tensor) -> Tensor:
-        """``left`` (rows, n) times ``right`` (columns, n) transposed, at the entries only: (entries,)."""
-        if not len(self.columns):
-            return left.new_zeros(0)
-        return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+    def add_gradients(
+        self, values: Tensor, left: Tensor, right: Tensor, of_values: Tensor, of_vectors: Tensor
+    ) -> None:
+        """Add what a gradient ``left`` (rows, n) of `times` gives for both operands, which ``right`` stands for.
+
+        Args:
+            right: (columns, n) the vectors, for the gradient of the values.
+            of_values: (entries,) gets the sum.
+            of_vectors: (columns, n) gets the sum.
+        """
+        if not len(values):
+            return
+        if self.compiled is not None:
+            arrays = (tensor.numpy() for tensor in (left, right, of_values, of_vectors))
+            self.compiled.add_gradients(*self._arrays(values), *arrays)
+            return
+        of_values += torch.ops.aten._embedding_bag_per_sample_weights_backward(
             left, right, self.columns, self.offsets, self.rows, 0, -1
         )
+        order, starts = self._by_column
+        of_vectors += self._bag(self.rows[order], left, starts, values[order])
+
+    def _arrays(self, values: Tensor) -> tuple:
+        return values.numpy(), self.narrow_columns.numpy(), self.row_offsets.numpy()
+
+    @staticmethod
+    def _bag(ids: Tensor, vectors: Tensor, starts: Tensor, values: Tensor) -> Tensor:
+        return F.embedding_bag(
+            ids, vectors, starts, mode="sum", per_sample_weights=values, include_last_offset=True
+        )
+
+
+@cache
+def compiled_products() -> ModuleType | None:
+    """The loops that Numba compiles, if it is installed."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    return importlib.import_module("recbole_dsl.sparse.softmax.compiled_products")
 
 
 def as_int64(columns: Tensor) -> Tensor:
