@@ -74,7 +74,8 @@ class DSLConfig:
     grow_window: int | None = _option(
         None,
         "Steps before an update whose gradients are summed for growth, at most update_interval. "
-        "None: 200 with grow=gradient, 50 with grow=momentum.",
+        "None: 200 with grow=gradient, 50 with grow=momentum, and where a tensor would have more than 16 MB as a "
+        "dense one, at most an eighth of update_interval.",
     )
     grow_memory: float | None = _option(
         None,
@@ -91,9 +92,6 @@ class DSLConfig:
         self._set("density", _number(self, "density", float, "a number in (0, 1]", lambda v: 0 < v <= 1))
         self._set("targets", None if self.targets is None else _patterns(self, "targets"))
         self._set("exclude", _patterns(self, "exclude"))
-        # PyTorch is loaded here, not to show the options
-        from recbole_dsl.topology.grow_criteria import GROW
-
         for name, known in _choices().items():
             value = getattr(self, name)
             if not (
@@ -115,9 +113,8 @@ class DSLConfig:
         self._set("seed", _number(self, "seed", int, "an integer >= 0", lambda v: v >= 0))
         if self.update_interval is not None:
             self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
-        if self.grow_window is None:
-            self._set("grow_window", GROW[self.grow].window)
-        self._set("grow_window", _number(self, "grow_window", int, *at_least_one))
+        if self.grow_window is not None:
+            self._set("grow_window", _number(self, "grow_window", int, *at_least_one))
         if self.budget is None:
             self._set("budget", "erk" if self.sparse_init == "erk" else "uniform")
         if self.sparse_init == "erk" and self.budget == "uniform":

@@ -51,12 +51,6 @@ def test_erk_initialisation_with_a_uniform_budget_is_refused():
     assert DSLConfig().budget == "uniform"
 
 
-def test_the_window_follows_the_criterion():
-    assert DSLConfig().grow_window == 200
-    assert DSLConfig(grow="momentum").grow_window == 50
-    assert DSLConfig(grow_window=1).grow_window == 1
-
-
 def test_build_ranks_keywords_above_the_source_and_ignores_what_is_not_ours():
     config = DSLConfig.build({"density": 0.5, "learning_rate": 0.1, "prune": "set"}, density=0.25)
     assert (config.density, config.prune) == (0.25, "set")

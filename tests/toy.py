@@ -7,6 +7,7 @@ from torch import nn
 
 from recbole_dsl.sparse import compressed_rows
 from recbole_dsl.sparse.compressed_rows import row_blocks
+from recbole_dsl.sparse.rewrite import exchanged
 from recbole_dsl.sparse.weight import SparseWeight
 
 USERS, ITEMS, WIDTH = 12, 15, 6
@@ -51,7 +52,7 @@ def exchange_at(weight: SparseWeight, slots: list, positions: list, states=()) -
     mask.view(-1)[weight.positions()[slots]] = False
     mask.view(-1)[positions] = True
     blocks = [mask[start:stop].view(-1) for start, stop in row_blocks(*mask.shape)]
-    weight.exchange(lambda number, _: blocks[number], int(mask.sum()), states)
+    weight.exchange(lambda number, old: exchanged(old, blocks[number]), int(mask.sum()), states)
 
 
 @contextmanager

@@ -4,12 +4,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.compressed_rows import CompressedRows, compress, new_offsets, true_at
+from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, true_at
+from recbole_dsl.sparse.gather import signed_view
 
-# of a block's number and the positions of its alive entries: which of its positions are alive then, bool
-Change = Callable[[int, Tensor], Tensor]
+# of a block's number and the positions of its alive entries: the slots of those that go, counted from the block's
+# first, and the positions of those that come, which are not alive; both int64 and ascending
+Change = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,15 @@ def rewrite(index: CompressedRows, change: Change, nnz: int, tensors: list[Tenso
     written = 0
     for number, (start, stop, first, last) in enumerate(index.blocks()):
         before = index.positions_in(start, stop, first, last)
-        alive = change(number, before)
-        after = true_at(alive)
-        offsets[start + 1 : stop + 1], columns = compress(after, stop - start, index.n_columns)
-        chunk = [columns]
-        chunk += [_moved(tensor[first:last], before, after, len(alive)) for tensor in tensors]
+        gone, new_positions = change(number, before)
+        rows = [torch.div(p, index.n_columns, rounding_mode="floor") for p in (before[gone], new_positions)]
+        less, more = (torch.bincount(some, minlength=stop - start) for some in rows)
+        offsets[start + 1 : stop + 1] = index.row_offsets[start : stop + 1].diff() - less + more
+        kept, moved, fresh = _merge(before, gone, new_positions)
+        columns = _scattered(signed_view(index.columns[first:last]), kept, moved, len(kept) + len(fresh))
+        columns[fresh] = (new_positions - rows[1] * index.n_columns).to(columns.dtype)
+        chunk = [columns.view(index.columns.dtype)]
+        chunk += [_scattered(t[first:last], kept, moved, len(columns)) for t in tensors]
         waiting.append(chunk)
         while waiting and written + len(waiting[0][0]) <= (last if in_place else nnz):
             written = _write(new, waiting.popleft(), written)
@@ -52,9 +59,23 @@ def rewrite(index: CompressedRows, change: Change, nnz: int, tensors: list[Tenso
     return Rewritten(new[0], offsets.cumsum_(0), new[1:])
 
 
-def _moved(entries: Tensor, before: Tensor, after: Tensor, size: int) -> Tensor:
-    """Entries at the positions ``before`` of ``size``, read at the positions ``after``."""
-    return entries.new_zeros(size).index_copy_(0, before, entries).index_select(0, after)
+def exchanged(positions: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+    """What a `Change` returns of a block whose entries, at ``positions`` (n,), are to be where ``alive`` is."""
+    new = alive.index_fill(0, positions, False)
+    return true_at(~alive[positions]), true_at(new)
+
+
+def _merge(before: Tensor, gone: Tensor, new: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The slots that stay, theirs then, and those of the ``new`` positions then, each (n,) int64."""
+    kept = true_at(torch.ones(len(before), dtype=torch.bool, device=before.device).index_fill_(0, gone, False))
+    fresh = torch.searchsorted(before[kept], new) + torch.arange(len(new), device=new.device)
+    size = len(kept) + len(new)
+    moved = true_at(torch.ones(size, dtype=torch.bool, device=new.device).index_fill_(0, fresh, False))
+    return kept, moved, fresh
+
+
+def _scattered(entries: Tensor, kept: Tensor, moved: Tensor, size: int) -> Tensor:
+    return entries.new_zeros(size).index_copy_(0, moved, entries.index_select(0, kept))
 
 
 def _write(tensors: list[Tensor], chunk: list[Tensor], start: int) -> int:

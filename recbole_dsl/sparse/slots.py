@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.rewrite import exchanged
 
 if TYPE_CHECKING:
     from recbole_dsl.sparse.weight import SparseWeight
@@ -229,7 +230,11 @@ def _follow(tensor: Tensor, topologies: list[Topology]) -> bool:
         return False
     blocks = list(leader.row_blocks())
     device = weight.values.device
-    weight.exchange(lambda number, _: leader.alive_in(*blocks[number][:2]).view(-1).to(device), leader.nnz)
+
+    def change(number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return exchanged(positions, leader.alive_in(*blocks[number][:2]).view(-1).to(device))
+
+    weight.exchange(change, leader.nnz)
     target[0].give_to(weight)
     return True
 

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_dsl.sparse.rewrite import exchanged
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.start.codes import spread
 from recbole_dsl.start.initialise import Start, largest_entries
@@ -181,7 +182,7 @@ def start_from(
 
     start = Start(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
     alive = largest_entries(start, compared, generator)
-    weight.exchange(lambda number, positions: next(alive).view(-1).to(positions.device), weight.nnz)
+    weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), weight.nnz)
     for begin, end, first, last in weight.row_blocks():
         block = rows(begin, end).to(weight.values)
         weight.values[first:last] = block.view(-1)[weight.positions_in(begin, end, first, last)]

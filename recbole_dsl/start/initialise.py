@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.compressed_rows import row_blocks
+from recbole_dsl.sparse.compressed_rows import row_blocks, true_at
 from recbole_dsl.topology.n_lowest import choose, draw, share_out, sortable
 
 
@@ -73,19 +73,27 @@ def largest_entries(
     keep_rows = start.keep_rows and start.nnz >= start.rows - (start.padding_row is not None)
     blocks = list(row_blocks(start.rows, start.columns))
 
-    def keys(number: int) -> Tensor:
-        """The largest first."""
+    def candidates(number: int, highest: int | None) -> tuple[Tensor, Tensor]:
+        """As `choose` asks for them, the largest first."""
         first, stop = blocks[number]
         some = values(first, stop).detach().abs().cpu()
         if keep_rows:
             some.scatter_(1, some.argmax(1, keepdim=True), float("inf"))
         if _has_padding(start, first, stop):
             some[start.padding_row - first] = -1.0
-        return ~sortable(some).view(-1)
+        keys = ~sortable(some).view(-1)
+        if highest is None:
+            return keys, torch.arange(len(keys))
+        places = true_at(keys <= highest)
+        return keys[places], places
 
-    choice = choose(keys, len(blocks), start.nnz, generator)
-    for number in range(len(blocks)):
-        yield choice.of_block(number, keys(number), generator).view(-1, start.columns)
+    choice = choose(candidates, len(blocks), start.nnz, generator)
+    for number, (first, stop) in enumerate(blocks):
+        alive = torch.zeros(stop - first, start.columns, dtype=torch.bool)
+        places = choice.of_block(number, generator)
+        if places is not None:
+            alive.view(-1).index_fill_(0, places, True)
+        yield alive
 
 
 def _has_padding(start: Start, first: int, stop: int) -> bool:

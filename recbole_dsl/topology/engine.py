@@ -23,6 +23,8 @@ _SHARE = 0.2
 # without the option update_interval, intervals in the whole training
 _UPDATES = 32
 _SMALL = 2**24
+# without the option grow_window, where a tensor is not small: in what part of the interval gradients are collected
+_COLLECTED = 8
 
 
 class TopologyOptions(Protocol):
@@ -119,6 +121,15 @@ class DynamicTopology:
         if self.config.update_interval is None and self.total_steps is not None:
             return max(1, self.total_steps // _UPDATES)
         return self.config.update_interval
+
+    @property
+    def grow_window(self) -> int:
+        """Steps before an update whose gradients are collected: the option, or what takes little of the time."""
+        if self.config.grow_window is not None:
+            return self.config.grow_window
+        if all(_dense_bytes(weight) <= _SMALL for weight in self.weights.values()):
+            return self._criterion.window
+        return min(self._criterion.window, max(1, self.update_interval // _COLLECTED))
 
     @property
     def exploration_rate(self) -> float:
@@ -225,7 +236,7 @@ class DynamicTopology:
         if self._buffers or not self._criterion.needs_gradient or self.total_steps is None:
             return
         until_update = self.update_interval - self.step % self.update_interval
-        if until_update > self.config.grow_window or not self._updates_at(self.step + until_update):
+        if until_update > self.grow_window or not self._updates_at(self.step + until_update):
             return
         for name, weight in self.weights.items():
             if weight.nnz < weight.capacity:
@@ -284,5 +295,8 @@ def _grow_memory(share: float | None, weight: SparseWeight) -> float:
     """The cap of the collected gradients, as a share of the dense tensor; ``share`` is the option."""
     if share is not None:
         return share
-    size = weight.numel * weight.values.element_size()
-    return max(_SHARE, min(1.0, _SMALL / size))
+    return max(_SHARE, min(1.0, _SMALL / _dense_bytes(weight)))
+
+
+def _dense_bytes(weight: SparseWeight) -> int:
+    return weight.numel * weight.values.element_size()

@@ -12,8 +12,8 @@ from recbole_dsl.topology.prune_selection import Pruning
 def exchange(parts: Sequence[Part], ratio: float, rules: Rules) -> int:
     """Prune and grow the share ``ratio`` of the alive weights of ``parts``, whose budget is one.
 
-    Every tensor is gone through block of rows by block of rows a few times; what is kept between is a few numbers
-    per block, so that an update takes little memory beside the collected gradients.
+    Every tensor is gone through block of rows by block of rows, once to find what may change, of which alone
+    something is kept, and once to change it, so that little memory is taken beside the collected gradients.
 
     Returns:
         how many were pruned, and as many grown.
@@ -30,11 +30,11 @@ def exchange(parts: Sequence[Part], ratio: float, rules: Rules) -> int:
         mine = range(first, first + sum(block.part is part for block in blocks))
         size = part.weight.nnz + sum(growing.counts[i] - pruning.counts[i] for i in mine)
 
-        def change(number: int, positions: Tensor, first: int = first) -> Tensor:
-            i = first + number
-            alive = growing.mask(i, positions)
-            blocks[i].part.explored.mark(blocks[i].start * blocks[i].weight.n_columns, alive)
-            return alive.index_fill_(0, positions.masked_select(~pruning.mask(i)), True)
+        def change(number: int, positions: Tensor, first: int = first) -> tuple[Tensor, Tensor]:
+            block = blocks[first + number]
+            grown = growing.positions(first + number, positions)
+            block.part.explored.mark_at(grown + block.start * block.weight.n_columns)
+            return pruning.slots(first + number), grown
 
         part.weight.exchange(change, size, part.states)
         first = mine.stop

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_dsl.sparse.compressed_rows import n_true
+
 _POPULATION = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.uint8)
 
 
@@ -25,6 +27,14 @@ class Explored:
         bits = self.bits[start >> 3 : (start >> 3) + len(packed)]
         self.count += _ones(packed & ~bits)
         bits |= packed
+
+    def mark_at(self, positions: Tensor) -> None:
+        """Mark the distinct ``positions`` (n,), int64."""
+        places, bits = positions >> 3, (1 << (positions & 7)).to(torch.uint8)
+        new = (self.bits[places] & bits) == 0
+        # no bit twice, so that their sum is their union
+        self.bits.index_add_(0, places[new], bits[new])
+        self.count += n_true(new)
 
     def marked_in(self, start: int, stop: int) -> Tensor:
         """Whether each position from ``start`` to ``stop`` is marked: (stop - start,), bool."""

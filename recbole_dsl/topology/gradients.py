@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from recbole_dsl.sparse.compressed_rows import true_at
+
 # the sums move to a larger tensor when they outgrow theirs, and the old one is a quarter of it at most
 _GROWTH = 4
 # bytes that an update works with beside the buffers, for a large tensor
@@ -75,17 +77,18 @@ class GradientBuffer:
         """Multiply what was collected by ``factor``."""
         self.sums[: self.used] *= factor
 
-    def held(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Which of the rows from ``start`` to ``stop`` are held, and their sums.
+    def held(self, start: int, stop: int, stride: int = 1) -> tuple[Tensor, Tensor]:
+        """Which of the rows from ``start`` to ``stop`` are held, every ``stride``-th of them, and their sums.
 
         Returns:
             (h,) int64, ascending, counted from ``start``; (h, columns).
         """
         if self.places is None:
-            return torch.arange(stop - start, device=self.sums.device), self.sums[start:stop]
+            rows = torch.arange(0, stop - start, stride, device=self.sums.device)
+            return rows, self.sums[start:stop:stride]
         places = self.places[start:stop]
-        rows = (places >= 0).nonzero().view(-1)
-        return rows, self.sums[places[rows]]
+        rows = true_at(places >= 0)[::stride]
+        return rows, self.sums.index_select(0, places[rows])
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data with which `load_state_dict` goes on in the middle of a window."""

@@ -6,7 +6,12 @@ from torch import Tensor
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.topology.blocks import Block, Rules
 from recbole_dsl.topology.grow_criteria import Candidates
-from recbole_dsl.topology.n_lowest import choose, draw, share_out, sortable
+from recbole_dsl.topology.n_lowest import Sample, choose, draw, share_out, sortable
+
+# every so many-th row is sampled
+_STRIDE = 16
+# the key of the lowest score above 0
+_LOWEST = -2
 
 
 class Growing:
@@ -18,70 +23,71 @@ class Growing:
 
     def __init__(self, blocks: list[Block], n: int, rules: Rules):
         self._blocks, self._rules = blocks, rules
-        self._choice = choose(self._keys, len(blocks), n, rules.generator)
+        self._choice = choose(self._candidates, len(blocks), n, rules.generator, self._sample())
         # where every scored one grows, it is known how many of each block are scored
         scored = self._choice.counts
         unscored = [block.n_free - count for block, count in zip(blocks, scored)]
         self._others = share_out(n - self._choice.n, unscored, rules.generator)
         self.counts = [a + b for a, b in zip(scored, self._others)]
 
-    def mask(self, i: int, positions: Tensor) -> Tensor:
-        """(size of block ``i``,) bool: what grows; ``positions`` are those of its alive entries."""
+    def positions(self, i: int, alive: Tensor) -> Tensor:
+        """(n,) int64, ascending: which positions in block ``i`` grow; ``alive`` are those of its alive entries."""
         block, generator = self._blocks[i], self._rules.generator
-        found = self._scored(i)
-        if self._others[i]:
-            free = block.free(positions)
-            if found is not None:
-                free.index_fill_(0, found[0], False)
-            grown = draw(free, self._others[i], generator)
-        else:
-            grown = torch.zeros(block.size, dtype=torch.bool, device=positions.device)
-        if found is not None and self._choice.counts[i]:
-            scored, keys = found
-            grown.index_fill_(0, scored.masked_select(self._choice.of_block(i, keys, generator)), True)
-        return grown
+        scored = self._choice.of_block(i, generator)
+        if not self._others[i]:
+            return scored if scored is not None else alive[:0]
+        free = block.free(alive)
+        if scored is not None:
+            free.index_fill_(0, scored, False)
+        grown = draw(free, self._others[i], generator)
+        if scored is not None:
+            grown.index_fill_(0, scored, True)
+        return true_at(grown)
 
-    def _keys(self, i: int) -> Tensor | None:
-        found = self._scored(i)
-        return None if found is None else found[1]
-
-    def _scored(self, i: int) -> tuple[Tensor, Tensor] | None:
-        """Positions in block ``i`` that may grow and score above 0, and their keys; None where nothing scores."""
+    def _candidates(self, i: int, highest: int | None) -> tuple[Tensor, Tensor]:
+        """As `choose` asks for them: the positions in block ``i`` that may grow and score above 0, best first."""
         block = self._blocks[i]
-        part, weight = block.part, block.weight
-        rows = None
-        if part.buffer is not None:
-            rows, gradient = part.buffer.held(block.start, block.stop)
-            if not len(rows):
-                return None
-            rows = None if len(rows) == block.stop - block.start else rows
-        elif self._rules.grow.needs_gradient:
-            return None
+        if block.part.buffer is not None:
+            rows, gradient = block.part.buffer.held(block.start, block.stop)
         else:
-            gradient = weight.values.new_zeros(()).expand(block.stop - block.start, weight.n_columns)
+            # without a buffer no gradient was asked for, or none came
+            rows = None
+            gradient = block.weight.values.new_zeros(()).expand(block.stop - block.start, block.weight.n_columns)
+        keys = self._keys(block, rows, gradient)
+        places = true_at(keys <= (_LOWEST if highest is None else min(highest, _LOWEST)))
+        keys = keys[places]
+        if rows is not None and len(rows) < block.stop - block.start:
+            row = torch.div(places, block.weight.n_columns, rounding_mode="floor")
+            places += (rows[row] - row) * block.weight.n_columns
+        return keys, places
+
+    def _sample(self) -> Sample | None:
+        """Of every so many-th row that got a gradient, where gradients are what counts."""
+        parts = dict.fromkeys(block.part for block in self._blocks)
+        if any(part.buffer is None for part in parts):
+            return None
+        sample = []
+        for part in parts:
+            whole = Block(part, 0, part.weight.n_rows, 0, part.weight.nnz)
+            keys = self._keys(whole, *part.buffer.held(0, part.weight.n_rows, _STRIDE))
+            sample.append(keys[keys <= _LOWEST])
+        return Sample(torch.cat(sample), _STRIDE, max(part.weight.n_columns for part in parts))
+
+    def _keys(self, block: Block, rows: Tensor | None, gradient: Tensor) -> Tensor:
+        """Of the rows ``rows`` of a block, None for all: (r * columns,), above `_LOWEST` what may not grow."""
+        weight = block.weight
 
         def ever_alive() -> Tensor:
             first = block.start * weight.n_columns
-            marked = part.explored.marked_in(first, first + block.size).view(-1, weight.n_columns)
+            marked = block.part.explored.marked_in(first, first + block.size).view(-1, weight.n_columns)
             return marked if rows is None else marked[rows]
 
         score = self._rules.grow.score(Candidates(gradient, ever_alive)).nan_to_num(nan=0.0, posinf=0.0)
-        index = true_at((self._free(block, rows) & (score > 0)).view(-1))
-        keys = ~sortable(score.reshape(-1)[index])
-        if rows is not None:
-            row = torch.div(index, weight.n_columns, rounding_mode="floor")
-            index += (rows[row] - row) * weight.n_columns
-        return index, keys
-
-    def _free(self, block: Block, rows: Tensor | None) -> Tensor:
-        """What may grow of the rows ``rows`` (r,) of a block, None for all: (r, columns), bool."""
-        weight = block.weight
-        if rows is None or 4 * len(rows) > block.stop - block.start:
-            free = block.free(block.positions()).view(-1, weight.n_columns)
-            return free if rows is None else free[rows]
+        keys = ~sortable(score.reshape(-1))
+        if rows is None or len(rows) == block.stop - block.start:
+            return keys.masked_fill_(~block.free(block.positions()), 0)
         row, _, columns = weight.entries_of(rows + block.start)
-        free = torch.ones(len(rows), weight.n_columns, dtype=torch.bool, device=rows.device)
-        free.view(-1).index_fill_(0, row * weight.n_columns + columns, False)
+        keys.index_fill_(0, row * weight.n_columns + columns, 0)
         if block.padding:
-            free[rows + block.start == weight.padding_row] = False
-        return free
+            keys.view(-1, weight.n_columns)[rows + block.start == weight.padding_row] = 0
+        return keys

@@ -11,12 +11,38 @@ from recbole_dsl.sparse.compressed_rows import n_true, true_at
 
 _DIGIT = 16
 # every so many-th key is sampled; a prime, so that they are not all of one column
-_STRIDE = 61
-# keys that may be looked at one by one
+STRIDE = 61
+# keys that may be looked at one by one, beside those that may be chosen
 _NEAR = 2**18
 
+# of a block's number and a key: the `sortable` keys in the block that are no higher, (m,), all of them with None;
+# and the place of each, (m,) int64, ascending
+Candidates = Callable[[int, int | None], tuple[Tensor, Tensor]]
 
-Keys = Callable[[int], Tensor | None]
+
+@dataclass(frozen=True)
+class Sample:
+    """Some of the keys, by which it is known what need not be looked at.
+
+    Attributes:
+        keys: (s,) `sortable`.
+        stride: how many keys each of them stands for.
+        alike: how many of them at a time may be alike, as those of one row are.
+    """
+
+    keys: Tensor
+    stride: int
+    alike: int = 1
+
+    def bracket(self, n: int) -> tuple[int, int]:
+        """Keys between which the ``n``-th lowest of all almost certainly is."""
+        ordered, limits = self.keys.sort().values, torch.iinfo(self.keys.dtype)
+        at, margin = n / self.stride, 2 * math.sqrt(len(ordered) * self.alike) + 1
+        low, high = int(at - margin), int(at + margin)
+        return (
+            int(ordered[low]) if 0 <= low < len(ordered) else limits.min,
+            int(ordered[high]) if high < len(ordered) else limits.max,
+        )
 
 
 @dataclass(frozen=True)
@@ -27,53 +53,64 @@ class Choice:
         counts: how many of each block.
         cut: the key below which all are chosen; None where it is all of them or none.
         ties: how many of the keys equal to ``cut`` are chosen, of each block.
+        candidates: as `choose` has them.
+        found: the places of those below the cut in each block; None where they are not kept.
     """
 
     counts: list[int]
     cut: int | None
     ties: list[int]
+    candidates: Candidates
+    found: list[Tensor] | None = None
 
     @property
     def n(self) -> int:
         return sum(self.counts)
 
-    def of_block(self, number: int, keys: Tensor, generator: torch.Generator) -> Tensor:
-        """Which of a block's keys (n,) are chosen: bool. Equals are drawn at random."""
+    def of_block(self, number: int, generator: torch.Generator) -> Tensor | None:
+        """The places of a block's keys that are chosen, (n,) int64, ascending; None for none. Equals are drawn."""
         if not self.counts[number]:
-            return torch.zeros_like(keys, dtype=torch.bool)
+            return None
+        if self.found is not None and not self.ties[number]:
+            return self.found[number].long()
+        keys, places = self.candidates(number, None)
         if self.cut is None:
-            return torch.ones_like(keys, dtype=torch.bool)
+            return places
         chosen = keys < self.cut
         if self.ties[number]:
             chosen |= draw(keys == self.cut, self.ties[number], generator)
-        return chosen
+        return places[true_at(chosen)]
 
 
-def choose(keys: Keys, n_blocks: int, n: int, generator: torch.Generator) -> Choice:
-    """The ``n`` lowest of all keys, or all if they are fewer; nothing is sorted but a few that are near the cut.
+def choose(
+    candidates: Candidates, n_blocks: int, n: int, generator: torch.Generator, sample: Sample | None = None
+) -> Choice:
+    """The ``n`` lowest of all keys, or all if they are fewer.
 
-    Args:
-        keys: gives those of a block, `sortable`, or None if it has none; called a few times for each.
+    With a ``sample`` each block is looked at once, and only what may be chosen is kept; else a few times, and
+    nothing is. If too many are alike, or the sample was odd, keys are counted by their digits.
     """
-    counts, sample = [], []
-    for number in range(n_blocks):
-        some = keys(number)
-        counts.append(0 if some is None else len(some))
-        if counts[-1]:
-            # not a view, which would keep them all
-            sample.append(some[::_STRIDE].clone())
-    if n >= sum(counts):
-        return Choice(counts, None, [0] * n_blocks)
+    nothing = [0] * n_blocks
     if n <= 0:
-        return Choice([0] * n_blocks, None, [0] * n_blocks)
-    bracket = _bracket(torch.cat(sample).sort().values, n / sum(counts))
-    found = _cut_near(keys, counts, n, bracket)
+        return Choice(nothing, None, nothing, candidates)
+    found, near = None, None
+    if sample is not None:
+        near = _look_near(candidates, n_blocks, (None, sample.bracket(n)[1]), 2 * n + _NEAR)
+        if near is not None and sum(len(some.keys) for some in near) > n:
+            found = near
     if found is None:
-        cut = find_cut(lambda: (keys(number) for number in range(n_blocks) if counts[number]), n)
-        found = cut, *_count(keys, counts, cut)
-    cut, better, equal = found
-    ties = share_out(n - sum(better), equal, generator)
-    return Choice([a + b for a, b in zip(better, ties)], cut, ties)
+        counts, sample = _look_through(candidates, n_blocks)
+        if n >= sum(counts):
+            return Choice(counts, None, nothing, candidates)
+        near = _look_near(candidates, n_blocks, sample.bracket(n), _NEAR)
+    cut = None if near is None else _cut(near, n)
+    if cut is None:
+        cut = find_cut(lambda: (candidates(number, None)[0] for number in range(n_blocks) if counts[number]), n)
+        near = (_Near.of(*candidates(number, cut), cut) for number in range(n_blocks))
+    sizes = [(some.below + n_true(some.keys < cut), n_true(some.keys == cut)) for some in near]
+    ties = share_out(n - sum(better for better, _ in sizes), [equal for _, equal in sizes], generator)
+    counts = [better + of_ties for (better, _), of_ties in zip(sizes, ties)]
+    return Choice(counts, cut, ties, candidates, found and [some.lower_than(cut) for some in found])
 
 
 def sortable(scores: Tensor) -> Tensor:
@@ -153,41 +190,51 @@ def draw(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return chosen
 
 
-def _cut_near(
-    keys: Keys, counts: list[int], n: int, bracket: tuple[int, int]
-) -> tuple[int, list[int], list[int]] | None:
-    """The ``n``-th lowest key, if it is within ``bracket`` and few others are, and what `_count` gives for it."""
-    below, near, n_near = [0] * len(counts), {}, 0
-    for number, count in enumerate(counts):
-        if count:
-            some = keys(number)
-            is_below = some < bracket[0]
-            below[number] = n_true(is_below)
-            near[number] = some.masked_select((some <= bracket[1]) & ~is_below)
-            n_near += len(near[number])
-            if n_near > _NEAR:
-                return None
-    left = n - sum(below)
-    if not 0 < left <= n_near:
-        return None
-    cut = int(torch.cat(list(near.values())).kthvalue(left).values)
-    better, equal = _count(near.__getitem__, [number in near for number in range(len(counts))], cut)
-    return cut, [a + b for a, b in zip(below, better)], equal
+@dataclass(frozen=True)
+class _Near:
+    """The candidates of a block that are near the cut, and how many are lower."""
+
+    keys: Tensor
+    places: Tensor
+    below: int = 0
+
+    @classmethod
+    def of(cls, keys: Tensor, places: Tensor, low: int) -> "_Near":
+        near = keys.masked_select(keys >= low)
+        return cls(near, places[:0], len(keys) - len(near))
+
+    def lower_than(self, cut: int) -> Tensor:
+        return self.places[true_at(self.keys < cut)].int()
 
 
-def _count(keys: Keys, present: Sequence[int], cut: int) -> tuple[list[int], list[int]]:
-    """How many keys of each block are below ``cut``, and how many equal to it."""
-    better, equal = [0] * len(present), [0] * len(present)
-    for number, is_present in enumerate(present):
-        if is_present:
-            some = keys(number)
-            better[number], equal[number] = n_true(some < cut), n_true(some == cut)
-    return better, equal
+def _look_near(
+    candidates: Candidates, n_blocks: int, bracket: tuple[int | None, int], most: int
+) -> list[_Near] | None:
+    """Of each block the candidates within ``bracket``; None if there are more than ``most``."""
+    low, high = bracket
+    near = []
+    for number in range(n_blocks):
+        some = candidates(number, high)
+        near.append(_Near(*some) if low is None else _Near.of(*some, low))
+        most -= len(near[-1].keys)
+        if most < 0:
+            return None
+    return near
 
 
-def _bracket(ordered: Tensor, share: float) -> tuple[int, int]:
-    """Keys between which the one that has the ``share`` below it is almost certainly, given a sample in order."""
-    size, limits = len(ordered), torch.iinfo(ordered.dtype)
-    at, margin = share * size, 2 * math.sqrt(size) + 1
-    low, high = int(at - margin), int(at + margin)
-    return int(ordered[low]) if low >= 0 else limits.min, int(ordered[high]) if high < size else limits.max
+def _cut(near: list[_Near], n: int) -> int | None:
+    """The ``n``-th lowest key, if it is near."""
+    n -= sum(some.below for some in near)
+    keys = torch.cat([some.keys for some in near])
+    return int(keys.kthvalue(n).values) if 0 < n <= len(keys) else None
+
+
+def _look_through(candidates: Candidates, n_blocks: int) -> tuple[list[int], Sample]:
+    """How many keys each block has, and every so many-th of them."""
+    counts, sample = [], []
+    for number in range(n_blocks):
+        keys, _ = candidates(number, None)
+        counts.append(len(keys))
+        # not a view, which would keep them all
+        sample.append(keys[::STRIDE].clone())
+    return counts, Sample(torch.cat(sample), STRIDE)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.topology.blocks import Block, Part, Rules
-from recbole_dsl.topology.n_lowest import choose, share_out, sortable
+from recbole_dsl.topology.n_lowest import STRIDE, Sample, choose, share_out, sortable
 from recbole_dsl.topology.prune_criteria import AliveWeights, best_of_each_row
 
 
@@ -26,65 +27,84 @@ class Pruning:
         halves = (True, False) if rules.prune.by_sign else (None,)
         shares = [n]
         if len(halves) > 1:
-            sizes = [sum(len(self._keys(i, half)[0]) for i in range(len(blocks))) for half in halves]
+            sizes = [sum(len(self._candidates(i, None, half)[0]) for i in range(len(blocks))) for half in halves]
             shares = share_out(min(n, sum(sizes)), sizes, rules.generator)
-        self._choices = {
-            half: choose(lambda i, half=half: self._keys(i, half)[0], len(blocks), share, rules.generator)
+        self._choices = [
+            choose(
+                lambda i, highest, half=half: self._candidates(i, highest, half),
+                len(blocks),
+                share,
+                rules.generator,
+                self._sample(half),
+            )
             for half, share in zip(halves, shares)
-        }
-        self.counts = [sum(counts) for counts in zip(*(choice.counts for choice in self._choices.values()))]
+        ]
+        self.counts = [sum(counts) for counts in zip(*(choice.counts for choice in self._choices))]
         self.n = sum(self.counts)
 
-    def mask(self, i: int) -> Tensor:
-        """(slots of block ``i``,) bool: which of them go."""
-        gone = None
-        for half, choice in self._choices.items():
-            keys, among = self._keys(i, half)
-            chosen = choice.of_block(i, keys, self._rules.generator)
-            if among is not None:
-                chosen = torch.zeros_like(among).masked_scatter_(among, chosen)
-            gone = chosen if gone is None else gone | chosen
-        return gone
+    def slots(self, i: int) -> Tensor:
+        """(n,) int64, ascending, counted from the block's first: which of block ``i`` go."""
+        chosen = [choice.of_block(i, self._rules.generator) for choice in self._choices]
+        chosen = [slots for slots in chosen if slots is not None]
+        if len(chosen) == 1:
+            return chosen[0]
+        device = self._blocks[i].weight.values.device
+        return torch.cat([torch.zeros(0, dtype=torch.long, device=device), *chosen]).sort().values
 
-    def _keys(self, i: int, negative: bool | None) -> tuple[Tensor, Tensor | None]:
-        """The keys of those weights of block ``i`` that may be pruned, and which these are, None for all."""
-        importance = self._importance(i)
-        among = importance < float("inf")
+    def _candidates(self, i: int, highest: int | None, negative: bool | None) -> tuple[Tensor, Tensor]:
+        """As `choose` asks for them: those weights of block ``i`` that may be pruned, and their slots."""
+        block = self._blocks[i]
+        keys = sortable(self._importance(i))
+        among = keys <= _highest(keys, highest)
         if negative is not None:
-            block = self._blocks[i]
             among &= (block.weight.values.detach()[block.first : block.last] < 0) == negative
-        if among.all():
-            return sortable(importance), None
-        return sortable(importance.masked_select(among)), among
+        slots = true_at(among)
+        return keys[slots], slots
+
+    def _sample(self, negative: bool | None) -> Sample | None:
+        """Of every so many-th weight, where none is spared for its row's or its tensor's sake."""
+        if self._rules.keep_rows or self._best:
+            return None
+        sample = []
+        for part in dict.fromkeys(block.part for block in self._blocks):
+            keys = sortable(self._raw_importance(part, 0, part.weight.nnz, STRIDE))
+            among = keys <= _highest(keys, None)
+            if negative is not None:
+                among &= (part.weight.values.detach()[::STRIDE] < 0) == negative
+            sample.append(keys[among])
+        return Sample(torch.cat(sample), STRIDE)
 
     def _importance(self, i: int) -> Tensor:
         block = self._blocks[i]
-        weight = block.weight
-        some = AliveWeights(
-            weight.values.detach()[block.first : block.last],
-            lambda: self._gradient(block),
-            self._rules.threshold,
-        )
-        importance = self._rules.prune.importance(some).nan_to_num(nan=float("inf"), posinf=float("inf"))
+        importance = self._raw_importance(block.part, block.first, block.last)
         if self._rules.keep_rows:
-            rows = torch.div(block.positions(), weight.n_columns, rounding_mode="floor")
+            rows = torch.div(block.positions(), block.weight.n_columns, rounding_mode="floor")
             importance[best_of_each_row(importance, rows)] = float("inf")
         elif i in self._best:
             importance[self._best[i]] = float("inf")
         return importance
 
-    def _gradient(self, block: Block) -> Tensor:
-        """Of the block's values, (slots,), as a dense tensor, whatever the layout of the whole."""
-        gradient = block.weight.values.grad
+    def _raw_importance(self, part: Part, first: int, last: int, stride: int = 1) -> Tensor:
+        """Of every ``stride``-th of the slots from ``first`` to ``last``, as the criterion has it."""
+        some = AliveWeights(
+            part.weight.values.detach()[first:last:stride],
+            lambda: self._gradient(part, first, last)[::stride],
+            self._rules.threshold,
+        )
+        return self._rules.prune.importance(some).nan_to_num(nan=float("inf"), posinf=float("inf"))
+
+    def _gradient(self, part: Part, first: int, last: int) -> Tensor:
+        """Of the values from ``first`` to ``last``, as a dense tensor, whatever the layout of the whole."""
+        gradient = part.weight.values.grad
         if not gradient.is_sparse:
-            return gradient[block.first : block.last]
-        if block.part not in self._coalesced:
-            self._coalesced[block.part] = gradient.coalesce()
-        gradient = self._coalesced[block.part]
+            return gradient[first:last]
+        if part not in self._coalesced:
+            self._coalesced[part] = gradient.coalesce()
+        gradient = self._coalesced[part]
         (slots,), values = gradient.indices(), gradient.values()
-        bounds = torch.tensor([block.first, block.last], device=slots.device)
+        bounds = torch.tensor([first, last], device=slots.device)
         some = slice(*torch.searchsorted(slots, bounds).tolist())
-        return values.new_zeros(block.last - block.first).index_copy_(0, slots[some] - block.first, values[some])
+        return values.new_zeros(last - first).index_copy_(0, slots[some] - first, values[some])
 
     def _best_of_each_tensor(self) -> dict[int, int]:
         """Block, and slot in it, of each tensor's most important weight."""
@@ -97,3 +117,12 @@ class Pruning:
                 if before is None or float(value) > before[0]:
                     best[block.part] = float(value), i, int(slot)
         return {i: slot for _, i, slot in best.values()}
+
+
+def _highest(keys: Tensor, highest: int | None) -> int:
+    """The highest key of an importance that is a finite number, and no higher than ``highest``."""
+    finite = sortable(keys.new_full((), float("inf"), dtype=_FLOATS[keys.dtype])).item() - 1
+    return finite if highest is None else min(highest, finite)
+
+
+_FLOATS = {torch.int32: torch.float32, torch.int64: torch.float64}

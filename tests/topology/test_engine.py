@@ -185,6 +185,23 @@ def test_gradients_are_collected_in_the_window_only():
     assert all(weight.gradient_sink is None for weight in report.weights.values())
 
 
+@pytest.mark.parametrize(
+    "rows, options, steps",
+    [
+        (100, {}, 200),
+        (100, {"grow": "momentum"}, 50),
+        (70_000, {}, 50),
+        (70_000, {"update_interval": 4000}, 200),
+        (70_000, {"update_interval": 4}, 1),
+        (70_000, {"grow_window": 150}, 150),
+    ],
+)
+def test_by_default_collecting_takes_a_share_of_the_interval_where_a_table_is_large(rows, options, steps):
+    model = torch.nn.Embedding(rows, 64)
+    config = DSLConfig(**{"update_interval": 400, "sparse_init": "uniform", **options})
+    assert DynamicTopology(sparsify(model, config).weights, config, total_steps=9999).grow_window == steps
+
+
 @pytest.mark.parametrize("budget", ["uniform", "global"])
 def test_a_tensor_that_the_last_step_did_not_train_is_left_as_it_is(budget):
     model = torch.nn.ModuleList([torch.nn.Embedding(9, 8), torch.nn.Embedding(9, 8)])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_dsl.topology.n_lowest import choose, draw, find_cut, share_out, sortable
+from recbole_dsl.topology.n_lowest import Sample, choose, draw, find_cut, share_out, sortable
 
 scores = st.lists(st.sampled_from([-2.0, -1.0, -1e-40, 0.0, 1e-30, 0.5, 1.0, 3e38, float("inf")]), min_size=1)
 
@@ -19,8 +19,13 @@ def test_the_cut_is_where_sorting_puts_it(values, dtype, data):
     assert torch.equal(values[(~keys).argsort(stable=True)], values.sort(descending=True).values)
 
 
-@given(st.integers(0, 3), st.integers(0, 900), st.sampled_from(["alike", "equals", "in order", "an odd sample"]))
-def test_the_lowest_keys_are_chosen_and_equals_shared_out(seed, n, kind):
+@given(
+    st.integers(0, 3),
+    st.integers(0, 900),
+    st.sampled_from(["alike", "equals", "in order", "an odd sample"]),
+    st.sampled_from([None, 1, 61]),
+)
+def test_the_lowest_keys_are_chosen_and_equals_shared_out(seed, n, kind, stride):
     generator = torch.Generator().manual_seed(seed)
     keys = torch.randint(-(2**31), 2**31 - 1, (800,), generator=generator, dtype=torch.int32)
     if kind == "equals":
@@ -30,10 +35,22 @@ def test_the_lowest_keys_are_chosen_and_equals_shared_out(seed, n, kind):
     elif kind == "an odd sample":
         # what is sampled is all high
         keys[::61] = 2**31 - 1
-    blocks = [*keys.split(90), None]
-    choice = choose(lambda i: blocks[i], len(blocks), n, generator)
-    chosen = [choice.of_block(i, some, generator) for i, some in enumerate(blocks) if some is not None]
-    assert choice.counts == [*(int(mask.sum()) for mask in chosen), 0]
+    blocks = [*keys.split(90), keys[:0]]
+
+    def candidates(i, highest):
+        places = torch.arange(len(blocks[i]))
+        among = torch.ones_like(places, dtype=torch.bool) if highest is None else blocks[i] <= highest
+        return blocks[i][among], places[among]
+
+    sample = stride and Sample(keys[::stride], stride)
+    choice = choose(candidates, len(blocks), n, generator, sample)
+    chosen = [torch.zeros(len(some), dtype=torch.bool) for some in blocks]
+    for i, mask in enumerate(chosen):
+        places = choice.of_block(i, generator)
+        if places is not None:
+            assert (places.diff() > 0).all()
+            mask[places] = True
+    assert choice.counts == [int(mask.sum()) for mask in chosen]
     assert choice.n == min(n, 800)
     mask = torch.cat(chosen)
     assert torch.equal(keys[mask].sort().values, keys.sort().values[:n])
