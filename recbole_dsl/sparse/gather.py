@@ -12,12 +12,13 @@ _SIGNED = {
 _ALL_BITS = {torch.uint8: 2**8 - 1, torch.uint16: 2**16 - 1, torch.uint32: 2**32 - 1, torch.int64: -1}
 
 
-def gather(values: Tensor, slots: Tensor, sparse_gradient: bool = False) -> Tensor:
+def gather(values: Tensor, slots: Tensor, sparse_gradient: bool = False, read: Tensor | None = None) -> Tensor:
     """``values[slots]`` for distinct, ascending ``slots`` (n,): (n,), differentiable.
 
     With ``sparse_gradient`` the gradient of ``values`` is a COO tensor of n entries, and costs what they cost.
+    ``read`` (n,) then stands for what ``values`` would have there, were they up to date.
     """
-    return _SparselyDifferentiated.apply(values, slots) if sparse_gradient else values.index_select(0, slots)
+    return _SparselyDifferentiated.apply(values, slots, read) if sparse_gradient else values.index_select(0, slots)
 
 
 def spread_out(gradient: Tensor) -> Tensor:
@@ -48,10 +49,10 @@ def all_bits(columns: Tensor) -> int:
 
 class _SparselyDifferentiated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, slots: Tensor) -> Tensor:
+    def forward(ctx, values: Tensor, slots: Tensor, read: Tensor | None) -> Tensor:
         ctx.save_for_backward(slots)
         ctx.shape = values.shape
-        return values.index_select(0, slots)
+        return values.index_select(0, slots) if read is None else read
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -60,4 +61,4 @@ class _SparselyDifferentiated(torch.autograd.Function):
         # where the values are not contiguous PyTorch adds two such tensors by joining them, else it merges them
         # entry by entry, which takes longer than the rest of the backward pass
         spread = gradient.new_empty(2 * len(gradient))[::2].copy_(gradient)
-        return torch.sparse_coo_tensor(slots.unsqueeze(0), spread, ctx.shape, check_invariants=False), None
+        return torch.sparse_coo_tensor(slots.unsqueeze(0), spread, ctx.shape, check_invariants=False), None, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,12 @@ _COPIES = set("detach clone to cpu cuda type float double half bfloat16 contiguo
 # work entry by entry: what they give has the slots of what they are given
 _ENTRYWISE = set(
     "add sub rsub subtract mul multiply div divide true_divide lerp addcmul addcdiv neg copy where".split()
+)
+# say or set something about a tensor, whatever its numbers are
+_DESCRIPTIONS = set(
+    "shape size dim ndim numel nelement __len__ dtype device layout grad grad_fn requires_grad requires_grad_ "
+    "is_leaf is_sparse is_floating_point is_complex is_cuda is_meta is_contiguous stride element_size "
+    "register_hook register_post_accumulate_grad_hook new_zeros new_empty __hash__".split()
 )
 _OPERATORS = {f"__{kind}{name}__" for kind in ("", "r", "i") for name in "add sub mul div truediv".split()}
 
@@ -66,6 +72,8 @@ class SlotTensor(Tensor):
         if any(getattr(kind, "comes_first", False) for kind in types):
             return NotImplemented
         kwargs = kwargs or {}
+        if not _reads_nothing(func):
+            _settle((*args, *kwargs.values()))
         keeps, pairs, in_place = _kind(func)
         with torch._C.DisableTorchFunctionSubclass():
             if not (keeps or pairs) or torch.compiler.is_compiling():
@@ -104,8 +112,9 @@ class SlotTensor(Tensor):
         return unmarked(self).__reduce_ex__(protocol)
 
     def __deepcopy__(self, memo):
+        plain = unmarked(self)
         with torch._C.DisableTorchFunctionSubclass():
-            copied = unmarked(self).detach().clone()
+            copied = plain.detach().clone()
         if isinstance(self, Values):
             copied = nn.Parameter(copied, self.requires_grad)
         elif self.topology is not None:
@@ -138,9 +147,30 @@ def unmarked(tensor: Tensor) -> Tensor:
     """``tensor`` as a plain tensor, or parameter, of the same memory."""
     if not isinstance(tensor, SlotTensor):
         return tensor
+    _settle([tensor])
     with torch._C.DisableTorchFunctionSubclass():
         plain = tensor.detach().as_subclass(Tensor)
         return nn.Parameter(plain, tensor.requires_grad) if isinstance(tensor, Values) else plain
+
+
+@cache
+def _reads_nothing(func: Callable) -> bool:
+    """Whether ``func`` is known to need no number of a tensor."""
+    if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
+        return getattr(func.__self__, "__name__", "") in _DESCRIPTIONS
+    return getattr(func, "__name__", "") in _DESCRIPTIONS
+
+
+def _settle(operands: Iterable[Any]) -> None:
+    """Let optimizers do what they have still to do to the values among ``operands``."""
+    for operand in operands:
+        if isinstance(operand, (list, tuple)):
+            _settle(operand)
+        elif isinstance(operand, Values):
+            owner = vars(operand).get("_owner")
+            weight = owner() if owner is not None else None
+            if weight is not None:
+                weight.settle()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,19 @@ _SMALL = 2**24
 GradientSink = Callable[[Tensor | None, Tensor], None]
 
 
+class Pending(Protocol):
+    """What an optimizer has still to do to the values of a weight, which are stored as it needs them."""
+
+    def current(self, slots: Tensor) -> Tensor:
+        """What the values at ``slots`` (n,) would be: (n,)."""
+
+    def settle(self) -> None:
+        """Do it, in place."""
+
+    def end(self) -> None:
+        """Do it, and leave no more to be done."""
+
+
 class SparseWeight(nn.Module):
     """The alive entries of a weight of shape ``(rows, ...)``; everything else is zero and takes no memory.
 
@@ -49,6 +63,7 @@ class SparseWeight(nn.Module):
             initialisation; None otherwise.
         sparse_gradient: whether `rows` gives ``values`` a gradient in sparse COO layout, for optimizers that
             touch what has one only.
+        pending: what an optimizer has still to do to ``values``. It is done before anything but `rows` reads them.
         gradient_sink: if set, called in the backward pass as ``gradient_sink(ids, gradient)`` with the
             gradient of the dense rows that were read, alive or not: ``ids`` (n,) and ``gradient`` (n, columns), or
             None and (rows, columns) after `dense`.
@@ -82,6 +97,7 @@ class SparseWeight(nn.Module):
         self.is_trained = False
         self.topology = Topology(self)
         self.gradient_sink: GradientSink | None = None
+        self.pending: Pending | None = None
         self._keeps_dense, self._kept = False, None
         self._kept_positions: Tensor | None = None
         self._longest_row: int | None = None
@@ -139,8 +155,10 @@ class SparseWeight(nn.Module):
 
     def __getstate__(self) -> dict:
         """Without what belongs to this very object: who watches its gradients, and what it keeps for speed."""
+        self.settle()
         own = {
             "gradient_sink": None,
+            "pending": None,
             "_keeps_dense": False,
             "_kept": None,
             "_kept_positions": None,
@@ -161,6 +179,11 @@ class SparseWeight(nn.Module):
         self._kept_positions = None
         return self
 
+    def settle(self) -> None:
+        """Let the optimizer do what it has still to do to ``values``."""
+        if self.pending is not None:
+            self.pending.settle()
+
     @torch._disable_dynamo
     def rows(self, ids: Tensor) -> Tensor:
         """Look up the dense rows ``ids`` (any shape, integer): ``(*ids.shape, *shape[1:])``, differentiable."""
@@ -177,6 +200,9 @@ class SparseWeight(nn.Module):
         elif 2 * len(flat) >= self.n_rows or (self._keeps_dense and self.numel <= _SMALL):
             # the result is hardly smaller than the weight: copy rows from a dense one instead of making each anew
             out = F.embedding(flat, self.dense().view(self.n_rows, self.n_columns))
+        elif self.pending is not None and torch.is_grad_enabled():
+            distinct, place = flat.unique(return_inverse=True)
+            out = F.embedding(place, self._few_rows(distinct))
         else:
             out = self._few_rows(flat)
         return out.view(*ids.shape, *self.shape[1:])
@@ -332,7 +358,10 @@ class SparseWeight(nn.Module):
             self._watch(out, ids)
             return out
         place, slots, columns = self.entries_of(ids)
-        alive = gather(self.values, slots, self.sparse_gradient or self._adds_up_sparse_gradients())
+        if self.pending is not None:
+            alive = gather(self.values, slots, True, self.pending.current(slots))
+        else:
+            alive = gather(self.values, slots, self.sparse_gradient or self._adds_up_sparse_gradients())
         targets = place * self.n_columns + columns
         out = self.values.new_zeros(len(ids) * self.n_columns).index_copy_(0, targets, alive)
         out = out.view(len(ids), self.n_columns)
@@ -350,7 +379,7 @@ class SparseWeight(nn.Module):
         return True
 
     def _spread_gradient_out(self, values: Tensor) -> None:
-        if not self.sparse_gradient:
+        if not self.sparse_gradient and self.pending is None:
             values.grad = spread_out(values.grad)
 
     def _watch(self, out: Tensor, ids: Tensor | None) -> None:
@@ -383,6 +412,7 @@ class SparseWeight(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         """Take any topology of this shape, whatever its nnz; refuse one that is not a topology."""
+        self.settle()
         new = [state_dict.get(prefix + name) for name in ("values", "columns", "row_offsets")]
         if all(isinstance(t, Tensor) for t in new):
             problem = topology_problem(self.n_rows, self.n_columns, self.padding_row, *new)

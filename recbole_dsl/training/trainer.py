@@ -24,6 +24,7 @@ from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_dsl.training.data_start import start_weights
+from recbole_dsl.training.lazy_adam import make_lazy
 from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
 from recbole_dsl.training.optimizers import make_fast
 from recbole_dsl.training.other_parameters import check_other_parameters
@@ -133,6 +134,9 @@ class DSLMixin(Resumable):
         if isinstance(optimizer, torch.optim.Optimizer):
             if not any(optimizer is known for known in self.optimizers):
                 _refuse_dense(optimizer, self.model, self.sparsity)
+                for weight in self.sparsity.weights.values():
+                    if weight.pending is not None:
+                        weight.pending.end()
                 self.topology.attach(optimizer)
         elif not any(value is known for value in vars(optimizer).values() for known in self.optimizers):
             raise DSLError(
@@ -265,6 +269,9 @@ class DSLMixin(Resumable):
         if isinstance(optimizer, torch.optim.SparseAdam):
             for weight in self.sparsity.weights.values():
                 weight.sparse_gradient = True
+        elif not any((self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))):
+            # the others work on dense gradients
+            make_lazy(optimizer, self.sparsity.weights.values())
         self.topology.attach(optimizer)
         return optimizer
 
