@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.gather import spread_out
 from recbole_dsl.sparse.rewrite import exchanged
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _DESCRIPTIONS = set(
     "is_leaf is_sparse is_floating_point is_complex is_cuda is_meta is_contiguous stride element_size "
     "register_hook register_post_accumulate_grad_hook new_zeros new_empty __hash__".split()
 )
+_GRADIENT = Tensor.grad.__get__
 _OPERATORS = {f"__{kind}{name}__" for kind in ("", "r", "i") for name in "add sub mul div truediv".split()}
 
 
@@ -72,7 +74,9 @@ class SlotTensor(Tensor):
         if any(getattr(kind, "comes_first", False) for kind in types):
             return NotImplemented
         kwargs = kwargs or {}
-        if not _reads_nothing(func):
+        if func == _GRADIENT:
+            _show_gradient(args[0])
+        elif not _reads_nothing(func):
             _settle((*args, *kwargs.values()))
         keeps, pairs, in_place = _kind(func)
         with torch._C.DisableTorchFunctionSubclass():
@@ -167,10 +171,25 @@ def _settle(operands: Iterable[Any]) -> None:
         if isinstance(operand, (list, tuple)):
             _settle(operand)
         elif isinstance(operand, Values):
-            owner = vars(operand).get("_owner")
-            weight = owner() if owner is not None else None
+            weight = _owner_of(operand)
             if weight is not None:
                 weight.settle()
+
+
+def _show_gradient(values: Tensor) -> None:
+    """Make the gradient that somebody reads, before a step, one that may be clipped, scaled or looked at."""
+    weight = _owner_of(values)
+    if weight is None or weight.pending is None:
+        return
+    with torch._C.DisableTorchFunctionSubclass():
+        gradient = values.grad
+        if gradient is not None and gradient.is_sparse and not weight.pending.has_taken(gradient):
+            values.grad = spread_out(gradient)
+
+
+def _owner_of(values: Tensor) -> SparseWeight | None:
+    owner = vars(values).get("_owner")
+    return owner() if owner is not None else None
 
 
 @cache

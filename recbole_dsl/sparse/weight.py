@@ -36,6 +36,9 @@ class Pending(Protocol):
     def current(self, slots: Tensor) -> Tensor:
         """What the values at ``slots`` (n,) would be: (n,)."""
 
+    def has_taken(self, gradient: Tensor) -> bool:
+        """Whether a step has been taken with ``gradient``."""
+
     def settle(self) -> None:
         """Do it, in place."""
 
@@ -243,6 +246,7 @@ class SparseWeight(nn.Module):
         """
         # a compiler traces plain tensors only
         if self._is_large() and not compiler_is_at_work():
+            self.settle()
             sink = self.gradient_sink if self.values.requires_grad else None
             table = Table(self.values, self.columns, self.row_offsets, self.n_columns, sink)
             return LazyTable.of(table, lambda: DenseView.of(self.dense()), self.rows)

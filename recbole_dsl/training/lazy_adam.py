@@ -89,6 +89,7 @@ class PendingAdam:
         # steps from when all were settled to when each entry was touched last; None while all are settled
         self._touched: Tensor | None = None
         self._decays: tuple[Tensor, Tensor] | None = None
+        self._taken: Tensor | None = None
 
     @torch.no_grad()
     def current(self, slots: Tensor) -> Tensor:
@@ -102,7 +103,8 @@ class PendingAdam:
     def take_step(self) -> tuple[Tensor, Tensor] | None:
         """Take a step for what has a gradient, which is taken away and returned with the values it is of."""
         values = self._weight.values
-        gradient = values.grad
+        with torch._C.DisableTorchFunctionSubclass():
+            gradient = values.grad
         if gradient is None or self._weight.pending is not self:
             return None
         if not gradient.is_sparse:
@@ -119,8 +121,12 @@ class PendingAdam:
             self.end()
         elif self._steps - self._settled_at >= _STEPS:
             self.settle()
-        values.grad = None
+        values.grad, self._taken = None, gradient
         return values, gradient
+
+    def has_taken(self, gradient: Tensor) -> bool:
+        """Whether the last step was taken with ``gradient``, which is shown as it is then."""
+        return gradient is self._taken
 
     @torch.no_grad()
     def settle(self) -> None:

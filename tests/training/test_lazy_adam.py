@@ -49,7 +49,7 @@ def pair(seed, options, dtype=torch.float64):
     return weights, optimizers
 
 
-def step(weight, optimizer, seed):
+def step(weight, optimizer, seed, before=lambda weight: None):
     """Two look-ups of a few rows, some far more often than others, with gradients of any size."""
     generator = torch.Generator().manual_seed(seed)
     optimizer.zero_grad()
@@ -60,6 +60,7 @@ def step(weight, optimizer, seed):
         upstream = torch.randn(4, COLUMNS, generator=generator, dtype=torch.float64) * size
         loss = loss + (weight.rows(ids) * upstream.to(weight.values.dtype)).sum()
     loss.backward()
+    before(weight)
     optimizer.step()
     return loss.item()
 
@@ -194,3 +195,42 @@ def test_a_dense_gradient_ends_it_and_training_goes_on_as_adams():
                 step(weight, optimizer, number)
         assert weights[0].pending is None and is_close(weights[0].values, weights[1].values)
         assert weights[0].values.grad.is_sparse is False
+
+
+CLIPS = {
+    "norm": lambda w: torch.nn.utils.clip_grad_norm_(w.parameters(), 0.1),
+    "value": lambda w: torch.nn.utils.clip_grad_value_(w.parameters(), 0.1),
+    "by hand": lambda w: w.values.grad.clamp_(-0.1, 0.1),
+}
+
+
+@pytest.mark.parametrize("how", CLIPS)
+def test_a_gradient_that_is_read_is_the_dense_one_and_what_is_done_to_it_counts(how):
+    with small_ones_too():
+        weights, optimizers = pair(2, {"lr": 0.01})
+        for number in range(20):
+            for weight, optimizer in zip(weights, optimizers):
+                step(weight, optimizer, number, CLIPS[how])
+        assert is_close(weights[0].values, weights[1].values)
+
+
+def test_a_table_that_is_looked_up_and_scored_whole_trains_as_by_adam():
+    with small_ones_too():
+        found = []
+        for lazily in (True, False):
+            torch.manual_seed(0)
+            model = torch.nn.Embedding(1200, 64)
+            weights = sparsify(model, DSLConfig(density=0.1, sparse_init="uniform")).weights.values()
+            optimizer = optim.Adam(model.parameters(), lr=0.01)
+            if lazily:
+                make_lazy(optimizer, weights)
+            ids = torch.arange(0, 1200, 7)
+            for number in range(6):
+                optimizer.zero_grad()
+                hidden = model(ids)
+                scores = hidden @ model.weight.t() if number % 2 else hidden.pow(2)
+                loss = torch.nn.functional.cross_entropy(scores, ids % 64) if number % 2 else scores.sum()
+                loss.backward()
+                optimizer.step()
+            found.append(model.weight.detach().clone())
+        assert is_close(*found, 1e-5)
