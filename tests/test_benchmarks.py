@@ -11,6 +11,7 @@ import yaml
 
 from benchmarks import (
     epochs,
+    full_softmax,
     large,
     memory,
     memory_probes,
@@ -349,3 +350,10 @@ def test_who_pays_divides_users_and_items_into_groups(tmp_path):
     # 5 groups of one size, rounded
     assert sum(map(float, widths[0][1:])) / 5 == pytest.approx(6.4, abs=0.2)
     assert (tmp_path / "who_pays-BPR-ml-100k.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_full_softmax(tables):
+    arguments = ["--models", "GRU4Rec", "MultiVAE", "--items", "2000", "--batch", "16", "--rounds", "1"]
+    times, memory = tables(full_softmax, *arguments, "--sides", "stock", "ours", "--tables", "time", "memory")
+    assert [row[:3] for row in times] == [row[:3] for row in memory]
+    assert [row[2] for row in times] == ["RecBole", "ours"] * 2

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from recbole_dsl.sparse.gather import all_bits, signed_view
 
-# bytes of a processor's second cache, which the scores of a chunk are to fit in beside the vectors; twice that,
-# for fewer calls of PyTorch's functions
+# bytes of a processor's second cache, which a chunk's scores are to fit in beside the vectors; twice that, for
+# fewer calls of PyTorch's functions
 _CACHE = 2**20
 # entries of a chunk's scores on other devices, where few large kernels are better than many small ones
 _LARGE = 2**25
