@@ -33,6 +33,8 @@ SIDES: dict[str, tuple[type, dict[str, Any]]] = {
     "stock_fused": (FusedTrainer, {}),
     "masked_dense": (MaskedTrainer, {}),
     "ours": (DSLTrainer, {}),
+    # Adam's steps have no closed form with it
+    "ours_weight_decay": (DSLTrainer, {"weight_decay": 1e-6}),
     "ours_sparse_adam": (DSLTrainer, {"learner": "sparse_adam"}),
     "ours_dense_fast_graph": (DSLTrainer, {"density": 1.0, "fast_graph": True}),
     "ours_fast_graph": (DSLTrainer, {"fast_graph": True}),
@@ -42,6 +44,7 @@ SIDE_NAMES = {
     "stock_fused": "RecBole, fused Adam",
     "masked_dense": "masked dense weights",
     "ours": "ours",
+    "ours_weight_decay": "ours, weight_decay=1e-6",
     "ours_sparse_adam": "ours, learner=sparse_adam",
     "ours_dense_fast_graph": "ours, density=1, fast_graph=True",
     "ours_fast_graph": "ours, fast_graph=True",

@@ -1,6 +1,7 @@
 """The share of training time that topology updates take.
 
     python -m benchmarks.updates --threads 2
+    python -m benchmarks.updates --threads 2 --update_interval 229 --rounds 9
 
 Measured twice: inside the topology, and against a training whose topology is fixed.
 """
@@ -15,6 +16,7 @@ from benchmarks.alternate import alternate, time_cells
 from benchmarks.power_law import ensure_power_law
 from benchmarks.report import parse, print_header, print_table
 from benchmarks.sides import FirstBatches, load, make_config, make_trainer
+from recbole_dsl.topology.gradients import GradientBuffer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="users + items")
     parser.add_argument("--interactions", type=float, default=1.5, help="interactions per row")
     parser.add_argument("--update_interval", type=int, default=1000)
-    parser.add_argument("--grow_window", type=int, default=1)
+    parser.add_argument("--grow_window", type=int, help="by default that of recbole_dsl")
     parser.add_argument("--side", choices=("ours", "ours_sparse_adam"), default="ours")
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--embedding_size", type=int, default=64)
     options = parse(parser, arguments)
     trainers, batches = _trainers(options)
-    inside = _time_after_steps(trainers["dynamic"])
+    inside = _time_inside(trainers["dynamic"])
     sides = {name: _training(trainer, batches[name]) for name, trainer in trainers.items()}
     times = alternate(sides, options.rounds)
     # like the times, without the round that warms up
@@ -43,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options,
         f"BPR, D = {options.embedding_size}, density {options.density}, {options.rows:,} rows (users and items), "
         f"batch {options.batch:,}, RecBole's loader, {options.side}; update_interval={options.update_interval:,}, "
-        f"grow_window={options.grow_window}. A round is {options.update_interval:,} steps and with them one "
-        f"update; the sides take turns, {options.rounds} rounds.",
-        f"Inside the topology: {share_inside:.2%} of the training time, without collecting gradients. By the "
+        f"grow_window={trainers['dynamic'].topology.grow_window}. A round is {options.update_interval:,} steps "
+        f"and with them one update; the sides take turns, {options.rounds} rounds.",
+        f"Inside the topology, collecting gradients included: {share_inside:.2%} of the training time. By the "
         f"difference of the medians: {share_beside:.2%}.",
     )
     print_table(
@@ -68,8 +70,8 @@ def _trainers(options: argparse.Namespace) -> tuple[dict[str, Trainer], dict[str
         "eval_args": {"split": {"RS": [1.0, 0.0, 0.0]}, "order": "RO", "group_by": None, "mode": "full"},
     }
     train_data, _, _ = load(make_config("BPR", dataset, settings))
-    # one more than is run, so that every round has its update
-    steps = (options.rounds + 1) * options.update_interval + 1
+    # so many that every round has its update
+    steps = 2 * (options.rounds + 1) * options.update_interval
     trainers, batches = {}, {}
     for topology in ("dynamic", "fixed"):
         config = make_config("BPR", dataset, {**settings, "topology": topology})
@@ -78,17 +80,23 @@ def _trainers(options: argparse.Namespace) -> tuple[dict[str, Trainer], dict[str
     return trainers, batches
 
 
-def _time_after_steps(trainer: Trainer) -> list[float]:
-    """Seconds that the topology takes after each step of ``trainer``; the list fills as it trains."""
+def _time_inside(trainer: Trainer) -> list[float]:
+    """Seconds that the topology takes in and after each step of ``trainer``; the list fills as it trains."""
     seconds: list[float] = []
-    after_step = trainer.topology._after_step
+    after_step, add, collecting = trainer.topology._after_step, GradientBuffer.add, [0.0]
 
     def timed() -> None:
         start = perf_counter()
         after_step()
-        seconds.append(perf_counter() - start)
+        seconds.append(perf_counter() - start + collecting[0])
+        collecting[0] = 0.0
 
-    trainer.topology._after_step = timed
+    def timed_add(*arguments) -> None:
+        start = perf_counter()
+        add(*arguments)
+        collecting[0] += perf_counter() - start
+
+    trainer.topology._after_step, GradientBuffer.add = timed, timed_add
     return seconds
 
 

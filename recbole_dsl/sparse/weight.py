@@ -175,6 +175,8 @@ class SparseWeight(nn.Module):
         mark(self.values, self)
 
     def _apply(self, fn, *args, **kwargs):
+        if self.pending is not None:
+            self.pending.end()
         super()._apply(fn, *args, **kwargs)
         # to another device they may have become others
         mark(self.values, self)
