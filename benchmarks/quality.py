@@ -5,7 +5,7 @@
 
 The first trains what is not yet in results/quality.jsonl; it may be killed and started again, and several may run
 side by side on different models or datasets. The second writes from the lines the tables of results/quality.md and
-of the README, and the files of properties/ with what was chosen for our recipe.
+of docs/results.md, the README's figure, and the files of properties/ with what was chosen for our recipe.
 
 For each method the weight decay and then the learning rate are chosen from one grid, on the validation data at
 density 0.1: with the first seed, then of the two best by the mean of all seeds. Other densities use the choice.
@@ -21,7 +21,7 @@ from time import perf_counter
 import torch
 import yaml
 
-from benchmarks import quality_by_data, quantised
+from benchmarks import quality_by_data, quality_figure, quantised
 from benchmarks.long_tails import is_made
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_page(options.lines.with_suffix(".md"), page)
     if options.lines == _LINES:
         quality_by_data.draw(lines, facts, _LINES.with_name("quality_by_data.svg"))
-        write_page(_ROOT / "README.md", summary(lines))
+        write_page(_ROOT / "docs" / "results.md", summary(lines))
+        quality_figure.draw(lines, _LINES.with_name("quality_at_a_tenth.svg"))
         _write_properties(lines)
 
 

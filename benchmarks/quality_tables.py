@@ -1,4 +1,4 @@
-"""The tables of results/quality.md and of the README, made from the lines of results/quality.jsonl."""
+"""The tables of results/quality.md and of docs/results.md, made from the lines of results/quality.jsonl."""
 
 from pathlib import Path
 from statistics import mean, stdev
@@ -51,16 +51,24 @@ def tables(lines: list[Line]) -> str:
 def summary(lines: list[Line]) -> str:
     """One table at density 0.1, a row for each model and dataset, of lines that were `chosen_lines`."""
     rows = []
-    for (model, dataset), of_pair in _by_pair(lines).items():
+    for (model, dataset), cells in at_a_tenth(lines).items():
+        figures = [f"{cells[method]:.4f}" if method in cells else "" for method in _SUMMARY]
+        rows.append([f"{model}, {dataset}", *figures, f"{cells['ours'] / cells['dense']:.0%}"])
+    head = ["test NDCG@10", *(METHOD_NAMES[method] for method in _SUMMARY), "ours / dense"]
+    return "\n" + markdown_table(head, rows) + "\n"
+
+
+def at_a_tenth(lines: list[Line]) -> dict[tuple[str, str], dict[str, float]]:
+    """NDCG@10 of each method at density 0.1, the mean of its seeds, by (model, dataset) with ours and dense."""
+    found = {}
+    for pair, of_pair in _by_pair(lines).items():
         cells: dict[str, list[float]] = {}
         for line in of_pair:
             if line["method"] == "dense" or line["density"] == 0.1:
                 cells.setdefault(line["method"], []).append(line["test_ndcg"])
         if "ours" in cells and "dense" in cells:
-            figures = [f"{mean(cells[method]):.4f}" if method in cells else "" for method in _SUMMARY]
-            rows.append([f"{model}, {dataset}", *figures, f"{mean(cells['ours']) / mean(cells['dense']):.0%}"])
-    head = ["test NDCG@10", *(METHOD_NAMES[method] for method in _SUMMARY), "ours / dense"]
-    return "\n" + markdown_table(head, rows) + "\n"
+            found[pair] = {method: mean(values) for method, values in cells.items()}
+    return found
 
 
 def _by_pair(lines: list[Line]) -> dict[tuple[str, str], list[Line]]:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from recbole_dsl.config import OPTIONS, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
@@ -30,7 +31,7 @@ class Command:
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise DSLError(message)
 
 
@@ -220,7 +221,7 @@ def _number(word: str) -> float | str:
 
 def _refuse_ignored(arguments: list[str]) -> None:
     """RecBole ignores what is not --name=value; no option must be lost that way."""
-    given = {}
+    given: dict[str, str] = {}
     for argument in arguments:
         name, equals, value = argument.lstrip("-").partition("=")
         if not (argument.startswith("--") and name and equals):

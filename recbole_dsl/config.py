@@ -1,7 +1,7 @@
 """Every option of Dynamic Sparse Learning: its type, default, meaning and limits."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
@@ -88,7 +88,7 @@ class DSLConfig:
     )
     seed: int = _option(2020, "Seed of the topology; RecBole's own option.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._set("density", _number(self, "density", float, "a number in (0, 1]", lambda v: 0 < v <= 1))
         self._set("targets", None if self.targets is None else _patterns(self, "targets"))
         self._set("exclude", _patterns(self, "exclude"))
@@ -207,7 +207,7 @@ def _refusal(config: DSLConfig, name: str, allowed: str) -> DSLError:
     return refusal(name, getattr(config, name), allowed)
 
 
-def _number(config: DSLConfig, name: str, kind: type, allowed: str, accepts) -> Any:
+def _number(config: DSLConfig, name: str, kind: type, allowed: str, accepts: Callable[[Any], bool]) -> Any:
     value = getattr(config, name)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
     if not is_number or not accepts(value) or (kind is int and value != int(value)):

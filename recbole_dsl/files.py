@@ -1,4 +1,4 @@
-"""Files that appear under their name when they are complete, or not at all."""
+"""Files that appear under their name when they are complete, or not at all, and those that the package has."""
 
 import contextlib
 import glob
@@ -17,6 +17,14 @@ except ImportError:
 
 # what must be free in a folder that is to be written
 _ROOM = 2**20
+_PACKAGE = os.path.dirname(__file__)
+
+
+def or_shipped(path: str) -> str:
+    """``path``, or where it is not there but begins with properties/, the file of that name in the package."""
+    shipped = os.path.join(_PACKAGE, path)
+    is_ours = os.path.normpath(path).split(os.sep)[0] == "properties"
+    return shipped if is_ours and not os.path.exists(path) and os.path.isfile(shipped) else path
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
         for name, p in chosen.items()
         for width in (p.shape[1:].numel(),)
     ]
-    counts = allocate(sizes, config.density, config.budget)
+    counts = allocate(sizes, config.density, config.budget or "uniform")
     is_default = config.sparse_init is None and config.density < 1
     brought = given_values(model, chosen, places.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)

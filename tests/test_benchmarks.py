@@ -323,7 +323,7 @@ def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
     lines = chosen_lines(read_lines(ROOT / "results" / "quality.jsonl"))
     page = (ROOT / "results" / "quality.md").read_text()
     assert quality_tables.tables(lines) in page
-    assert quality_tables.summary(lines) in (ROOT / "README.md").read_text()
+    assert quality_tables.summary(lines) in (ROOT / "docs" / "results.md").read_text()
     assert quality_by_data.table(lines, quality_by_data.read_facts()) in page
     assert quantised.table(read_lines(quantised.LINES)) in page
     ours = [line for line in lines if (line["method"], line["density"], line["seed"]) == ("ours", 0.1, 2020)]

@@ -97,7 +97,7 @@ def write_artifact(path: str, header: Mapping[str, Any], arrays: Mapping[str, ND
     return len(content)
 
 
-def read_artifact(path: str) -> Artifact:
+def read_artifact(path: str | os.PathLike) -> Artifact:
     """Read a file that `write_artifact` made; its checksum is compared before anything of it is used.
 
     The checksum tells damage, not intent: whether the arrays make sense is for who uses them.

@@ -137,10 +137,10 @@ def export(
             parts = _product_parts(form, values, density, weights)
             dense_bytes = 4 * form.n_columns * (n_users + n_items)
         else:
-            for name, value in (("density", density), ("propagate", propagate or None)):
-                if value is not None:
+            for name, given in (("density", density), ("propagate", propagate or None)):
+                if given is not None:
                     raise DSLError(
-                        f"{name}={value}: must be left out, as {config['model']} is served as a network"
+                        f"{name}={given}: must be left out, as {config['model']} is served as a network"
                     )
             network = importlib.import_module(KINDS["network"])
             parts = network.parts(config, dataset, train._dataset, read_checkpoint(model_file), values, seen)
@@ -157,8 +157,8 @@ def export(
             ndcg = _compare(artifact, model, trained, wanted)
     n_bytes = write_artifact(path, header, arrays)
     # a network has data beside its weights
-    weights = ("product.", "network.weights.")
-    table_bytes = sum(array.nbytes for name, array in parts[1].items() if name.startswith(weights))
+    prefixes = ("product.", "network.weights.")
+    table_bytes = sum(array.nbytes for name, array in parts[1].items() if name.startswith(prefixes))
     return Export(path, kind, n_users, n_items, n_bytes, table_bytes, dense_bytes, ndcg)
 
 

@@ -19,7 +19,7 @@ class Lists(NamedTuple):
     ids: NDArray[np.int64]
 
     @classmethod
-    def of(cls, lists: Iterable[Sequence[int]]) -> "Lists":
+    def of(cls, lists: Iterable[Sequence[int] | NDArray]) -> "Lists":
         """One after the other."""
         parts = [np.asarray(part, np.int64) for part in lists]
         ids = np.concatenate(parts) if parts else np.zeros(0, np.int64)

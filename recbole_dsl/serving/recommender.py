@@ -102,7 +102,7 @@ class Recommender:
             DSLError: naming what is wrong with an argument.
         """
         is_one = _is_token(users)
-        tokens = _tokens("users", [users] if is_one else users)
+        tokens = _tokens("users", _listed(users))
         ids = self.users.ids(tokens)
         _choice("unknown", unknown, UNKNOWN)
         if unknown == "error" and (ids < 0).any():
@@ -150,7 +150,7 @@ class Recommender:
             DSLError: as `recommend`, or if the model has no vectors of items.
         """
         is_one = _is_token(items)
-        ids = self._item_ids("items", [items] if is_one else items)
+        ids = self._item_ids("items", _listed(items))
         _, k, allowed = self._choices(k, "none", None, exclude)
 
         def batch(start: int, stop: int) -> Top:
@@ -214,8 +214,9 @@ class Recommender:
     def _vectors(self, convert: Callable[[Table], Any]) -> Vectors:
         if self.header["kind"] != "product":
             raise DSLError(f"{self.header['model']} is served by its network, and has no vectors to give")
-        tables = (convert(table) for table in (self.scorer.users, self.scorer.items))
-        return Vectors(*tables, self.users.all, self.items.all)
+        # which are what a product has
+        tables: Any = self.scorer
+        return Vectors(convert(tables.users), convert(tables.items), self.users.all, self.items.all)
 
     def _top_of_users(self, ids: NDArray[np.int64], level: str, k: int, allowed: NDArray[np.bool_] | None) -> Top:
         known = np.flatnonzero(ids >= 0)
@@ -274,7 +275,7 @@ class Recommender:
         return level, min(int(k), len(self.items)), allowed
 
     def _item_ids(self, name: str, tokens: str | Iterable[str]) -> NDArray[np.int64]:
-        given = _tokens(name, [tokens] if _is_token(tokens) else tokens)
+        given = _tokens(name, _listed(tokens))
         ids = self.items.ids(given)
         if (ids < 0).any():
             raise _unknown(name, given, ids)
@@ -317,6 +318,11 @@ def _in_batches(n: int, size: int, k: int, top: Callable[[int, int], Top]) -> To
     return np.concatenate([ids for ids, _ in parts]), np.concatenate([scores for _, scores in parts])
 
 
+def _listed(tokens: str | Iterable[str]) -> Iterable[str]:
+    """``tokens``, or one token as a list of it."""
+    return [str(tokens)] if _is_token(tokens) else tokens
+
+
 def _is_token(value: Any) -> bool:
     # numbers too, which tokens often are
     return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool)
@@ -339,7 +345,7 @@ def _choice(name: str, value: Any, allowed: Sequence[str]) -> None:
 
 def _unknown(name: str, tokens: Sequence[str], ids: NDArray[np.int64]) -> DSLError:
     """The error for those of ``tokens`` whose id is -1."""
-    distinct = list(dict.fromkeys(tokens[place] for place in np.flatnonzero(ids < 0)))
+    distinct = list(dict.fromkeys(tokens[place] for place in np.flatnonzero(ids < 0).tolist()))
     what = "users" if name == "users" else "items"
     named = ", ".join(shown(token) for token in distinct[:_NAMED])
     more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""

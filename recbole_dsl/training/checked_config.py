@@ -13,6 +13,7 @@ from torch import nn
 
 from recbole_dsl.config import nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, one_line, refusal, shown
+from recbole_dsl.files import or_shipped
 from recbole_dsl.training.option_checks import check_options
 from recbole_dsl.training.option_names import check_option_names
 from recbole_dsl.training.process_options import join_processes
@@ -111,6 +112,7 @@ def _described(error: BaseException) -> str:
 def _read_options(file: str, loader: type) -> Mapping[str, Any]:
     if not isinstance(file, (str, os.PathLike)):
         raise refusal("config_files", file, "paths of YAML files")
+    file = or_shipped(os.fspath(file))
     if not os.path.isfile(file):
         raise refusal("config_files", file, "an existing YAML file")
     try:

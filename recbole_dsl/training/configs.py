@@ -17,7 +17,7 @@ from recbole_dsl.training.plain_data import plain
 from recbole_dsl.training.run_files import last_file, last_files
 from recbole_dsl.training.run_options import refuse_without_gradients, refuse_without_package, resolve_options
 from recbole_dsl.training.stored_options import StoredConfig, given_options, stored_options
-from recbole_dsl.training.trainer import dsl_trainer
+from recbole_dsl.training.trainer import DSLMixin, dsl_trainer
 
 
 def build_config(
@@ -142,7 +142,7 @@ def stored_config(model: str | type | None, dataset: str | None, options: Mappin
     return config
 
 
-def trainer_of(config: Config) -> type:
+def trainer_of(config: Config) -> type[DSLMixin]:
     """The trainer class that RecBole has for the model of ``config``, with Dynamic Sparse Learning."""
     return dsl_trainer(get_trainer(config["MODEL_TYPE"], config["model"]))
 

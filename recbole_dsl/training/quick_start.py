@@ -128,7 +128,7 @@ def objective_function(
     trainer, data = prepare_trial(config, saved)
     best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
     test_result = trainer.evaluate(data.test, load_best_model=saved)
-    report(test_result)
+    report(test_result or {})
     return {
         "model": config["model"],
         "best_valid_score": best_valid_score,
@@ -195,7 +195,13 @@ def _how_to_recommend(model_file: str) -> str:
     return f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
 
 
-def _run_one_of_many(model, dataset, config_file_list, saved, options) -> dict[str, Any]:
+def _run_one_of_many(
+    model: str | None,
+    dataset: str | None,
+    config_file_list: Sequence[str] | None,
+    saved: bool,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
     return run_recbole_dsl(model, dataset, config_file_list, options, saved)
 
 
@@ -248,7 +254,7 @@ def _train(
     return result, config["local_rank"] == 0
 
 
-def _sparse_model(config: Config, data: RunData, trainer_class: type) -> AbstractRecommender:
+def _sparse_model(config: Config, data: RunData, trainer_class: type[DSLMixin]) -> AbstractRecommender:
     """The model of ``config``, sparse from the start: a table may be larger than the memory."""
     model = make_model(config, data.train._dataset)
     trainer_class.prepare(config, model)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from recbole_dsl.errors import DSLError, one_line, shown
+from recbole_dsl.files import or_shipped
 
 # how many words of numbers follow each kind but choice
 _NUMBERS = {"uniform": 2, "loguniform": 2, "quniform": 3}
@@ -106,6 +107,7 @@ def as_option(value: Any) -> Any:
 
 
 def _lines(path: str) -> list[str]:
+    path = or_shipped(path)
     if not os.path.isfile(path):
         raise DSLError(f"params_file={path}: must be an existing file")
     try:

@@ -1,0 +1,103 @@
+"""The documentation and the README: their Python runs as it stands, their commands name options that there are."""
+
+import argparse
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import recbole_dsl
+from recbole_dsl import cli, run_recbole_dsl, serving
+from recbole_dsl.config import OPTIONS
+from recbole_dsl.start.initialise import INITIALISERS
+from recbole_dsl.topology.grow_criteria import GROW
+from recbole_dsl.topology.prune_criteria import PRUNE
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# the command line ranks above everything, and shortens every training
+SHORT = ["example.py", "--epochs=1", "--update_interval=5", "--show_progress=False", "--train_batch_size=4096"]
+
+
+def blocks_of(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.S | re.M)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a model that was trained before, as the pages take one for granted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", SHORT)
+        patch.chdir(tmp_path_factory.mktemp("saved"))
+        run_recbole_dsl(model="BPR", dataset="ml-100k")
+        return Path("saved").resolve()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.stem)
+def test_every_example_runs(page, saved, monkeypatch):
+    shutil.copytree(saved, "saved")
+    monkeypatch.setattr(sys, "argv", SHORT)
+    for table in (PRUNE, GROW, INITIALISERS):
+        for name, value in table.items():
+            monkeypatch.setitem(table, name, value)
+    known = [(table, set(table)) for table in (PRUNE, GROW, INITIALISERS)]
+    try:
+        for block in blocks_of(page):
+            exec(compile(block, str(page), "exec"), {"__name__": "example"})
+    finally:
+        recbole_dsl.unregister()
+        for table, names in known:
+            for name in set(table) - names:
+                del table[name]
+
+
+def commands_of(page):
+    """The lines of ``page`` that are a command of ours, as words without what is around it."""
+    for line in re.findall(
+        r"^    (?!  )(.*(?:recbole-dsl|run_recbole_dsl\.py) .*)$", page.read_text(), flags=re.M
+    ):
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            starts = [i for i, word in enumerate(words) if word in ("recbole-dsl", "run_recbole_dsl.py")]
+            if starts and "..." not in words:
+                yield words[starts[0] :]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if [*commands_of(page)]], ids=lambda page: page.stem)
+def test_every_command_names_options_that_there_are(page):
+    # those of RecBole that the pages name
+    of_recbole = {"data_path", "use_gpu", "learner", "epochs"}
+    for words in commands_of(page):
+        name, *rest = words[1:] if words[0] == "recbole-dsl" else ["train", *words[1:]]
+        parser = argparse.ArgumentParser(allow_abbrev=False)
+        cli.COMMANDS[name].declare(parser)
+        _, others = parser.parse_known_args(rest)
+        unknown = {word[2:].partition("=")[0] for word in others} - set(OPTIONS) - of_recbole
+        assert not unknown, f"{page.name}: {' '.join(words)}"
+
+
+def test_the_files_that_the_pages_name_are_there():
+    for page in PAGES:
+        for file in re.findall(r"\b((?:properties|examples|benchmarks)/[\w./-]+\w)", page.read_text()):
+            assert (ROOT / file).exists(), f"{page.name}: {file}"
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (ROOT / "docs" / "reference.md").read_text()
+    found = re.findall(r"^::: (.*)$", text, flags=re.M)
+    names = [f"recbole_dsl.{name}" for name in recbole_dsl.__all__]
+    assert sorted(found) == sorted([*names, *(f"recbole_dsl.serving.{name}" for name in serving.__all__)])
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+    assert {page.name for page in PAGES[1:]} - {"results.md"} <= {Path(name).name for name in navigation}
+
+
+def test_the_options_are_those_that_the_page_shows():
+    shown = yaml.safe_load((ROOT / "properties" / "dsl.yaml").read_text())
+    assert set(shown) == set(OPTIONS)
