@@ -1,5 +1,6 @@
 """The examples run as they stand."""
 
+import json
 import os
 import runpy
 import sys
@@ -41,3 +42,17 @@ def test_the_service_answers(monkeypatch):
     assert client.get("/users/nobody").status_code == 200
     refused = client.get("/users/u1?k=0")
     assert refused.status_code == 422 and refused.json()["detail"] == "k=0: must be an integer >= 1"
+
+
+@pytest.mark.parametrize("notebook", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda file: file.stem)
+def test_a_notebook_runs_and_is_read_on_a_page(notebook, monkeypatch):
+    cells = json.loads(notebook.read_text())["cells"]
+    assert sum(len(cell["source"]) for cell in cells) <= 60
+    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
+    # the command line ranks above everything, and shortens every training
+    monkeypatch.setattr(sys, "argv", ["notebook.py", "--epochs=1", "--show_progress=False"])
+    names = {"__name__": "notebook"}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"])
+            exec(compile(source, str(notebook), "exec"), names)
