@@ -7,12 +7,9 @@ Trains the methods with what benchmarks.quality chose for them, and writes resul
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from recbole.trainer import Trainer
 
 from benchmarks.quality_lines import Run, chosen_lines, read_lines
@@ -20,11 +17,10 @@ from benchmarks.quality_runs import SEEDS, train
 from benchmarks.quality_tables import METHOD_NAMES
 from benchmarks.report import markdown_table, parse
 from recbole_dsl import sparse_weights
+from recbole_dsl.report.groups import GROUPS, Groups, Hits
 
 _ROOT = Path(__file__).parent.parent
 _METHODS = "dense", "small_deployed", "published", "ours"
-_GROUPS = 5
-_TOP = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = _chosen(options)
     trained = {method: train(run, options.data_path) for method, run in runs.items()}
     some_data = next(iter(trained.values()))[1]
-    groups = _Groups.of(some_data[0]._dataset)
-    hits = {method: _Hits.of(trainer, data[2]) for method, (trainer, data) in trained.items()}
+    groups = Groups.of(some_data[0]._dataset)
+    hits = {method: Hits.of(trainer.model, data[2]) for method, (trainer, data) in trained.items()}
     path = options.lines.parent / f"who_pays-{options.model}-{options.dataset}"
     widths = _widths(trained["ours"][0], groups)
     path.with_suffix(".md").write_text(_page(options, groups, hits, widths, path.with_suffix(".svg").name))
@@ -61,81 +57,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, Run]:
     return {method: runs[method] for method in _METHODS}
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """Users by their number of training interactions and items by theirs, the rarest first.
-
-    Attributes:
-        counts: of "user" and "item", (rows,): training interactions.
-        members: of "user" and "item", five arrays of ids. The user groups have as many users each, the item groups
-            as many interactions.
-    """
-
-    counts: Mapping[str, np.ndarray]
-    members: Mapping[str, list[np.ndarray]]
-
-    @classmethod
-    def of(cls, dataset: Any) -> "_Groups":
-        matrix = dataset.inter_matrix("csr")
-        counts = {"user": np.asarray(matrix.sum(1)).ravel(), "item": np.asarray(matrix.sum(0)).ravel()}
-        order = {side: 1 + np.argsort(count[1:], kind="stable") for side, count in counts.items()}
-        share = counts["item"][order["item"]].cumsum() / counts["item"].sum()
-        cuts = np.searchsorted(share, np.arange(1, _GROUPS) / _GROUPS)
-        members = {"user": np.array_split(order["user"], _GROUPS), "item": np.split(order["item"], cuts)}
-        return cls(counts, members)
-
-
-@dataclass(frozen=True)
-class _Hits:
-    """What of the test data a model's ten first items hold.
-
-    Attributes:
-        users, items: (test interactions,), the ids.
-        found: (test interactions,), bool.
-        ndcg: user -> NDCG@10.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    found: np.ndarray
-    ndcg: Mapping[int, float]
-
-    @classmethod
-    def of(cls, trainer: Trainer, test_data: Any) -> "_Hits":
-        users, items, found, ndcg = [], [], [], {}
-        discount = 1 / torch.log2(torch.arange(2, _TOP + 2).float())
-        trainer.model.eval()
-        for interaction, history, row, positive in test_data:
-            with torch.no_grad():
-                scores = trainer.model.full_sort_predict(interaction.to(trainer.device))
-            ids = interaction[test_data.uid_field]
-            scores = scores.view(len(ids), -1)
-            scores[:, 0] = -torch.inf
-            if history is not None:
-                scores[history] = -torch.inf
-            top = scores.topk(_TOP).indices
-            hit = (top[row] == positive[:, None].to(top.device)).cpu()
-            gains = torch.zeros(len(ids)).index_add_(0, row, (hit * discount).sum(1))
-            ideal = discount.cumsum(0)[torch.bincount(row, minlength=len(ids)).clamp(1, _TOP) - 1]
-            ndcg.update(zip(ids.tolist(), (gains / ideal).tolist()))
-            users.append(ids[row].numpy())
-            items.append(positive.numpy())
-            found.append(hit.any(1).numpy())
-        return cls(*(np.concatenate(parts) for parts in (users, items, found)), ndcg)
-
-    def of_users(self, users: np.ndarray) -> tuple[float, float]:
-        """Mean recall and NDCG of those of ``users`` that have test data."""
-        tested = [user for user in users if user in self.ndcg]
-        held = np.bincount(self.users)
-        found = np.bincount(self.users, weights=self.found)
-        return float(np.mean(found[tested] / held[tested])), float(np.mean([self.ndcg[u] for u in tested]))
-
-    def of_items(self, items: np.ndarray) -> float:
-        """The share of the test interactions with ``items`` that were found."""
-        return float(self.found[np.isin(self.items, items)].mean())
-
-
-def _widths(trainer: Trainer, groups: _Groups) -> dict[str, list[float]]:
+def _widths(trainer: Trainer, groups: Groups) -> dict[str, list[float]]:
     return {side: [float(widths[g].mean()) for g in groups.members[side]] for side, widths in _rows(trainer)}
 
 
@@ -149,17 +71,11 @@ def _rows(trainer: Trainer) -> list[tuple[str, np.ndarray]]:
 
 def _page(
     options: argparse.Namespace,
-    groups: _Groups,
-    hits: Mapping[str, _Hits],
+    groups: Groups,
+    hits: Mapping[str, Hits],
     widths: Mapping[str, list[float]],
     figure: str,
 ) -> str:
-    def numbers(side: str) -> list[str]:
-        return [
-            f"{groups.counts[side][g].min():.0f} - {groups.counts[side][g].max():.0f}"
-            for g in groups.members[side]
-        ]
-
     users, items = groups.members["user"], groups.members["item"]
     sections = [
         f"# Who pays: {options.model}, {options.dataset}, density {options.density}\n",
@@ -168,7 +84,7 @@ def _page(
         "in five groups of one number of interactions, by their popularity. The rarest come first.\n",
         "## Users: NDCG@10 (Recall@10)\n",
         markdown_table(
-            ["training interactions", *numbers("user")],
+            ["training interactions", *groups.ranges("user")],
             [
                 [METHOD_NAMES[m], *("{1:.4f} ({0:.4f})".format(*hit.of_users(g)) for g in users)]
                 for m, hit in hits.items()
@@ -176,13 +92,13 @@ def _page(
         ),
         "## Items: share of their test interactions that are found\n",
         markdown_table(
-            ["training interactions", *numbers("item")],
+            ["training interactions", *groups.ranges("item")],
             [["items", *(str(len(g)) for g in items)]]
             + [[METHOD_NAMES[m], *(f"{hit.of_items(g):.4f}" for g in items)] for m, hit in hits.items()],
         ),
         "## Alive weights of a row, of ours\n",
         markdown_table(
-            ["group", *(str(i + 1) for i in range(_GROUPS))],
+            ["group", *(str(i + 1) for i in range(GROUPS))],
             [[f"{side}s", *(f"{w:.1f}" for w in of_groups)] for side, of_groups in widths.items()],
         ),
         f"![Alive weights of a row against its number of training interactions]({figure})\n",
@@ -190,7 +106,7 @@ def _page(
     return "\n".join(sections)
 
 
-def _draw(trainer: Trainer, groups: _Groups, path: Path) -> None:
+def _draw(trainer: Trainer, groups: Groups, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

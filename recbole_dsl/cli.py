@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from recbole_dsl.config import OPTIONS, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
+from recbole_dsl.report.commands import declare_report, run_report
 from recbole_dsl.serving.commands import declare_export, declare_recommend, run_export, run_recommend
 
 
@@ -114,6 +115,12 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         "and dataset, or that in the file, which then says all the options",
     )
     parser.add_argument(
+        "--verbose", action="store_true", help="show on the console all that RecBole's log file has"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="write the page of recbole-dsl report too, when all is done"
+    )
+    parser.add_argument(
         "--save_last",
         metavar="True",
         help="whether the state after each epoch is kept for --resume; True without it",
@@ -146,7 +153,13 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     # afterwards, for Ray sets its own when it is imported
     signal.signal(signal.SIGTERM, _terminate)
     is_new = known.resume in (None, True)
-    options = {"resume": known.resume, "save_last": known.save_last, "process_timeout": known.process_timeout}
+    options = {
+        "resume": known.resume,
+        "save_last": known.save_last,
+        "process_timeout": known.process_timeout,
+        "verbose": known.verbose or None,
+        "report": known.report or None,
+    }
     run(
         known.model or ("BPR" if is_new else None),
         known.dataset or ("ml-100k" if is_new else None),
@@ -241,11 +254,12 @@ COMMANDS = {
         "Train a RecBole model sparse from scratch, save the best epoch, test it",
         _declare_train,
         _train,
-        own=("resume",),
+        own=("resume", "report", "verbose"),
     ),
     "tune": Command(
         "Search over options with RecBole's HyperTuning or Ray Tune", _declare_tune, _tune, own=tuple(_TUNE_HELP)
     ),
     "export": Command("Make one small file of what was trained", declare_export, run_export),
     "recommend": Command("Recommend from that file", declare_recommend, run_recommend),
+    "report": Command("Show what was trained as one page with figures", declare_report, run_report),
 }

@@ -30,12 +30,12 @@ def shown(value: Any) -> str:
 
 
 def quieten() -> None:
-    """Show no warnings of RecBole's and Ray's own code, about which the user can do nothing.
+    """Show no warnings of others' code, about which the user can do nothing.
 
     Some come while it is imported, and they bury an error of one line.
     """
-    for category in (DeprecationWarning, FutureWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"(recbole|ray)\.")
+    for category in (DeprecationWarning, FutureWarning, UserWarning, RuntimeWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(?!recbole_dsl\b)")
 
 
 def one_line(text: str) -> str:

@@ -42,11 +42,34 @@ def test_trains_on_the_data_that_recbole_carries(model, interval):
         "forward FLOPs",
         "test result",
     ]
-    # the console has colours
-    for log in (file.read_text(), re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)):
-        places = [log.find(line) for line in lines]
-        assert -1 not in places and places == sorted(places)
+    log = file.read_text()
+    places = [log.find(line) for line in lines]
+    assert -1 not in places and places == sorted(places)
+    shown = done.stderr.splitlines()
+    assert [line.split()[0] for line in shown[:7]] == [
+        "data",
+        "model",
+        "sparse",
+        "dense",
+        "files",
+        "epoch",
+        "epoch",
+    ]
+    assert "topology updates" in shown[8] and "forward FLOPs" in done.stderr
+    assert [line.split()[0] for line in shown[-3:]] == ["test", "look", "next"]
     assert sorted(os.listdir()) == ["log", "log_tensorboard", "saved"]
+
+
+def test_verbose_shows_what_the_log_has_and_report_writes_the_page():
+    done = run("--epochs=1", "--show_progress=False", "--verbose", "--report")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (file,) = Path("log", "BPR").glob("*.log")
+    # the console has colours, and less of a date
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
+    for line in ("density = 0.1", "The number of users", "epoch 0 training", "test result"):
+        assert line in shown and line in file.read_text()
+    (page,) = Path("saved").glob("*.html")
+    assert f"report: {page}" in shown and "Who pays" in page.read_text()
 
 
 @pytest.mark.parametrize(

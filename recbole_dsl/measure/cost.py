@@ -21,10 +21,19 @@ class CostRow:
     sparse: int | None
     is_bytes: bool = False
 
+    @property
+    def share(self) -> float | None:
+        """Sparse / dense."""
+        return self.sparse / self.dense if self.dense and self.sparse is not None else None
+
+    @property
+    def shown(self) -> tuple[str, str, str]:
+        """The dense and the sparse quantity and their ratio, to be read."""
+        share = "-" if self.share is None else f"{self.share:.4f}"
+        return _readable(self.dense, self.is_bytes), _readable(self.sparse, self.is_bytes), share
+
     def __str__(self) -> str:
-        shown = [_readable(value, self.is_bytes) for value in (self.dense, self.sparse)]
-        share = f"{self.sparse / self.dense:.4f}" if self.dense and self.sparse is not None else "-"
-        return f"{self.name:<34}{shown[0]:>16}{shown[1]:>16}{share:>16}"
+        return f"{self.name:<34}" + "".join(f"{text:>16}" for text in self.shown)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
 from recbole_dsl.sparse.places import find_places
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.training.run_record import is_record
 from recbole_dsl.training.whole_files import damage, write_whole
 
 FORMAT = "recbole_dsl"
-VERSION = 2
+VERSION = 3
 # for who looks at the file with PyTorch alone
 _HOW_TO_READ = "recbole_dsl.load_data_and_model(file) gives back the model"
 
@@ -219,6 +220,12 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schedulers": (_named(_is_dict), "the states of schedulers by their names"),
     "topology": (_is_dict, "the state of a topology"),
     "random_state": (_is_dict, "random states by their names"),
+    "record": (is_record, "losses, results and times of as many epochs"),
 }
-# what the first version did not have
-_ADDED: dict[str, Callable[[], Any]] = {"run": lambda: "unknown", "attributes": dict, "schedulers": dict}
+# what earlier versions did not have
+_ADDED: dict[str, Callable[[], Any]] = {
+    "run": lambda: "unknown",
+    "attributes": dict,
+    "schedulers": dict,
+    "record": dict,
+}

@@ -11,6 +11,7 @@ from recbole.utils import init_logger
 from recbole.utils.logger import log_colors_config
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.training.console import make_brief
 
 
 @contextmanager
@@ -24,13 +25,16 @@ def console_log(config: Config) -> Iterator[logging.Logger]:
 
 
 @contextmanager
-def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[logging.Logger]:
+def held_back_log(
+    config: Config, replace_handlers: bool = False, is_brief: bool = False
+) -> Iterator[logging.Logger]:
     """Hold the log back; call RecBole's ``init_logger`` at the end and give its handlers what came before.
 
     An error within leaves no log file and no handler behind, and nothing on the console but what it says itself.
 
     Args:
         replace_handlers: remove the handlers that are there, as RecBole's tuner does before each trial.
+        is_brief: show on the console only what `console.say` says, and what went wrong.
     """
     root = logging.getLogger()
     if replace_handlers:
@@ -53,6 +57,11 @@ def held_back_log(config: Config, replace_handlers: bool = False) -> Iterator[lo
         init_logger(config)
     except OSError as error:
         raise DSLError(f"log: must be a folder that can be written: {error.strerror}") from error
+    if is_brief and not own_handlers:
+        for handler in root.handlers:
+            # a FileHandler is one too
+            if type(handler) is logging.StreamHandler:
+                make_brief(handler)
     for record in memory.buffer:
         for handler in root.handlers:
             if record.levelno >= handler.level:

@@ -1,5 +1,6 @@
 """Train, tune and load in one call, like ``recbole.quick_start``."""
 
+import importlib
 import os
 import shlex
 import sys
@@ -18,6 +19,7 @@ from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_line
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
+from recbole_dsl.training.console import say, say_end, say_start
 from recbole_dsl.training.launching import launch
 from recbole_dsl.training.log import console_log, held_back_log
 from recbole_dsl.training.model_building import make_model
@@ -36,6 +38,8 @@ from recbole_dsl.training.processes import is_distributed, is_first
 from recbole_dsl.training.run_data import RunData, load_data
 from recbole_dsl.training.trainer import DSLMixin
 
+_REPORT = "recbole_dsl.report.writing"
+
 
 def run_recbole_dsl(
     model: str | None = None,
@@ -48,7 +52,8 @@ def run_recbole_dsl(
     """Train a RecBole model sparse from scratch, validate, stop early, save and test.
 
     Takes what ``recbole.quick_start.run_recbole`` takes and returns what it returns. Every RecBole option
-    and every option of `DSLConfig` may be in ``config_file_list``, ``config_dict`` or on the command line.
+    and every option of `DSLConfig` may be in ``config_file_list``, ``config_dict`` or on the command line; with
+    ``verbose`` the console shows all that the log file has, and with ``report`` the page of the run is written.
 
     Args:
         model: model name; None if an option says it. So with ``dataset``.
@@ -218,7 +223,8 @@ def _train(
         refuse_in_several(config, config["budget"])
         refuse_different_runs(config, resumed)
     init_seed(config["seed"], config["reproducibility"])
-    with held_back_log(config) if is_first(config) else console_log(config) as logger:
+    is_brief = not config["verbose"]
+    with held_back_log(config, is_brief=is_brief) if is_first(config) else console_log(config) as logger:
         logger.info(sys.argv)
         logger.info(config)
         data = load_data(config)
@@ -235,6 +241,7 @@ def _train(
     trainer = trainer_class(config, model)
     if resumed is not None:
         trainer.resume_checkpoint(resumed)
+    say_start(trainer, data, saved)
     best_valid_score, best_valid_result = trainer.fit(
         data.train, data.valid, saved=saved, show_progress=config["show_progress"]
     )
@@ -243,8 +250,17 @@ def _train(
     logger.info("The running environment of this training is as follows:\n" + environment.draw())
     logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
+    next_command = None
     if saved and is_of_recbole(config.model_class):
-        logger.info(set_color("to recommend", "yellow") + f": {_how_to_recommend(trainer.saved_model_file)}")
+        next_command = _how_to_recommend(trainer.saved_model_file)
+        logger.info(set_color("to recommend", "yellow") + f": {next_command}")
+    say_end(trainer, test_result, next_command)
+    if saved and config["report"] and is_first(config):
+        page = f"{os.path.splitext(trainer.saved_model_file)[0]}.html"
+        # it loads runs by what is in this file
+        importlib.import_module(_REPORT).write_report([trainer.saved_model_file], page)
+        logger.info(set_color("report", "yellow") + f": {page}")
+        say(f"page    {page}")
     result = {
         "best_valid_score": best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],

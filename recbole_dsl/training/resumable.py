@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, wraps
+from time import monotonic
 from typing import Any
 
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
@@ -11,9 +12,11 @@ from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.attributes import AttributeWatch
 from recbole_dsl.training.checkpoint import write_checkpoint
+from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.model_caches import derived_names
 from recbole_dsl.training.processes import begin_epoch, is_first
 from recbole_dsl.training.run_files import best_file, last_file
+from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import restore_random, restore_run, run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 
@@ -23,9 +26,11 @@ class Resumable:
 
     Attributes:
         last_model_file: where the last state is kept.
+        record: losses, results and times of the epochs so far.
     """
 
     last_model_file: str
+    record: RunRecord
     _random_state: dict | None = None
     # the one whose state is still to be kept
     _epoch: int | None = None
@@ -48,6 +53,7 @@ class Resumable:
         self.start_epoch = checkpoint["epoch"] + 1
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]
+        self.record = RunRecord.of(checkpoint["record"])
         result = checkpoint["best_valid_result"]
         self.best_valid_result = None if result is None else OrderedDict(result)
         self._random_state = checkpoint["random_state"]
@@ -88,12 +94,16 @@ class Resumable:
         @wraps(usual)
         def train_epoch(data: AbstractDataLoader, epoch: int, *args: Any, **kwargs: Any) -> Any:
             if self._epoch is not None:
+                say_epoch(self, self._epoch)
                 self._keep_last(self._epoch, saved)
             if epoch > self.start_epoch:
                 self._follow_steps(train_data, epoch)
             self._epoch = epoch
             begin_epoch(self.config, epoch)
-            return usual(data, epoch, *args, **kwargs)
+            began = monotonic()
+            loss = usual(data, epoch, *args, **kwargs)
+            self.record.trained(epoch, self.topology.step, loss, monotonic() - began)
+            return loss
 
         # an attribute, so that an own trainer's method is followed too; those of RecBole call their base's
         self._train_epoch = train_epoch
@@ -103,6 +113,7 @@ class Resumable:
                 # a disk that is full is known now rather than after the first epoch
                 self._keep_last(-1, saved)
             yield
+            say_epoch(self, self.record.epoch[-1] if self.record.epoch else -1)
             self._keep_last(self._epoch, saved)
         except KeyboardInterrupt as interrupt:
             if saved and self._keeps_last:

@@ -56,6 +56,7 @@ def run_state(trainer: "DSLMixin", epoch: int, whole: bool) -> dict[str, Any]:
         "schedulers": {name: plain_entries(one.state_dict()) for name, one in _schedulers(trainer).items()},
         "topology": trainer.topology.state_dict(with_window=whole),
         "random_state": random_state(loader_generators(trainer.train_data)),
+        "record": trainer.record.to_dict(),
     }
 
 

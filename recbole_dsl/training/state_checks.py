@@ -53,7 +53,7 @@ def topology_state_problem(topology: DynamicTopology, state: Mapping[str, Any]) 
         if unused and int(explored[name][-1]) >> (8 - unused):
             return f"topology: explored {name} has positions outside the weight"
     updates = state["updates"]
-    if not isinstance(updates, list) or not all(map(_is_update, updates)):
+    if not isinstance(updates, list) or not all(map(is_update, updates)):
         return "topology: updates must be records of updates"
     return topology.window_problem(state.get("window", {}))
 
@@ -204,7 +204,7 @@ def _state_tensor_problem(name: str, value: Tensor, kind: str | None, shape: tup
     return None
 
 
-def _is_update(value: Any) -> bool:
+def is_update(value: Any) -> bool:
     if not isinstance(value, dict) or set(value) != {"step", "ratio", "exchanged", "exploration_rate", "density"}:
         return False
     density = value["density"]

@@ -21,10 +21,12 @@ _NOT_STORED = {
     "offset",
     "port",
     "process_timeout",
+    "report",
     "resume",
     "save_dataloaders",
     "save_dataset",
     "single_spec",
+    "verbose",
     "world_size",
 }
 # what a model of RecBole reads into its constructor; the checkpoint holds all that became of it

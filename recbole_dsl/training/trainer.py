@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
+from time import monotonic
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
+from tqdm import tqdm
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
@@ -23,6 +25,7 @@ from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
+from recbole_dsl.training.console import brief_bars, show_update
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.lazy_adam import make_lazy
 from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
@@ -43,6 +46,7 @@ from recbole_dsl.training.processes import (
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_model_file
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
+from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
 from recbole_dsl.training.shared_evaluation import shared_evaluation
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
@@ -78,6 +82,8 @@ class DSLMixin(Resumable):
         self.train_data: AbstractDataLoader | None = None
         self.last_valid_result: dict[str, float] | None = None
         self.run_name = same_for_all(config, secrets.token_hex(8))
+        self.record = RunRecord()
+        self.bar: tqdm | None = None
         self._verbose = True
         self._has_saved = False
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
@@ -170,7 +176,7 @@ class DSLMixin(Resumable):
             self.logger.info(f"nothing left to do: {self._how_it_ended()}")
             result = self.best_valid_score, self.best_valid_result
         else:
-            with self._every_epoch(train_data, saved):
+            with brief_bars(self), self._every_epoch(train_data, saved):
                 result = super().fit(
                     train_data,
                     valid_data,
@@ -213,6 +219,7 @@ class DSLMixin(Resumable):
             self.logger.info(f"Loading model structure and parameters from {path}")
         try:
             with ExitStack() as kept:
+                kept.enter_context(brief_bars(self))
                 for weight in sparse_weights(self.model).values():
                     kept.enter_context(weight.dense_kept())
                 if is_distributed(self.config):
@@ -276,7 +283,9 @@ class DSLMixin(Resumable):
         return optimizer
 
     def _valid_epoch(self, valid_data, show_progress=False):
+        began = monotonic()
         score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
+        self.record.validated(result, monotonic() - began)
         self.last_valid_result = result
         return score, result
 
@@ -285,6 +294,8 @@ class DSLMixin(Resumable):
         return model.predict(self.train_data._dataset[[0]].to(self.device))
 
     def _log_update(self, update: TopologyUpdate) -> None:
+        show_update(self)
+        self.record.growth_bytes = max(self.record.growth_bytes, self.topology.growth_peak_bytes)
         values = {
             "ratio": update.ratio,
             "exchanged": update.exchanged,

@@ -262,7 +262,7 @@ _WRONG: dict[str, Any] = {
 _PARTS = (
     "format", "version", "run", "model", "dataset", "config", "dsl", "epoch", "cur_step", "best_valid_score",
     "best_valid_result", "state_dict", "other_parameter", "attributes", "learners", "optimizers", "schedulers",
-    "topology", "random_state",
+    "topology", "random_state", "record",
 )  # fmt: skip
 # values that are right there
 _RIGHT = {
@@ -270,7 +270,7 @@ _RIGHT = {
     ("best_valid_score", "a number"), ("best_valid_score", "negative"), ("best_valid_score", "huge"),
     ("best_valid_score", "infinite"), ("best_valid_result", "None"), ("best_valid_result", "a dict"),
     ("other_parameter", "a dict"), ("attributes", "a dict"), ("schedulers", "a dict"), ("config", "a dict"),
-    ("dsl", "a dict"),
+    ("dsl", "a dict"), ("record", "a dict"),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from tests.faults.command import Row
 from tests.faults.forks import start, wait
 from tests.tiny import write_tiny
 
+_OF_A_RUN = ("run", "checkpoint_dir", "train_seconds", "valid_seconds")
 _COMMON = (
     "--dataset=tiny", "--data_path=data", "--embedding_size=16", "--density=0.3", "--update_interval=7",
     "--grow_window=6", "--train_batch_size=64", "--stopping_step=99", "--show_progress=False",
@@ -124,17 +125,17 @@ def _unlike(whole: Path, parts: Path) -> str | None:
 
 def _results(folder: Path) -> list[str]:
     lines = (folder / "log.txt").read_text().splitlines()
-    return [line.split("INFO")[-1] for line in lines if "best valid" in line or "test result" in line]
+    return [line for line in lines if line.startswith("test ")]
 
 
 def difference(one: Any, other: Any, where: str = "") -> str | None:
-    """Where two checkpoints differ, but for the names of the two runs; None if nowhere."""
+    """Where two checkpoints differ, but for the names and times of the two runs; None if nowhere."""
     if isinstance(one, torch.Tensor):
         return None if one.dtype == other.dtype and torch.equal(one, other) else where
     if isinstance(one, dict):
         if set(one) != set(other):
             return where
-        pairs = [(one[k], other[k], f"{where}.{k}") for k in one if k not in ("run", "checkpoint_dir")]
+        pairs = [(one[k], other[k], f"{where}.{k}") for k in one if k not in _OF_A_RUN]
     elif isinstance(one, list):
         if len(one) != len(other):
             return where

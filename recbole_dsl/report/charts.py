@@ -1,0 +1,187 @@
+"""Figures as SVG: lines with bands, and points of categories, in the colours of the page's style."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+# in units of the page: a figure is as wide as a phone
+_WIDTH, _HEIGHT = 360, 232
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 40
+_TICKS = 5
+# of one figure; the style has a colour and a dash for each
+MOST = 6
+
+Value = float | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a figure.
+
+    Attributes:
+        name: for the legend.
+        xs: where its points are; with categories, their numbers from 0.
+        ys: their heights, of the same length; None for none.
+        low, high: a band around the line, of the same length, or none.
+    """
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[Value]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """Those that have a finite height."""
+        return [(x, y) for x, y in zip(self.xs, self.ys) if y is not None and math.isfinite(y)]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis says of itself.
+
+    Attributes:
+        label: what it measures, with its unit.
+        is_log: whether equal steps are equal factors; values are then at least 1.
+        text: a number of it as it is shown.
+    """
+
+    label: str
+    is_log: bool = False
+    text: Callable[[float], str] = lambda value: short(value)
+
+
+def short(value: float) -> str:
+    """``value`` in few letters: 1200000 as 1.2M."""
+    size = abs(value)
+    for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size >= 10 * unit or (size >= unit and unit > 1e3):
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.4g}"
+
+
+def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: bool = False) -> str:
+    """A line for each of ``series``, with points where there are few, as SVG."""
+    points = [point for one in series for point in one.points]
+    if not points:
+        return ""
+    heights = [*(height for _, height in points), *(v for one in series for v in (*one.low, *one.high))]
+    across = _Scale.of([place for place, _ in points], _LEFT, _WIDTH - _RIGHT, x.is_log)
+    up = _Scale.of([*heights, *([0.0] if from_zero else [])], _HEIGHT - _BOTTOM, _TOP, y.is_log, round_out=True)
+    parts = [_grid(across, up, x, y, across.ticks())]
+    for number, one in enumerate(series[:MOST]):
+        parts.append(_drawn(one, number, across, up, x, y))
+    return _svg(parts, title)
+
+
+def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: Axis, title: str) -> str:
+    """Points above each of ``names``, joined by a line, as SVG; ``xs`` are the names' numbers."""
+    points = [point for one in series for point in one.points]
+    if not points:
+        return ""
+    across = _Scale(-0.5, len(names) - 0.5, _LEFT, _WIDTH - _RIGHT, False)
+    up = _Scale.of([0.0, *(height for _, height in points)], _HEIGHT - _BOTTOM, _TOP, False, round_out=True)
+    x = Axis(x_label, text=lambda place: names[round(place)])
+    parts = [_grid(across, up, x, y, list(range(len(names))))]
+    parts += [_drawn(one, number, across, up, x, y) for number, one in enumerate(series[:MOST])]
+    return _svg(parts, title)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where values from ``low`` to ``high`` are, from the place ``start`` to ``stop``."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    is_log: bool
+
+    @classmethod
+    def of(
+        cls, values: Sequence[float], start: float, stop: float, is_log: bool, round_out: bool = False
+    ) -> "_Scale":
+        low, high = min(values), max(values)
+        if is_log:
+            low, high = max(1.0, low), max(2.0, high)
+        elif low == high:
+            low, high = low - (abs(low) or 1) * 0.1, high + (abs(high) or 1) * 0.1
+        if round_out and not is_log:
+            step = _step(low, high)
+            low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+        return cls(low, high, start, stop, is_log)
+
+    def place(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.is_log:
+            value, low, high = math.log(max(1.0, value)), math.log(low), math.log(high)
+        share = (value - low) / (high - low) if high > low else 0.5
+        return self.start + share * (self.stop - self.start)
+
+    def ticks(self) -> list[float]:
+        if self.is_log:
+            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            found = [10.0**power for power in powers]
+            if len(found) < 3:
+                found = sorted({*found, *(m * 10.0**p for p in range(0, 10) for m in (2, 5))})
+                found = [value for value in found if self.low <= value <= self.high]
+            return found
+        step = _step(self.low, self.high)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [number * step for number in range(first, last + 1)]
+
+
+def _step(low: float, high: float) -> float:
+    rough = (high - low) / _TICKS or 1.0
+    unit = 10 ** math.floor(math.log10(rough))
+    return next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough * 0.999)
+
+
+def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis, x_ticks: Sequence[float]) -> str:
+    floor, parts = _HEIGHT - _BOTTOM, []
+    for value in up.ticks():
+        level = f"{up.place(value):.1f}"
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{level}" y2="{level}"/>')
+        parts.append(f'<text class="end" x="{_LEFT - 5}" y="{level}" dy="4">{escape(y.text(value))}</text>')
+    last = -math.inf
+    for value in x_ticks:
+        place, text = across.place(value), x.text(value)
+        width = 6.2 * len(text)
+        if place - width / 2 < last + 2 or place + width / 2 > _WIDTH + 6:
+            continue
+        last = place + width / 2
+        parts.append(f'<text class="mid" x="{place:.1f}" y="{floor + 15}">{escape(text)}</text>')
+    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{floor}" y2="{floor}"/>')
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text class="mid label" x="{middle}" y="{_HEIGHT - 6}">{escape(x.label)}</text>')
+    height = (_TOP + floor) / 2
+    turned = f'transform="rotate(-90 11 {height})"'
+    parts.append(f'<text class="mid label" x="11" y="{height}" {turned}>{escape(y.label)}</text>')
+    return "".join(parts)
+
+
+def _drawn(one: Series, number: int, across: _Scale, up: _Scale, x: Axis, y: Axis) -> str:
+    parts = []
+    if one.low and one.high:
+        there = [*zip(one.xs, one.high), *reversed([*zip(one.xs, one.low)])]
+        corners = " ".join(f"{across.place(a):.1f},{up.place(b):.1f}" for a, b in there)
+        parts.append(f'<polygon class="band s{number}" points="{corners}"/>')
+    places = [(across.place(a), up.place(b), a, b) for a, b in one.points]
+    if len(places) > 1:
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b, _, _ in places)
+        parts.append(f'<polyline class="line s{number}" points="{path}"/>')
+    radius = 3.2 if len(places) <= 40 else 1.4
+    for a, b, at, height in places:
+        text = escape(f"{one.name}: {x.label} {x.text(at)}, {y.label} {y.text(height)}")
+        parts.append(
+            f'<circle class="dot s{number}" cx="{a:.1f}" cy="{b:.1f}" r="{radius}"><title>{text}</title></circle>'
+        )
+    return "".join(parts)
+
+
+def _svg(parts: Sequence[str], title: str) -> str:
+    head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
+    return f"{head}{''.join(parts)}</svg>"

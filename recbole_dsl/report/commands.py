@@ -1,0 +1,33 @@
+"""``recbole-dsl report``: its options, and doing what they say."""
+
+import argparse
+import os
+import shlex
+
+from recbole_dsl.errors import DSLError
+
+
+def declare_report(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``report``."""
+    parser.description = "Write what was trained as one page that opens without a network."
+    parser.epilog = (
+        "Example: recbole-dsl report saved/BPR-....pth --against=saved/BPR-....pth --output=report.html"
+    )
+    parser.add_argument(
+        "model_files", nargs="+", help="checkpoints that recbole-dsl train saved; the page is about the first"
+    )
+    parser.add_argument("--against", help="one more to compare with, such as a dense run (--density=1)")
+    parser.add_argument("--output", help="the page to write; beside the first file without it")
+    parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
+
+
+def run_report(known: argparse.Namespace, others: list[str]) -> None:
+    """Write the page, and print where it is."""
+    if others:
+        raise DSLError(f"{others[0]}: must be one of the options that --help lists, written --name=value")
+    from recbole_dsl.report.writing import write_report
+
+    files = [*known.model_files, *([known.against] if known.against else [])]
+    page = known.output or f"{os.path.splitext(files[0])[0]}.html"
+    write_report(files, page, known.data_path)
+    print(f"{page}: open it in a browser (xdg-open {shlex.quote(page)})")

@@ -1,0 +1,222 @@
+"""What the files of a run, and its data where that is there, say of it."""
+
+import math
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from recbole.config import Config
+from recbole.data.dataloader import FullSortEvalDataLoader
+from torch import nn
+
+from recbole_dsl.errors import DSLError
+from recbole_dsl.measure.cost import Cost, measure_cost
+from recbole_dsl.report.groups import Groups, Hits
+from recbole_dsl.report.step_parts import StepParts, measure_step
+from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.topology.engine import TopologyUpdate
+from recbole_dsl.training.checkpoint import read_checkpoint
+from recbole_dsl.training.configs import config_without_data, stored_config
+from recbole_dsl.training.data_start import sided_weights
+from recbole_dsl.training.quick_start import load_data_and_model
+from recbole_dsl.training.run_files import last_file
+from recbole_dsl.training.run_record import RunRecord
+from recbole_dsl.training.state_checks import is_update
+from recbole_dsl.training.stored_options import options_without_places
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """A sparse tensor: its name, its shape, its alive weights, and all that it would have dense."""
+
+    name: str
+    shape: tuple[int, ...]
+    nnz: int
+    numel: int
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of a run where its data is there.
+
+    Attributes:
+        tensors: the sparse ones.
+        cost: dense beside sparse.
+        groups: users by activity and items by popularity; None if the data has no such ids.
+        hits: what the first ten items hold of the test data; None if that is no full sort.
+        widths: alive weights of each row, of all tables of "user" and "item" together, by side.
+        parts: of a training step; None if it could not be measured.
+        lacks: why what is None is.
+    """
+
+    tensors: list[TensorFacts]
+    cost: Cost
+    groups: Groups | None
+    hits: Hits | None
+    widths: Mapping[str, NDArray]
+    parts: StepParts | None
+    lacks: Mapping[str, str]
+
+
+@dataclass
+class RunFacts:
+    """A run.
+
+    Attributes:
+        file: its best epoch's.
+        name: for figures with several runs; distinct among them.
+        model, dataset: their names.
+        density: that of the options.
+        best_epoch: from 0.
+        best_valid: metric -> value of the best epoch, on the validation data.
+        record: losses, results and times; empty for files of earlier versions.
+        updates: every topology update.
+        changed: the options that differ from the defaults.
+        command: trains it again.
+        data: None if the data is not there, as ``without_data`` says.
+    """
+
+    file: str
+    name: str
+    model: str
+    dataset: str
+    density: float
+    best_epoch: int
+    best_valid: dict[str, float]
+    record: RunRecord
+    updates: list[TopologyUpdate]
+    changed: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    data: DataFacts | None = None
+    without_data: str = ""
+
+
+def read_run(file: str, data_path: str | None = None) -> RunFacts:
+    """All that is known of the run whose best epoch is in ``file``.
+
+    The epochs after the best one are in the last state beside it, if that is there.
+
+    Raises:
+        DSLError: if it is not a whole checkpoint.
+    """
+    checkpoint = read_checkpoint(file)
+    latest = checkpoint
+    if os.path.isfile(last_file(file)) and last_file(file) != file:
+        last = read_checkpoint(last_file(file))
+        if last["run"] == checkpoint["run"] != "unknown" and last["epoch"] >= checkpoint["epoch"]:
+            latest = last
+    updates = latest["topology"].get("updates", [])
+    if not isinstance(updates, list) or not all(map(is_update, updates)):
+        raise DSLError(f"model_file={file}: does not fit the model: topology: updates must be records of updates")
+    density = checkpoint["dsl"].get("density")
+    facts = RunFacts(
+        file=file,
+        name="",
+        model=checkpoint["model"],
+        dataset=checkpoint["dataset"],
+        density=density if isinstance(density, (int, float)) else math.nan,
+        best_epoch=checkpoint["epoch"],
+        best_valid=dict(checkpoint["best_valid_result"] or {}),
+        record=RunRecord.of(latest["record"]),
+        updates=[TopologyUpdate(**update) for update in updates],
+    )
+    try:
+        _say_options(facts, checkpoint, data_path)
+        facts.data = _data_facts(file, checkpoint, facts, data_path)
+    except DSLError as error:
+        facts.without_data = str(error)
+    return facts
+
+
+def name_apart(runs: list[RunFacts]) -> None:
+    """Give each its name: what tells it from the others, in as few words as do."""
+    ways = (
+        lambda run: f"density {run.density:g}",
+        lambda run: f"{run.model}, density {run.density:g}",
+        lambda run: f"{run.model}, {run.dataset}, density {run.density:g}",
+        lambda run: os.path.splitext(os.path.basename(run.file))[0],
+        lambda run: run.file,
+    )
+    for way in ways:
+        names = [way(run) for run in runs]
+        if len(set(names)) == len(names):
+            break
+    for number, (run, name) in enumerate(zip(runs, names), 1):
+        run.name = name if names.count(name) == 1 else f"{name} ({number})"
+
+
+def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str | None) -> None:
+    """The options that differ from the defaults, and the command with them."""
+    config = config_without_data(checkpoint, facts.file, {})
+    defaults = stored_config(type_of(config), facts.dataset, {}).final_config_dict
+    for name in options_without_places(checkpoint):
+        if name not in ("model", "dataset") and config[name] != defaults.get(name):
+            facts.changed[name] = config[name]
+    words = ["recbole-dsl", "train", f"--model={facts.model}", f"--dataset={facts.dataset}"]
+    words += [f"--{name}={value}" for name, value in sorted(facts.changed.items())]
+    data_path = data_path or checkpoint["config"].get("data_path")
+    words += [f"--data_path={data_path}"] if data_path else []
+    facts.command = " ".join(map(shlex.quote, words))
+
+
+def type_of(config: Config) -> type:
+    """The class of the model of ``config``."""
+    return config.model_class
+
+
+def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_path: str | None) -> DataFacts:
+    config, model, _, train, _, test = load_data_and_model(file, data_path)
+    dataset = train._dataset
+    lacks: dict[str, str] = {}
+    groups = hits = None
+    if dataset.uid_field is None or dataset.iid_field is None:
+        lacks["hits"] = "the data has no users and items"
+    else:
+        groups = Groups.of(dataset)
+        if isinstance(test, FullSortEvalDataLoader):
+            hits = Hits.of(model, test)
+        else:
+            lacks["hits"] = "the test data is no full sort over all items"
+    cost = measure_cost(
+        model,
+        _stored_optimizers(model, checkpoint),
+        forward=lambda copied: _score_one(copied, dataset[[0]].to(config["device"])),
+        checkpoint=file,
+        growth_bytes=facts.record.growth_bytes,
+    )
+    weights = sparse_weights(model)
+    tensors = [TensorFacts(name, tuple(w.shape), w.nnz, w.numel) for name, w in weights.items()]
+    widths: dict[str, NDArray] = {}
+    for name, one in sided_weights(model, dataset).items():
+        if one.is_table:
+            own = weights[name].row_offsets.long().diff().cpu().numpy().astype(np.int64)
+            widths[one.side] = widths[one.side] + own if one.side in widths else own
+    parts = None
+    try:
+        parts = measure_step(config, model, train)
+    except Exception as error:
+        # a model's own loss raises what it likes, and the rest of the page must not be lost for it
+        lacks["parts"] = f"a step could not be measured: {type(error).__name__}"
+    if parts is None:
+        lacks.setdefault("parts", "the trainer of this model has steps of its own kind")
+    return DataFacts(tensors, cost, groups, hits, widths, parts, lacks)
+
+
+def _score_one(model: Any, interaction: Any) -> Any:
+    return model.predict(interaction)
+
+
+def _stored_optimizers(model: nn.Module, checkpoint: Mapping[str, Any]) -> list[Any]:
+    """The states of the optimizers by parameter, as `measure_cost` reads them."""
+    parameters = list(model.parameters())
+    found = []
+    for state in checkpoint["optimizers"]:
+        by_number = state.get("state", {})
+        numbered = {number: parameters[number] for number in by_number if number in range(len(parameters))}
+        found.append(SimpleNamespace(state={p: by_number[number] for number, p in numbered.items()}))
+    return found

@@ -1,0 +1,42 @@
+"""Read runs, and write their page."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.files import require_writable, whole_file
+from recbole_dsl.report.facts import name_apart, read_run
+from recbole_dsl.report.page import page_of
+
+
+def write_report(model_files: Sequence[str], path: str, data_path: str | None = None) -> None:
+    """Write the page of ``model_files`` to ``path``, about the first, with the others beside it.
+
+    What needs the data (costs, the test result, groups, widths, times) is left out where that is not there, and
+    so is what a file of an earlier version does not hold; the page says so.
+
+    Args:
+        model_files: checkpoints of the best epochs of runs.
+        data_path: where the folder of the dataset is, if it has moved since.
+
+    Raises:
+        DSLError: if one is no whole checkpoint, or the page cannot be written.
+    """
+    if os.path.isdir(path):
+        raise refusal("output", path, "a file, and is a folder")
+    require_writable(os.path.dirname(os.path.abspath(path)), "output")
+    # what RecBole logs of options and data is the training's
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        runs = [read_run(file, data_path) for file in dict.fromkeys(map(os.path.normpath, model_files))]
+    finally:
+        logging.disable(before)
+    name_apart(runs)
+    content = page_of(runs).encode()
+    try:
+        with whole_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise DSLError(f"output={path}: must be a file that can be written: {error.strerror}") from error

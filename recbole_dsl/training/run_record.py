@@ -1,0 +1,103 @@
+"""What a run has done so far, a line for each epoch, for its report."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_PACKAGES = ("recbole-dsl", "recbole", "torch", "numpy")
+
+
+@dataclass
+class RunRecord:
+    """Lists of one length, an entry for each epoch that was trained.
+
+    Attributes:
+        epoch: its number, from 0.
+        step: optimizer steps taken by its end.
+        loss: the sum of its batches' losses, as RecBole logs it; None if the trainer gives none.
+        train_seconds: how long its training took.
+        valid_seconds: how long its evaluation took; None where there was none.
+        valid: metric -> its value on the validation data; None where there was none.
+        growth_bytes: the most memory that collecting gradients for growth has taken.
+        versions: of Python and the packages, where the run began.
+    """
+
+    epoch: list[int] = field(default_factory=list)
+    step: list[int] = field(default_factory=list)
+    loss: list[float | None] = field(default_factory=list)
+    train_seconds: list[float] = field(default_factory=list)
+    valid_seconds: list[float | None] = field(default_factory=list)
+    valid: dict[str, list[float | None]] = field(default_factory=dict)
+    growth_bytes: int = 0
+    versions: dict[str, str] = field(default_factory=lambda: installed_versions())
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "RunRecord":
+        """The record that `to_dict` gave, or an empty one of an earlier version's file."""
+        return cls(**state) if state else cls()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def trained(self, epoch: int, step: int, loss: Any, seconds: float) -> None:
+        """Note an epoch's training; ``loss`` is a number, or a tuple of the parts of a loss."""
+        parts = loss if isinstance(loss, (tuple, list)) else (loss,)
+        is_known = all(isinstance(part, (int, float)) for part in parts)
+        self.epoch.append(epoch)
+        self.step.append(step)
+        self.loss.append(float(sum(parts)) if is_known else None)
+        self.train_seconds.append(seconds)
+        self.valid_seconds.append(None)
+        for values in self.valid.values():
+            values.append(None)
+
+    def validated(self, result: Mapping[str, float] | None, seconds: float) -> None:
+        """Note the evaluation of the last epoch on the validation data."""
+        if not self.epoch:
+            return
+        self.valid_seconds[-1] = seconds
+        for name, value in (result or {}).items():
+            self.valid.setdefault(name, [None] * len(self.epoch))[-1] = float(value)
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def is_record(value: Any) -> bool:
+    """Whether ``value`` is what `RunRecord.to_dict` gives, or empty, as of files of earlier versions."""
+    if not isinstance(value, dict):
+        return False
+    if not value:
+        return True
+    if set(value) != set(RunRecord.__dataclass_fields__):
+        return False
+    if not isinstance(value["valid"], dict) or not isinstance(value["versions"], dict):
+        return False
+    whole = value["epoch"], value["step"]
+    numbers = value["loss"], value["train_seconds"], value["valid_seconds"], *value["valid"].values()
+    if not all(isinstance(one, list) for one in (*whole, *numbers)):
+        return False
+    return (
+        len({len(one) for one in (*whole, *numbers)}) == 1
+        and all(_is_count(v) for one in whole for v in one)
+        and all(v is None or isinstance(v, (int, float)) for one in numbers for v in one)
+        and all(
+            isinstance(text, str) for text in (*value["valid"], *value["versions"], *value["versions"].values())
+        )
+        and _is_count(value["growth_bytes"])
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62

@@ -1,0 +1,44 @@
+"""What the console shows of a training, and that the log has the rest."""
+
+import logging
+import warnings
+
+import pytest
+
+from recbole_dsl.errors import quieten
+from recbole_dsl.training.console import make_brief, say
+
+
+@pytest.fixture
+def shown(capsys):
+    """What a brief console has shown since it was last asked."""
+    handler = logging.StreamHandler()
+    make_brief(handler)
+    logging.getLogger().addHandler(handler)
+    yield lambda: capsys.readouterr().err
+    logging.getLogger().removeHandler(handler)
+
+
+def test_a_brief_console_shows_what_is_said_and_what_is_wrong(shown):
+    logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger().info("an option")
+    logging.getLogger().warning("of another package")
+    logging.getLogger().error("it failed")
+    say("epoch 0")
+    assert shown() == "error: it failed\nepoch 0\n"
+
+
+def test_nothing_is_said_where_a_program_has_its_own_log(capsys):
+    handler = logging.StreamHandler()
+    logging.getLogger().addHandler(handler)
+    say("epoch 0")
+    logging.getLogger().removeHandler(handler)
+    assert capsys.readouterr().err == ""
+
+
+def test_warnings_of_other_packages_are_not_shown(recwarn):
+    with warnings.catch_warnings(record=True) as caught:
+        quieten()
+        warnings.warn_explicit("theirs", UserWarning, "file.py", 1, module="torch.nn")
+        warnings.warn_explicit("ours", UserWarning, "file.py", 1, module="recbole_dsl.cli")
+    assert [str(one.message) for one in caught] == ["ours"]
