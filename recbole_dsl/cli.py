@@ -96,6 +96,7 @@ def _overview() -> str:
             *lines,
             "",
             "A first run:     recbole-dsl train --model=BPR --dataset=ml-100k --density=0.1",
+            "What it did:     recbole-dsl report saved/BPR-....pth",
             "All the options: recbole-dsl COMMAND --help",
         ]
     )

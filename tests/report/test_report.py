@@ -157,3 +157,21 @@ def test_a_figure_holds_every_point_within_its_frame():
     assert len(circles) == 2 and all(0 <= x <= 360 and 0 <= y <= 232 for x, y in circles)
     assert lines([Series("none", [], [])], Axis("x"), Axis("y"), "title") == ""
     assert short(1_200_000) == "1.2M" and short(0.25) == "0.25"
+
+
+@pytest.mark.parametrize(
+    "model, changes, lacks",
+    [
+        ("MultiVAE", {"train_batch_size": 16}, set()),
+        ("RecVAE", {"train_batch_size": 16, "update_interval": 2}, {"Time"}),
+        ("SASRec", {"load_col": None, "train_neg_sample_args": None, "hidden_size": 8, "inner_size": 8}, set()),
+        ("CKE", {"load_col": None, "kg_embedding_size": 8}, {"Time"}),
+        ("FM", {"load_col": {"inter": ["user_id", "item_id", "rating"]}, "threshold": {"rating": 4}}, {"Items"}),
+    ],
+)
+def test_a_model_of_any_kind_has_a_page(options, data_path, model, changes, lacks):
+    trainer = train(model, {**options, "epochs": 2, "update_interval": 2, **changes})[0]
+    write_report([trainer.saved_model_file], "page.html", data_path)
+    headings = set(Page("page.html").headings)
+    assert {"Loss", "Exploration rate", "Options and versions"} <= headings
+    assert ("Time" in headings) == ("Time" not in lacks)
