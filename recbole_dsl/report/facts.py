@@ -4,6 +4,7 @@ import math
 import os
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -125,8 +126,10 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
         record=RunRecord.of(latest["record"]),
         updates=[TopologyUpdate(**update) for update in updates],
     )
-    try:
+    # of what RecBole itself refuses today only the options are not shown
+    with suppress(DSLError):
         _say_options(facts, checkpoint, data_path)
+    try:
         facts.data = _data_facts(file, checkpoint, facts, data_path)
     except DSLError as error:
         facts.without_data = str(error)
@@ -153,9 +156,11 @@ def name_apart(runs: list[RunFacts]) -> None:
 def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str | None) -> None:
     """The options that differ from the defaults, and the command with them."""
     config = config_without_data(checkpoint, facts.file, {})
-    defaults = stored_config(type_of(config), facts.dataset, {}).final_config_dict
+    # the default is none where a model's own default loss ranks all items
+    needed = {name: value for name, value in checkpoint["config"].items() if name == "train_neg_sample_args"}
+    defaults = stored_config(type_of(config), facts.dataset, needed).final_config_dict
     for name in options_without_places(checkpoint):
-        if name not in ("model", "dataset") and config[name] != defaults.get(name):
+        if name not in ("model", "dataset") and (name in needed or config[name] != defaults.get(name)):
             facts.changed[name] = config[name]
     words = ["recbole-dsl", "train", f"--model={facts.model}", f"--dataset={facts.dataset}"]
     words += [f"--{name}={value}" for name, value in sorted(facts.changed.items())]

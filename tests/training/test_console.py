@@ -1,5 +1,6 @@
 """What the console shows of a training, and that the log has the rest."""
 
+import io
 import logging
 import warnings
 
@@ -10,13 +11,13 @@ from recbole_dsl.training.console import make_brief, say
 
 
 @pytest.fixture
-def shown(capsys):
-    """What a brief console has shown since it was last asked."""
-    handler = logging.StreamHandler()
+def shown(monkeypatch):
+    """What a brief console has shown."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
     make_brief(handler)
-    logging.getLogger().addHandler(handler)
-    yield lambda: capsys.readouterr().err
-    logging.getLogger().removeHandler(handler)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    return stream.getvalue
 
 
 def test_a_brief_console_shows_what_is_said_and_what_is_wrong(shown):
@@ -28,12 +29,11 @@ def test_a_brief_console_shows_what_is_said_and_what_is_wrong(shown):
     assert shown() == "error: it failed\nepoch 0\n"
 
 
-def test_nothing_is_said_where_a_program_has_its_own_log(capsys):
-    handler = logging.StreamHandler()
-    logging.getLogger().addHandler(handler)
+def test_nothing_is_said_where_a_program_has_its_own_log(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
     say("epoch 0")
-    logging.getLogger().removeHandler(handler)
-    assert capsys.readouterr().err == ""
+    assert stream.getvalue() == ""
 
 
 def test_warnings_of_other_packages_are_not_shown(recwarn):
