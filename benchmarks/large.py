@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **_LIGHT_EVALUATION,
     }
     arguments = [f"--{name}={value}" for name, value in given.items()] + [f"--{o}" for o in options.options]
-    run = run_command(arguments)
+    run = run_command([*arguments, "--verbose"])
     shown = " ".join(a for a in arguments if not a.startswith("--data_path"))
     print_header(
         "Millions of users and items",

@@ -353,7 +353,7 @@ def test_who_pays_divides_users_and_items_into_groups(tmp_path):
 
 
 def test_full_softmax(tables):
-    arguments = ["--models", "GRU4Rec", "MultiVAE", "--items", "2000", "--batch", "16", "--rounds", "1"]
+    arguments = ["--models", "MultiVAE", "--items", "2000", "--batch", "16", "--rounds", "1"]
     times, memory = tables(full_softmax, *arguments, "--sides", "stock", "ours", "--tables", "time", "memory")
     assert [row[:3] for row in times] == [row[:3] for row in memory]
-    assert [row[2] for row in times] == ["RecBole", "ours"] * 2
+    assert [row[2] for row in times] == ["RecBole", "ours"]

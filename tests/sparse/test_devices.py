@@ -17,6 +17,7 @@ from recbole_dsl.sparse.padded_rows import padded_rows
 from recbole_dsl.sparse.weight import SparseWeight
 from tests.running import prepare
 from tests.sparse.test_weight import masked
+from tests.toy import exchange_at
 
 # each reads its tables in another way: rows, a few rows of one with padding, and the whole of one
 MODELS = {
@@ -50,7 +51,7 @@ def test_the_longest_row_is_that_of_the_topology_there_is():
     mask = torch.tensor([[True, True, False], [False, False, True]])
     sparse = SparseWeight((2, 3), [mask])
     assert sparse.longest_row == 2
-    sparse.exchange(lambda number, _: torch.tensor([False, False, False, True, True, True]), 3)
+    exchange_at(sparse, [0, 1], [3, 4])
     assert sparse.longest_row == 3
     other = SparseWeight((2, 3), [mask])
     other.load_state_dict(sparse.state_dict())
