@@ -12,7 +12,7 @@ from recbole_dsl.training.adam_tail import AdamTail
 from recbole_dsl.training.optimizers import distinct_entries
 
 # alive weights from which on it is faster than a step through all of them
-_MANY = 2**20
+_MANY = 2**22
 # it is not where a step reads more than this part of them
 _PART = 16
 # steps that int16 can count
