@@ -5,13 +5,12 @@ python -m benchmarks.graphs --threads 1 --nodes 200000 1000000 --datasets
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from time import perf_counter
+from collections.abc import Sequence
 
 from benchmarks.alternate import alternate, time_cells
 from benchmarks.power_law import ensure_power_law
 from benchmarks.report import parse, print_header, print_table
-from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer
+from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer, step_timer
 
 _SIDES = ("ours_dense_fast_graph", "ours_fast_graph")
 # far beyond what is run here, so that no topology update falls within
@@ -56,19 +55,10 @@ def _rows(dataset: str, options: argparse.Namespace) -> list[list[str]]:
     data, sides = train_data._dataset, {}
     for side in _SIDES:
         trainer = make_trainer(side, make_config("LightGCN", dataset, settings), data, _TOTAL_STEPS)
-        sides[side] = _training(trainer, FirstBatches(train_data, options.steps))
+        sides[side] = step_timer(trainer, FirstBatches(train_data, options.steps))
     times = alternate(sides, options.rounds)
     nodes = f"{data.user_num + data.item_num:,}"
     return [[dataset, nodes, SIDE_NAMES[side], *time_cells(times[side], times[_SIDES[0]])] for side in _SIDES]
-
-
-def _training(trainer, batches: FirstBatches) -> Callable[[], float]:
-    def run() -> float:
-        start = perf_counter()
-        trainer._train_epoch(batches, 0)
-        return (perf_counter() - start) / len(batches)
-
-    return run
 
 
 if __name__ == "__main__":

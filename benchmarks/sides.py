@@ -1,8 +1,9 @@
 """The sides of a comparison: RecBole as it is, RecBole with a fused optimizer, masked weights, and sparse ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -73,6 +74,17 @@ class FirstBatches:
     def _endless(self) -> Iterator:
         while True:
             yield from (batch for batch in self._train_data if len(batch) == self._train_data.step)
+
+
+def step_timer(trainer: Trainer, batches: FirstBatches) -> Callable[[], float]:
+    """What trains on the next ``batches`` and gives the seconds of a step, the loader's work included."""
+
+    def run() -> float:
+        start = perf_counter()
+        trainer._train_epoch(batches, 0)
+        return (perf_counter() - start) / len(batches)
+
+    return run
 
 
 def make_config(model: str, dataset: str, options: Mapping[str, Any], files: tuple[str, ...] = ()) -> Config:

@@ -13,7 +13,7 @@ from time import perf_counter
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.power_law import ensure_power_law
 from benchmarks.report import parse, print_header, print_table
-from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer
+from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer, step_timer
 
 TRAINED = ("stock", "stock_fused", "masked_dense", "ours", "ours_weight_decay", "ours_sparse_adam")
 # far beyond what is run here, so that no topology update falls within
@@ -73,7 +73,7 @@ def _sides_of(rows: int, options: argparse.Namespace) -> dict[tuple[int, str], C
     sides = {(rows, "loader"): _loading(FirstBatches(train_data, options.steps))}
     for side in options.sides:
         trainer = make_trainer(side, make_config("BPR", dataset, settings), train_data._dataset, _TOTAL_STEPS)
-        sides[rows, side] = _training(trainer, FirstBatches(train_data, options.steps))
+        sides[rows, side] = step_timer(trainer, FirstBatches(train_data, options.steps))
     return sides
 
 
@@ -82,15 +82,6 @@ def _loading(batches: FirstBatches) -> Callable[[], float]:
         start = perf_counter()
         for _ in batches:
             pass
-        return (perf_counter() - start) / len(batches)
-
-    return run
-
-
-def _training(trainer, batches: FirstBatches) -> Callable[[], float]:
-    def run() -> float:
-        start = perf_counter()
-        trainer._train_epoch(batches, 0)
         return (perf_counter() - start) / len(batches)
 
     return run

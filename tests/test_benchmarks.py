@@ -12,6 +12,7 @@ import yaml
 from benchmarks import (
     epochs,
     full_softmax,
+    graphs,
     large,
     memory,
     memory_probes,
@@ -86,6 +87,13 @@ def test_steps_times_every_side_at_every_size(tables, data):
     assert [row[:2] for row in rows] == [[size, name] for size in ("400", "600") for name in expected]
     assert all(positive(row[2]) and positive(row[5]) for row in rows)
     assert all(positive(row[4]) for row in rows if "loader" not in row[1])
+
+
+def test_graphs_times_both_densities(tables, data):
+    sizes = ["--datasets", "--nodes", 400, "--rounds", 1, "--steps", 1, "--batch", 64, "--data_path", data[0]]
+    (rows,) = tables(graphs, *sizes)
+    assert [row[1:3] for row in rows] == [["402", SIDE_NAMES[side]] for side in graphs._SIDES]
+    assert all(positive(row[3]) and positive(row[5]) for row in rows)
 
 
 @pytest.mark.parametrize(
