@@ -10,8 +10,8 @@ from recbole_dsl.training.quick_start import run
 from tests.training.process_runs import in_two, stop_and_go_on, train_each, trainer_and_data
 
 METRICS = ["Recall", "NDCG", "MRR", "Precision", "GAUC"]
-ALL = {"inter": None, "user": None, "item": None}
-KNOWLEDGE = {"inter": ["user_id", "item_id"], "kg": None, "link": None}
+ALL = {"inter": "*", "user": "*", "item": "*"}
+KNOWLEDGE = {"inter": ["user_id", "item_id"], "kg": "*", "link": "*"}
 MODELS = {
     "LightGCN": {},
     "MultiVAE": {"train_neg_sample_args": None, "train_batch_size": 16},
@@ -20,7 +20,10 @@ MODELS = {
         "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "MAX_ITEM_LIST_LENGTH": 10,
     },
     "NeuMF": {},
-    "FM": {"load_col": ALL, "eval_args": {"mode": "uni10"}},
+    "FM": {
+        "load_col": ALL, "threshold": {"rating": 4}, "train_neg_sample_args": None,
+        "eval_args": {"mode": "labeled"}, "metrics": ["AUC", "LogLoss"], "valid_metric": "AUC",
+    },
     "CKE": {"load_col": KNOWLEDGE},
 }  # fmt: skip
 
@@ -37,7 +40,7 @@ def check_one_training(found, many, model, choice):
     for part in ("files", "valid", "test", "growth"):
         assert found[part][0] == found[part][1]
     config, _, _, _, _, test = load_data_and_model(found["files"][0])
-    if config["eval_args"]["mode"]["test"] == "full":
+    if config["eval_args"]["mode"]["test"] in ("full", "labeled"):
         trainer, data = trainer_and_data(model, {**many, **choice})
         trainer.eval_collector.data_collect(data.train)
         alone = trainer.evaluate(test, model_file=found["files"][0])
