@@ -1,13 +1,16 @@
 """Loops that Numba compiles, where it is installed."""
 
+import importlib
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import Any
-
-import numba
 
 
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
     """Compile a function at its first call, and keep that on the disk where there is a folder for it."""
+    import numba
+
     options = {"nogil": True, "error_model": "numpy", **options}
 
     def decorate(function: Callable) -> Callable:
@@ -18,3 +21,12 @@ def compiled(**options: Any) -> Callable[[Callable], Callable]:
             return numba.njit(**options)(function)
 
     return decorate
+
+
+@cache
+def compiled_loops(module: str) -> ModuleType | None:
+    """The ``module`` of functions that are `compiled`; None where Numba is not there, or not for this NumPy."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None

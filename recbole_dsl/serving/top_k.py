@@ -1,9 +1,7 @@
 """The items of the highest scores, exactly, where a score is the product of a query's and an item's vector."""
 
-import importlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recbole_dsl.compiling import compiled_loops
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.serving.item_lists import BLOCK, ItemLists, build_lists
 from recbole_dsl.serving.item_table import ItemTable, dense_table, sparse_table
@@ -256,13 +255,8 @@ def _products_are_faster(density: float, queries: NDArray[np.float32], visited: 
     return by_products < by_lists
 
 
-@cache
 def _compiled() -> ModuleType | None:
-    try:
-        return importlib.import_module("recbole_dsl.serving.compiled_top_k")
-    except ImportError:
-        # Numba is not there, or not for this NumPy
-        return None
+    return compiled_loops("recbole_dsl.serving.compiled_top_k")
 
 
 def _among(

@@ -1,10 +1,8 @@
 """A sparse table that is multiplied with, a few of its rows at a time."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_dsl.compiling import compiled_loops
 from recbole_dsl.sparse.gather import all_bits, signed_view
 
 # bytes of a processor's second cache, which a chunk's scores are to fit in beside the vectors; twice that, for
@@ -211,12 +210,9 @@ class Chunk:
         )
 
 
-@cache
 def compiled_products() -> ModuleType | None:
     """The loops that Numba compiles, if it is installed."""
-    if importlib.util.find_spec("numba") is None:
-        return None
-    return importlib.import_module("recbole_dsl.sparse.softmax.compiled_products")
+    return compiled_loops("recbole_dsl.sparse.softmax.compiled_products")
 
 
 def as_int64(columns: Tensor) -> Tensor:
