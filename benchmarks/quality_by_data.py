@@ -63,6 +63,7 @@ def table(lines: Iterable[Line], facts: Mapping[str, Mapping[str, Any]]) -> str:
             f"{of['items']:,}",
             f"{of['each']:.1f}",
             str(of["standing_out"]),
+            f"{of['damping']:.2f}",
             str(of["steps"]),
             *(f"{value:.0%}" for value in figures[name]),
         ]
@@ -70,7 +71,7 @@ def table(lines: Iterable[Line], facts: Mapping[str, Mapping[str, Any]]) -> str:
         if name in figures
     ]
     head = ["BPR, density 0.1", "users", "items", "training interactions a user", "factors that stand out, of 64"]
-    head += ["steps of spreading", "ours / dense", "ours / small dense, equal deployed bytes"]
+    head += ["damping", "steps of spreading", "ours / dense", "ours / small dense, equal deployed bytes"]
     figure = "\n![NDCG@10 of ours, of dense and of small dense](quality_by_data.svg)\n"
     return "\n### When the recipe turns\n\n" + markdown_table(head, rows) + figure
 
@@ -131,6 +132,7 @@ def _facts(name: str, data_path: str) -> dict[str, Any]:
         "items": train_data.item_num - 1,
         "each": round(interactions.nnz / int(np.count_nonzero(np.diff(interactions.indptr))), 1),
         "standing_out": factors.n_standing_out,
+        "damping": best.damping,
         "steps": best.steps,
     }
 

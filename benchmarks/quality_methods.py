@@ -112,13 +112,14 @@ def ours(case: Case) -> Trainer:
 
 
 def _ours_but(constants: Mapping[str, Any], **options: Any) -> Callable[[Case], Trainer]:
-    """`ours` with other options, and other constants of `recbole_dsl.topology.spectral` until it has started."""
+    """`ours` with other options, and other constants of `recbole_dsl.start` until it has started."""
 
     def method(case: Case) -> Trainer:
         trainer = DSLTrainer(case.config, case.model(case.config["density"], **options))
         with ExitStack() as stack:
             for name, value in constants.items():
-                stack.enter_context(patch.object(start.factors, name, value))
+                module = start.factors if hasattr(start.factors, name) else start.held_out
+                stack.enter_context(patch.object(module, name, value))
             start_weights(trainer.model, case.data[0]._dataset, trainer.dsl_config.seed)
         trainer.topology.restart()
         return trainer
@@ -179,6 +180,6 @@ ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_unrotated": _ours_but({"_MAX_ROTATIONS": 0}),
     "ours_all_factors": _ours_but({"_SIGNAL": 0.0}),
     "ours_unshrunk": _ours_but({"_SHRINKAGE": 0.0}),
-    "ours_damping": _ours_but({"_DAMPING": 0.5}),
+    "ours_damping": _ours_but({"_DAMPINGS": (0.5,)}),
     "ours_unrepeated": _ours_but({"_REPEATED": 0.1}),
 }

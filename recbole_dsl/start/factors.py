@@ -53,32 +53,34 @@ class Factors:
         interactions: (users, items); whatever is not zero counts as 1.
         columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
         seed: of the shuffle, of the iteration's start and of what is random.
+        damping: an interaction counts as 1 / (its user's number of interactions * its item's) to this power.
 
     Attributes:
         n_standing_out: how many factors are rotated.
+        damping: as given.
         steps: of `spread`; 0 before that.
         factorised: the interactions of the most active users and items, all of them if they are few: CSR, float32.
     """
 
-    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0):
+    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0, damping: float = _DAMPING):
         matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
         matrix.sum_duplicates()
         matrix.data[:] = 1
         degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
-        damping = [np.maximum(degree, 1).astype(np.float32) ** -_DAMPING for degree in degrees]
+        weights = [np.maximum(degree, 1).astype(np.float32) ** -damping for degree in degrees]
         users, items = (np.sort(np.argsort(-degree, kind="stable")[:_FACTORISED]) for degree in degrees)
         self.factorised = matrix[users][:, items]
         some, shuffled = (
-            _damp(m, damping[0][users], damping[1][items])
+            _damp(m, weights[0][users], weights[1][items])
             for m in (self.factorised, _shuffle(self.factorised, seed))
         )
         noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
         self._some = some
         self._vectors = _largest(some, min(columns, _MOST_FACTORS), seed)
         self._found, self.n_standing_out = _stand_out(*self._vectors, noise)
-        self.steps = 0
+        self.damping, self.steps = damping, 0
         self._columns, self._seed = columns, seed
-        matrix = _damp(matrix, *damping)
+        matrix = _damp(matrix, *weights)
         self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
 
     @cached_property
@@ -182,7 +184,7 @@ def start_from(
 
     start = Start(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
     alive = largest_entries(start, compared, generator)
-    weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), weight.nnz)
+    weight.exchange(lambda _, old: exchanged(old(), next(alive).view(-1).to(weight.values.device)), weight.nnz)
     for begin, end, first, last in weight.row_blocks():
         block = rows(begin, end).to(weight.values)
         weight.values[first:last] = block.view(-1)[weight.positions_in(begin, end, first, last)]

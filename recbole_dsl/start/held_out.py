@@ -6,6 +6,8 @@ from scipy.sparse import csr_matrix
 from recbole_dsl.start.codes import largest
 from recbole_dsl.start.factors import Factors
 
+# of `Factors`: the larger is better where histories are short, for popular items then hide whatever else there is
+_DAMPINGS = 0.25, 0.4
 # of `Factors.spread`; none keeps the factors that stand out, the best where what can be learned is global
 _STEPS = 0, 1, 3, 8
 _LEFT_OUT = 0.1
@@ -18,7 +20,7 @@ _BLOCK = 256
 
 
 def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float, float], seed: int = 0) -> Factors:
-    """`Factors` of ``interactions``, spread by the number of steps whose sparse codes rank best.
+    """`Factors` of ``interactions`` with the damping, and the number of steps, whose sparse codes rank best.
 
     A tenth of the interactions of some users, one of each at least, is left out. From the others the codes are
     made that a table would start from, and the NDCG@10 of their products is compared on what was left out. Only
@@ -32,16 +34,22 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
         densities: those of the weights of users, and of items, that will start from them.
         seed: of what is left out, and of `Factors`.
     """
-    found = Factors(interactions, columns, seed)
+    found = Factors(interactions, columns, seed, _DAMPINGS[0])
     counts = np.diff(found.factorised.indptr)
     users = np.random.default_rng(seed).permutation(np.flatnonzero(counts > 1))
     users = np.sort(users[: min(_MOST_USERS, int(_SHARE * len(users)))])
     if len(users) < _FEWEST_USERS:
         return found
     kept, left_out = _leave_out(found.factorised, users, seed)
-    trial = Factors(kept, columns, seed)
-    reached = [_ndcg(trial.spread(steps, densities), densities, kept, left_out, users) for steps in _STEPS]
-    return found.spread(_STEPS[int(np.argmax(reached))], densities)
+    reached = {}
+    for damping in _DAMPINGS:
+        trial = Factors(kept, columns, seed, damping)
+        for steps in _STEPS:
+            reached[damping, steps] = _ndcg(trial.spread(steps, densities), densities, kept, left_out, users)
+    damping, steps = max(reached, key=reached.get)
+    if damping != found.damping:
+        found = Factors(interactions, columns, seed, damping)
+    return found.spread(steps, densities)
 
 
 def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[csr_matrix, csr_matrix]:

@@ -55,10 +55,15 @@ def test_what_was_left_out_decides():
     assert found[1] > 1.2 * found[0]
 
 
-@pytest.mark.parametrize("matrix", [few_tastes(), small_groups(users=150)], ids=["global", "few"])
+@pytest.mark.parametrize("matrix", [few_tastes(seed=1), small_groups(users=150)], ids=["global", "few"])
 def test_factors_that_stand_out_are_kept_where_nothing_local_is_to_be_learned(matrix):
     n_items = matrix.shape[1]
     assert best_factors(matrix, 32, DENSITIES).items(0, n_items).equal(Factors(matrix, 32).items(0, n_items))
+
+
+def test_popular_items_are_damped_more_where_histories_are_short():
+    short, long = small_groups(each=5), few_tastes(seed=1)
+    assert best_factors(short, 32, DENSITIES).damping > best_factors(long, 32, DENSITIES).damping
 
 
 def test_one_interaction_in_ten_of_some_users_is_left_out():
