@@ -30,6 +30,7 @@ LINES = Path(__file__).parent.parent / "results" / "quantised.jsonl"
 SIDES: dict[str, tuple[int, float, bool, str]] = {
     "**ours**, int8": (64, 0.1, True, "int8"),
     "ours, int4": (64, 0.1, True, "int4"),
+    "ours, int4, at as many bytes": (64, 0.119, True, "int4"),
     "narrow dense, int8": (12, 1.0, False, "int8"),
     "narrow dense, int4": (21, 1.0, False, "int4"),
     "narrow dense with our start, int8": (12, 1.0, True, "int8"),
