@@ -15,7 +15,17 @@ from recbole.trainer import Trainer
 
 from benchmarks.alternate import alternate, time_cells
 from benchmarks.report import parse, print_header, print_table
-from benchmarks.sides import SIDE_NAMES, SIDES, FirstBatches, load, make_config, make_trainer
+from benchmarks.sides import (
+    SIDE_NAMES,
+    SIDES,
+    FirstBatches,
+    add_device,
+    load,
+    make_config,
+    make_trainer,
+    on_device,
+    wait,
+)
 from recbole_dsl.training.model_caches import drop_caches
 
 _PROPERTIES = Path(__file__).parent.parent / "properties"
@@ -34,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, help="cut the epoch to its first batches, for a trial")
     parser.add_argument("--no_evaluation", action="store_true", help="print the table of epochs only")
+    add_device(parser)
     options = parse(parser, arguments)
     options.sides = options.sides or _SIDES.get(options.model, ("stock", "ours"))
     trainers, train_data = _trainers(options)
@@ -45,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _config(options: argparse.Namespace, eval_batch_size: int):
     file = _PROPERTIES / f"{options.model}-ml-1m.yaml"
     settings = {
+        **on_device(options),
         "data_path": options.data_path,
         "train_batch_size": options.batch,
         "eval_batch_size": eval_batch_size,
@@ -108,6 +120,7 @@ def _timed(work: Callable[[], object]) -> Callable[[], float]:
     def run() -> float:
         start = perf_counter()
         work()
+        wait()
         return perf_counter() - start
 
     return run

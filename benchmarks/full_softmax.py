@@ -20,7 +20,7 @@ from benchmarks.alternate import alternate, time_cells
 from benchmarks.peak import in_fresh_process, peak_bytes, resident_bytes
 from benchmarks.power_law import popular_ranks
 from benchmarks.report import parse, print_header, print_table
-from benchmarks.sides import SIDE_NAMES, make_config, make_trainer
+from benchmarks.sides import SIDE_NAMES, add_device, make_config, make_trainer, on_device, wait
 
 TRAINED = ("stock", "stock_fused", "ours")
 # far beyond what is run here, so that no topology update falls within
@@ -54,8 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--density", type=float, default=0.1)
+    add_device(parser)
     options = parse(parser, arguments)
-    given = {"density": options.density, "train_batch_size": options.batch, "update_interval": 1000}
+    if options.device == "cuda" and "memory" in options.tables:
+        parser.error("--tables memory: is of a process, on the CPU")
+    given = {
+        **on_device(options),
+        "density": options.density,
+        "train_batch_size": options.batch,
+        "update_interval": 1000,
+    }
     for table in options.tables:
         _PRINTERS[table](options, given)
 
@@ -143,6 +151,7 @@ def _prepared(side: str, model: str, items: int, given: Mapping[str, Any]) -> Ca
         "item_length": torch.full((batch,), _HISTORY),
         "item_id": torch.from_numpy(popular_ranks(random, items - 1, batch) + 1),
     }
+    interaction = {name: tensor.to(config["device"]) for name, tensor in interaction.items()}
     trainer.model.train()
 
     def step() -> None:
@@ -157,6 +166,7 @@ def _round(step: Callable[[], None], steps: int) -> float:
     start = perf_counter()
     for _ in range(steps):
         step()
+    wait()
     return (perf_counter() - start) / steps
 
 

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from benchmarks.alternate import alternate, time_cells
 from benchmarks.power_law import ensure_power_law
 from benchmarks.report import parse, print_header, print_table
-from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer, step_timer
+from benchmarks.sides import (
+    SIDE_NAMES,
+    FirstBatches,
+    add_device,
+    load,
+    make_config,
+    make_trainer,
+    on_device,
+    step_timer,
+)
 
 _SIDES = ("ours_dense_fast_graph", "ours_fast_graph")
 # far beyond what is run here, so that no topology update falls within
@@ -26,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=3, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5)
+    add_device(parser)
     options = parse(parser, arguments)
     names = [*options.datasets]
     sizes = [(n // 2, n // 2, round(n * options.interactions)) for n in options.nodes]
@@ -42,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _rows(dataset: str, options: argparse.Namespace) -> list[list[str]]:
     settings = {
+        **on_device(options),
         "data_path": options.data_path,
         "load_col": {"inter": ["user_id", "item_id"]},
         "embedding_size": 64,

@@ -6,10 +6,10 @@ import platform
 import torch
 
 
-def describe_machine() -> str:
-    """Processor kind, number of threads, versions of what computes."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+def describe_machine(device: str = "cpu") -> str:
+    """The kind of ``device``, "cpu" or "cuda", number of threads, versions of what computes."""
+    kind = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
     return (
-        f"{device}, {torch.get_num_threads()} of {os.cpu_count()} threads, Python {platform.python_version()}, "
+        f"{kind}, {torch.get_num_threads()} of {os.cpu_count()} threads, Python {platform.python_version()}, "
         f"PyTorch {torch.__version__}"
     )

@@ -25,7 +25,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = Non
 
 def print_header(title: str, options: argparse.Namespace, *notes: str) -> None:
     """Print a title, the command that makes the table, the machine, and notes, a paragraph each."""
-    print("\n\n".join([f"## {title}", f"    {options.command}", f"{describe_machine()}.", *notes]) + "\n")
+    device = getattr(options, "device", "cpu")
+    print("\n\n".join([f"## {title}", f"    {options.command}", f"{describe_machine(device)}.", *notes]) + "\n")
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,5 +1,6 @@
 """The sides of a comparison: RecBole as it is, RecBole with a fused optimizer, masked weights, and sparse ones."""
 
+import argparse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
@@ -50,7 +51,7 @@ SIDE_NAMES = {
     "ours_dense_fast_graph": "ours, density=1, fast_graph=True",
     "ours_fast_graph": "ours, fast_graph=True",
 }
-QUIET = {"state": "ERROR", "show_progress": False}
+QUIET = {"state": "ERROR", "show_progress": False, "use_gpu": False}
 
 
 class FirstBatches:
@@ -76,12 +77,29 @@ class FirstBatches:
             yield from (batch for batch in self._train_data if len(batch) == self._train_data.step)
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Let the user choose what trains by ``--device``."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what trains")
+
+
+def on_device(options: argparse.Namespace) -> dict[str, Any]:
+    """RecBole's options for the ``--device`` of ``options``."""
+    return {"use_gpu": options.device == "cuda"}
+
+
+def wait() -> None:
+    """Until all that was asked of a GPU is done, if one is at work."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def step_timer(trainer: Trainer, batches: FirstBatches) -> Callable[[], float]:
     """What trains on the next ``batches`` and gives the seconds of a step, the loader's work included."""
 
     def run() -> float:
         start = perf_counter()
         trainer._train_epoch(batches, 0)
+        wait()
         return (perf_counter() - start) / len(batches)
 
     return run

@@ -13,7 +13,16 @@ from time import perf_counter
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.power_law import ensure_power_law
 from benchmarks.report import parse, print_header, print_table
-from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer, step_timer
+from benchmarks.sides import (
+    SIDE_NAMES,
+    FirstBatches,
+    add_device,
+    load,
+    make_config,
+    make_trainer,
+    on_device,
+    step_timer,
+)
 
 TRAINED = ("stock", "stock_fused", "masked_dense", "ours", "ours_weight_decay", "ours_sparse_adam")
 # far beyond what is run here, so that no topology update falls within
@@ -31,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--embedding_size", type=int, default=64)
+    add_device(parser)
     options = parse(parser, arguments)
     sides: dict[tuple[int, str], Callable[[], float]] = {}
     seconds_to_load = {}
@@ -62,6 +72,7 @@ def _sides_of(rows: int, options: argparse.Namespace) -> dict[tuple[int, str], C
     interactions = max(round(options.interactions * rows), rows - users)
     dataset = ensure_power_law(options.data_path, users, rows - users, interactions)
     settings = {
+        **on_device(options),
         "data_path": options.data_path,
         "embedding_size": options.embedding_size,
         "train_batch_size": options.batch,

@@ -15,7 +15,7 @@ from recbole.trainer import Trainer
 from benchmarks.alternate import alternate, time_cells
 from benchmarks.power_law import ensure_power_law
 from benchmarks.report import parse, print_header, print_table
-from benchmarks.sides import FirstBatches, load, make_config, make_trainer
+from benchmarks.sides import FirstBatches, add_device, load, make_config, make_trainer, on_device, wait
 from recbole_dsl.topology.gradients import GradientBuffer
 
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--embedding_size", type=int, default=64)
+    add_device(parser)
     options = parse(parser, arguments)
     trainers, batches = _trainers(options)
     inside = _time_inside(trainers["dynamic"])
@@ -61,6 +62,7 @@ def _trainers(options: argparse.Namespace) -> tuple[dict[str, Trainer], dict[str
     interactions = max(round(options.interactions * options.rows), options.rows - users)
     dataset = ensure_power_law(options.data_path, users, options.rows - users, interactions)
     settings = {
+        **on_device(options),
         "data_path": options.data_path,
         "embedding_size": options.embedding_size,
         "train_batch_size": options.batch,
@@ -88,12 +90,14 @@ def _time_inside(trainer: Trainer) -> list[float]:
     def timed() -> None:
         start = perf_counter()
         after_step()
+        wait()
         seconds.append(perf_counter() - start + collecting[0])
         collecting[0] = 0.0
 
     def timed_add(*arguments) -> None:
         start = perf_counter()
         add(*arguments)
+        wait()
         collecting[0] += perf_counter() - start
 
     trainer.topology._after_step, GradientBuffer.add = timed, timed_add
@@ -104,6 +108,7 @@ def _training(trainer: Trainer, batches: FirstBatches) -> Callable[[], float]:
     def run() -> float:
         start = perf_counter()
         trainer._train_epoch(batches, 0)
+        wait()
         return perf_counter() - start
 
     return run
