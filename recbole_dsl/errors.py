@@ -29,13 +29,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def quieten() -> None:
+def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
     """Show no warnings of others' code, about which the user can do nothing.
 
     Some come while it is imported, and they bury an error of one line.
+
+    Args:
+        modules: a regular expression that their names begin with.
     """
     for category in (DeprecationWarning, FutureWarning, UserWarning, RuntimeWarning):
-        warnings.filterwarnings("ignore", category=category, module=r"(?!recbole_dsl\b)")
+        warnings.filterwarnings("ignore", category=category, module=modules)
 
 
 def one_line(text: str) -> str:

@@ -13,6 +13,9 @@ from recbole.utils.logger import log_colors_config
 from recbole_dsl.errors import DSLError
 from recbole_dsl.training.console import make_brief
 
+# of a handler: that a run of ours has made it
+_OURS = "_of_a_run"
+
 
 @contextmanager
 def console_log(config: Config) -> Iterator[logging.Logger]:
@@ -21,6 +24,7 @@ def console_log(config: Config) -> Iterator[logging.Logger]:
     if not root.handlers:
         root.setLevel(_level(config))
         root.addHandler(_console())
+        _mark_ours(root)
     yield root
 
 
@@ -30,6 +34,8 @@ def held_back_log(
 ) -> Iterator[logging.Logger]:
     """Hold the log back; call RecBole's ``init_logger`` at the end and give its handlers what came before.
 
+    A run before this one in the process keeps its own file: its handlers are taken away. Those of a program that
+    has set up its own log stay, and get what a run logs.
     An error within leaves no log file and no handler behind, and nothing on the console but what it says itself.
 
     Args:
@@ -37,9 +43,10 @@ def held_back_log(
         is_brief: show on the console only what `console.say` says, and what went wrong.
     """
     root = logging.getLogger()
-    if replace_handlers:
-        for handler in root.handlers[:]:
+    for handler in root.handlers[:]:
+        if replace_handlers or getattr(handler, _OURS, False):
             root.removeHandler(handler)
+            handler.close()
     own_handlers = bool(root.handlers)
     level = root.level
     memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
@@ -57,6 +64,8 @@ def held_back_log(
         init_logger(config)
     except OSError as error:
         raise DSLError(f"log: must be a folder that can be written: {error.strerror}") from error
+    if not own_handlers:
+        _mark_ours(root)
     if is_brief and not own_handlers:
         for handler in root.handlers:
             # a FileHandler is one too
@@ -66,6 +75,11 @@ def held_back_log(
         for handler in root.handlers:
             if record.levelno >= handler.level:
                 handler.handle(record)
+
+
+def _mark_ours(root: logging.Logger) -> None:
+    for handler in root.handlers:
+        setattr(handler, _OURS, True)
 
 
 def _console() -> logging.Handler:

@@ -4,6 +4,7 @@ import importlib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from multiprocessing.queues import SimpleQueue
 from typing import Any
@@ -13,7 +14,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, init_seed, set_color
 
 from recbole_dsl.compat.for_ray import report
-from recbole_dsl.errors import refusal
+from recbole_dsl.errors import quieten, refusal
 from recbole_dsl.files import require_writable
 from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_line
@@ -39,6 +40,8 @@ from recbole_dsl.training.run_data import RunData, load_data
 from recbole_dsl.training.trainer import DSLMixin
 
 _REPORT = "recbole_dsl.report.writing"
+# whose warnings the user can do nothing about; those of a model of the user's own are shown
+_OTHERS = r"(recbole|torch|numpy|scipy|pandas)(\.|$)"
 
 
 def run_recbole_dsl(
@@ -65,7 +68,8 @@ def run_recbole_dsl(
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
-    with told_to_others():
+    with told_to_others(), warnings.catch_warnings():
+        quieten(_OTHERS)
         result, is_to_tell = _train(model, dataset, config_file_list, options_of_process(config_dict), saved)
         leave()
     if is_to_tell and queue is not None:

@@ -2,10 +2,12 @@
 
 import io
 import logging
+import os
 import warnings
 
 import pytest
 
+from recbole_dsl import run_recbole_dsl
 from recbole_dsl.errors import quieten
 from recbole_dsl.training.console import make_brief, say
 
@@ -42,3 +44,22 @@ def test_warnings_of_other_packages_are_not_shown(recwarn):
         warnings.warn_explicit("theirs", UserWarning, "file.py", 1, module="torch.nn")
         warnings.warn_explicit("ours", UserWarning, "file.py", 1, module="recbole_dsl.cli")
     assert [str(one.message) for one in caught] == ["ours"]
+
+
+def test_each_run_of_a_process_has_its_own_console_and_log(options, capfd, monkeypatch):
+    # pytest's own
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    shown = []
+    for number, verbose in enumerate((False, True, False), start=1):
+        run_recbole_dsl("BPR", "tiny", config_dict={**options, "verbose": verbose})
+        said = capfd.readouterr().err
+        shown.append((said.startswith("data    "), "show_progress" in said, "FutureWarning" in said))
+        assert sum(len(files) for _, _, files in os.walk("log")) == number
+    assert shown == [(True, False, False), (False, True, False), (True, False, False)]
+
+
+def test_the_log_of_a_program_stays(options, monkeypatch):
+    handler = logging.StreamHandler(io.StringIO())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    run_recbole_dsl("BPR", "tiny", config_dict=options)
+    assert logging.getLogger().handlers == [handler]
