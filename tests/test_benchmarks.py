@@ -16,6 +16,7 @@ from benchmarks import (
     large,
     memory,
     memory_probes,
+    one_column,
     quality,
     quality_by_data,
     quality_tables,
@@ -365,3 +366,12 @@ def test_full_softmax(tables):
     times, memory = tables(full_softmax, *arguments, "--sides", "stock", "ours", "--tables", "time", "memory")
     assert [row[:3] for row in times] == [row[:3] for row in memory]
     assert [row[2] for row in times] == ["RecBole", "ours"]
+
+
+@pytest.mark.by_hand
+def test_one_column_trains_every_side(tables):
+    arguments = ["--models", "FM", "--embedding_sizes", "8", "--seeds", "2020", "--epochs", "1"]
+    (rows,) = tables(one_column, *arguments)
+    sparse, dense, as_many = (int(row[3].replace(",", "")) for row in rows)
+    assert sparse < dense and as_many == pytest.approx(dense, rel=0.01)
+    assert all(0.5 < float(row[4]) < 1 for row in rows)
