@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import getLogger
 
 import torch
 from recbole.data.dataset import Dataset
@@ -50,7 +51,12 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         if kind not in factors:
             interactions = dataset.inter_matrix("csr")
             if one.is_table:
-                factors[kind] = best_factors(interactions, one.n_factors, _densities(sided, one.n_factors), seed)
+                best = best_factors(interactions, one.n_factors, _densities(sided, one.n_factors), seed)
+                getLogger().info(
+                    f"sparse_init=svd: {best.n_standing_out} of {one.n_factors} factors stand out; interactions "
+                    f"damped to the power {best.damping}, codes spread in {best.steps} steps"
+                )
+                factors[kind] = best
             else:
                 factors[kind] = Factors(interactions, one.n_factors, seed).repeated
         rows = one.rows(factors[kind])

@@ -1,5 +1,7 @@
 """Which weights start from the training data, and that only new ones do."""
 
+import re
+
 import pytest
 import torch
 from scipy.sparse import csr_matrix
@@ -48,6 +50,17 @@ def test_the_log_is_silent_where_nothing_starts_from_the_training_data(options, 
     DSLTrainer(config, network).fit(train_data, show_progress=False)
     assert sparse_weights(network)
     assert not [r for r in caplog.records if STARTED in r.getMessage()]
+
+
+def test_the_log_says_how_the_factors_were_chosen(options, caplog):
+    caplog.set_level("INFO")
+    config, model, train_data, _, _ = prepare("BPR", options)
+    DSLTrainer(config, model)
+    start_weights(model, train_data._dataset, config["seed"])
+    said = " ".join(r.getMessage() for r in caplog.records)
+    assert re.search(
+        r": \d+ of 8 factors stand out; interactions damped to the power 0\.\d+, codes spread in", said
+    )
 
 
 def test_the_values_are_factors_of_the_training_data(options):
