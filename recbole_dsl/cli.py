@@ -13,6 +13,9 @@ from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.report.commands import declare_report, run_report
 from recbole_dsl.serving.commands import declare_export, declare_recommend, run_export, run_recommend
 
+# as the shell counts what SIGPIPE ends
+_PIPE = 128 + 13
+
 
 @dataclass(frozen=True)
 class Command:
@@ -43,6 +46,19 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         arguments: the words after the command's name; those of this process if None.
         program: the name that errors and help give to the sub-command; "recbole-dsl" and its own if None.
     """
+    try:
+        try:
+            _run(arguments, program)
+        finally:
+            # here, for at the end of the process nobody could catch what it raises
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # as with head, whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_PIPE)
+
+
+def _run(arguments: Sequence[str] | None, program: str | None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_overview())

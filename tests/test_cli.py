@@ -117,6 +117,18 @@ def test_help_lists_the_options_and_loads_nothing_heavy(command):
     assert not HEAVY & loaded(done.stderr)
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
+def test_a_reader_who_has_enough_gets_no_traceback(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "recbole_dsl", *arguments], stdout=closed, stderr=subprocess.PIPE, cwd=ROOT
+        )
+    # argparse itself keeps silent about what it could not write
+    assert done.stderr == b"" and done.returncode in (0, 141)
+
+
 def test_the_package_loads_nothing_heavy_until_a_name_is_used():
     names = "import recbole_dsl, sys; dir(recbole_dsl); print(*sys.modules)"
     assert not HEAVY & set(python("-c", names).stdout.split())

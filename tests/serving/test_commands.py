@@ -177,3 +177,12 @@ def test_help_loads_nothing_heavy():
         )  # fmt: skip
         assert "--values" in done.stdout or "--users" in done.stdout
         assert not {"numpy", "torch", "recbole", "safetensors"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_a_reader_who_has_enough_gets_no_traceback(recommender):
+    command = [sys.executable, "-m", "recbole_dsl", "recommend", "model.rdsl", "--users=all", "--k=10"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, b"")
