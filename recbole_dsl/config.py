@@ -75,7 +75,7 @@ class DSLConfig:
         None,
         "Steps before an update whose gradients are summed for growth, at most update_interval. "
         "None: 200 with grow=gradient, 50 with grow=momentum, and where a tensor would have more than 16 MB as a "
-        "dense one, at most an eighth of update_interval.",
+        "dense one, at most a tenth of update_interval.",
     )
     grow_memory: float | None = _option(
         None,

@@ -24,7 +24,7 @@ _SHARE = 0.2
 _UPDATES = 32
 _SMALL = 2**24
 # without the option grow_window, where a tensor is not small: in what part of the interval gradients are collected
-_COLLECTED = 8
+_COLLECTED = 10
 
 
 class TopologyOptions(Protocol):

@@ -190,7 +190,7 @@ def test_gradients_are_collected_in_the_window_only():
     [
         (100, {}, 200),
         (100, {"grow": "momentum"}, 50),
-        (70_000, {}, 50),
+        (70_000, {}, 40),
         (70_000, {"update_interval": 4000}, 200),
         (70_000, {"update_interval": 4}, 1),
         (70_000, {"grow_window": 150}, 150),
