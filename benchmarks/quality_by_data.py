@@ -35,7 +35,7 @@ DATASETS = (
 )
 _DENSITY = 0.1
 _COLUMNS = 64
-_TICKS = 5, 10, 20, 50, 100
+_TICKS = 2, 5, 10, 20, 50, 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,7 +98,7 @@ def draw(lines: Iterable[Line], facts: Mapping[str, Mapping[str, Any]], path: Pa
         axis.set(xscale="log", yscale="log", xlabel=label)
         axis.minorticks_off()
         axis.set_xticks(_TICKS, map(str, _TICKS))
-        axis.set_xlim(3, 170)
+        axis.set(xlim=(1.5, 170), ylim=(45, 400))
         axis.set_yticks([50, 100, 150, 200, 300], ["50 %", "100 %", "150 %", "200 %", "300 %"])
     axes[0].set_ylabel("NDCG@10 of ours, BPR at density 0.1")
     axes[0].legend(["of dense", "of small dense at equal bytes"], fontsize=8)
