@@ -52,7 +52,7 @@ def exchange_at(weight: SparseWeight, slots: list, positions: list, states=()) -
     mask.view(-1)[weight.positions()[slots]] = False
     mask.view(-1)[positions] = True
     blocks = [mask[start:stop].view(-1) for start, stop in row_blocks(*mask.shape)]
-    weight.exchange(lambda number, old: exchanged(old(), blocks[number]), int(mask.sum()), states)
+    weight.exchange(lambda number, old: exchanged(old, blocks[number]), int(mask.sum()), states)
 
 
 @contextmanager

@@ -3,22 +3,16 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from recbole_dsl.compiling import compiled_loops
 from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, true_at
 from recbole_dsl.sparse.gather import signed_view
 
-# of a block's number and what gives the positions of its alive entries: the slots of those that go, counted from
-# the block's first, and the positions of those that come, which are not alive; both int64 and ascending
-Change = Callable[[int, Callable[[], Tensor]], tuple[Tensor, Tensor]]
-
-# of how many entries on Numba's loops are worth the time that they take to load
-_WORTH_COMPILING = 2**21
+# of a block's number and the positions of its alive entries: the slots of those that go, counted from the block's
+# first, and the positions of those that come, which are not alive; both int64 and ascending
+Change = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,17 +40,17 @@ def rewrite(index: CompressedRows, change: Change, nnz: int, tensors: list[Tenso
     offsets = new_offsets(index.n_rows, nnz, index.columns.device)
     waiting: deque[list[Tensor]] = deque()
     written = 0
-    loops = _loops(old, nnz)
     for number, (start, stop, first, last) in enumerate(index.blocks()):
-        before = cache(partial(index.positions_in, start, stop, first, last))
-        gone, come = change(number, before)
-        block = CompressedRows(index.n_columns, index.columns[first:last], index.row_offsets[start : stop + 1])
-        entries = [t[first:last] for t in tensors]
-        if loops is None:
-            counts, chunk = _merge(block, before(), gone, come, entries)
-        else:
-            counts, chunk = _merge_compiled(loops, block, gone, come, entries)
-        offsets[start + 1 : stop + 1] = counts
+        before = index.positions_in(start, stop, first, last)
+        gone, new_positions = change(number, before)
+        rows = [torch.div(p, index.n_columns, rounding_mode="floor") for p in (before[gone], new_positions)]
+        less, more = (torch.bincount(some, minlength=stop - start) for some in rows)
+        offsets[start + 1 : stop + 1] = index.row_offsets[start : stop + 1].diff() - less + more
+        source, fresh = _merge(before, gone, new_positions)
+        columns = _gathered(signed_view(index.columns[first:last]), source, fresh)
+        columns[fresh] = (new_positions - rows[1] * index.n_columns).to(columns.dtype)
+        chunk = [columns.view(index.columns.dtype)]
+        chunk += [_gathered(t[first:last], source, fresh) for t in tensors]
         waiting.append(chunk)
         while waiting and written + len(waiting[0][0]) <= (last if in_place else nnz):
             written = _write(new, waiting.popleft(), written)
@@ -71,50 +65,19 @@ def exchanged(positions: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
     return true_at(~alive[positions]), true_at(new)
 
 
-def _loops(tensors: list[Tensor], nnz: int) -> ModuleType | None:
-    """Those that Numba compiles, where they are faster than PyTorch's functions."""
-    known = all(t.device.type == "cpu" and t.dtype not in (torch.float16, torch.bfloat16) for t in tensors)
-    return compiled_loops("recbole_dsl.sparse.compiled_merge") if known and nnz >= _WORTH_COMPILING else None
-
-
-def _merge(
-    block: CompressedRows, before: Tensor, gone: Tensor, come: Tensor, tensors: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """How many entries each row of ``block`` has then, (rows,), their columns and those of ``tensors``, (new,).
-
-    Args:
-        before: the positions of the entries now.
-        gone, come: as `Change` returns them.
-    """
-    rows = [torch.div(p, block.n_columns, rounding_mode="floor") for p in (before[gone], come)]
-    less, more = (torch.bincount(some, minlength=block.n_rows) for some in rows)
+def _merge(before: Tensor, gone: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """The slot that each entry had, 0 where none, and the slots of the ``new`` positions then, each (n,) int64."""
     kept = true_at(torch.ones(len(before), dtype=torch.bool, device=before.device).index_fill_(0, gone, False))
-    fresh = torch.searchsorted(before[kept], come) + torch.arange(len(come), device=come.device)
-    size = len(kept) + len(come)
-    moved = true_at(torch.ones(size, dtype=torch.bool, device=come.device).index_fill_(0, fresh, False))
-    columns = _scattered(signed_view(block.columns), kept, moved, size)
-    columns[fresh] = (come - rows[1] * block.n_columns).to(columns.dtype)
-    chunk = [columns.view(block.columns.dtype), *(_scattered(t, kept, moved, size) for t in tensors)]
-    return block.row_offsets.diff() - less + more, chunk
+    fresh = torch.searchsorted(before[kept], new) + torch.arange(len(new), device=new.device)
+    size = len(kept) + len(new)
+    moved = true_at(torch.ones(size, dtype=torch.bool, device=new.device).index_fill_(0, fresh, False))
+    return torch.zeros(size, dtype=torch.int64, device=new.device).index_copy_(0, moved, kept), fresh
 
 
-def _merge_compiled(
-    loops: ModuleType, block: CompressedRows, gone: Tensor, come: Tensor, tensors: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """As `_merge`."""
-    size = len(block.columns) - len(gone) + len(come)
-    columns, sources = block.columns.new_empty(size), torch.empty(size, dtype=torch.int32)
-    counts = torch.empty(block.n_rows, dtype=torch.int32)
-    now = block.columns.numpy(), block.row_offsets.numpy(), block.n_columns
-    loops.merge(*now, gone.numpy(), come.numpy(), columns.numpy(), counts.numpy(), sources.numpy())
-    chunk = [columns, *(t.new_empty(size) for t in tensors)]
-    for entries, out in zip(tensors, chunk[1:]):
-        loops.take(entries.numpy(), sources.numpy(), out.numpy())
-    return counts, chunk
-
-
-def _scattered(entries: Tensor, kept: Tensor, moved: Tensor, size: int) -> Tensor:
-    return entries.new_zeros(size).index_copy_(0, moved, entries.index_select(0, kept))
+def _gathered(entries: Tensor, source: Tensor, fresh: Tensor) -> Tensor:
+    if not len(entries):
+        return entries.new_zeros(len(source))
+    return entries.index_select(0, source).index_fill_(0, fresh, 0)
 
 
 def _write(tensors: list[Tensor], chunk: list[Tensor], start: int) -> int:

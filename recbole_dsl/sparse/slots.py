@@ -280,8 +280,8 @@ def _follow(tensor: Tensor, topologies: list[Topology]) -> bool:
     blocks = list(leader.row_blocks())
     device = weight.values.device
 
-    def change(number: int, positions: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-        return exchanged(positions(), leader.alive_in(*blocks[number][:2]).view(-1).to(device))
+    def change(number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return exchanged(positions, leader.alive_in(*blocks[number][:2]).view(-1).to(device))
 
     weight.exchange(change, leader.nnz)
     target[0].give_to(weight)

@@ -307,9 +307,9 @@ class SparseWeight(nn.Module):
 
         Args:
             change: called for each of `row_blocks`, in order, as ``change(number, positions)`` with the number of
-                the block and what gives the positions in it of its alive entries, (n,) int64, ascending; returns
-                the slots of those that go, counted from the block's first, and the positions in it of those that
-                come, which are not alive, each (m,) int64, ascending.
+                the block and the positions in it of its alive entries, (n,) int64, ascending; returns the slots of
+                those that go, counted from the block's first, and the positions in it of those that come, which
+                are not alive, each (m,) int64, ascending.
             nnz: how many there are in all.
             states: dictionaries, changed in place.
         """

@@ -184,7 +184,7 @@ def start_from(
 
     start = Start(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
     alive = largest_entries(start, compared, generator)
-    weight.exchange(lambda _, old: exchanged(old(), next(alive).view(-1).to(weight.values.device)), weight.nnz)
+    weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), weight.nnz)
     for begin, end, first, last in weight.row_blocks():
         block = rows(begin, end).to(weight.values)
         weight.values[first:last] = block.view(-1)[weight.positions_in(begin, end, first, last)]

@@ -1,6 +1,6 @@
 """One topology update of some tensors: which weights are pruned, which are grown, and the exchange of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -30,7 +30,7 @@ def exchange(parts: Sequence[Part], ratio: float, rules: Rules) -> int:
         mine = range(first, first + sum(block.part is part for block in blocks))
         size = part.weight.nnz + sum(growing.counts[i] - pruning.counts[i] for i in mine)
 
-        def change(number: int, positions: Callable[[], Tensor], first: int = first) -> tuple[Tensor, Tensor]:
+        def change(number: int, positions: Tensor, first: int = first) -> tuple[Tensor, Tensor]:
             block = blocks[first + number]
             grown = growing.positions(first + number, positions)
             block.part.explored.mark_at(grown + block.start * block.weight.n_columns)

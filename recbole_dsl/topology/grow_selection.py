@@ -1,7 +1,5 @@
 """Which positions an update grows."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -32,13 +30,13 @@ class Growing:
         self._others = share_out(n - self._choice.n, unscored, rules.generator)
         self.counts = [a + b for a, b in zip(scored, self._others)]
 
-    def positions(self, i: int, alive: Callable[[], Tensor]) -> Tensor:
-        """(n,) int64, ascending: which positions in block ``i`` grow; ``alive`` gives those that are alive."""
+    def positions(self, i: int, alive: Tensor) -> Tensor:
+        """(n,) int64, ascending: which positions in block ``i`` grow; ``alive`` are those of its alive entries."""
         block, generator = self._blocks[i], self._rules.generator
         scored = self._choice.of_block(i, generator)
         if not self._others[i]:
-            return scored if scored is not None else alive()[:0]
-        free = block.free(alive())
+            return scored if scored is not None else alive[:0]
+        free = block.free(alive)
         if scored is not None:
             free.index_fill_(0, scored, False)
         grown = draw(free, self._others[i], generator)

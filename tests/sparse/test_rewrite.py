@@ -1,20 +1,12 @@
-"""The entries of a weight after an exchange: Numba's loops and PyTorch's functions against a dense matrix."""
+"""The entries of a weight after an exchange, against a dense matrix."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_dsl.compiling import compiled_loops
-from recbole_dsl.sparse import rewrite as subject
 from recbole_dsl.sparse.compressed_rows import CompressedRows, row_blocks
 from recbole_dsl.sparse.rewrite import exchanged, rewrite
 from tests.toy import blocks_of
-
-needs_numba = pytest.mark.skipif(
-    compiled_loops("recbole_dsl.sparse.compiled_merge") is None, reason="Numba is not there"
-)
-WAYS = [pytest.param(2**62, id="plain"), pytest.param(0, id="compiled", marks=needs_numba)]
 
 
 def compressed(alive, dtype):
@@ -22,10 +14,9 @@ def compressed(alive, dtype):
     return CompressedRows(alive.shape[1], alive.nonzero()[:, 1].to(dtype), offsets.int())
 
 
-@pytest.mark.parametrize("least", WAYS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_what_stays_keeps_its_entries_and_what_comes_is_zero(least, data):
+def test_what_stays_keeps_its_entries_and_what_comes_is_zero(data):
     n_rows, n_columns = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([1, 3, 64, 300]))
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
     old, new = (
@@ -40,12 +31,11 @@ def test_what_stays_keeps_its_entries_and_what_comes_is_zero(least, data):
     ]
     expected = [torch.where(old & new, one, 0)[new] for one in dense]
     index = compressed(old, torch.uint8 if n_columns < 256 else torch.uint16)
-    with blocks_of(data.draw(st.sampled_from([8, 200, 2**20]))), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subject, "_WORTH_COMPILING", least)
+    with blocks_of(data.draw(st.sampled_from([8, 200, 2**20]))):
         masks = [new[start:stop].reshape(-1) for start, stop in row_blocks(n_rows, n_columns)]
         found = rewrite(
             index,
-            lambda i, positions: exchanged(positions(), masks[i]),
+            lambda i, positions: exchanged(positions, masks[i]),
             int(new.sum()),
             [one[old] for one in dense],
         )
@@ -53,16 +43,3 @@ def test_what_stays_keeps_its_entries_and_what_comes_is_zero(least, data):
     assert found.columns.equal(wanted.columns) and found.row_offsets.equal(wanted.row_offsets)
     for entries, ones in zip(found.entries, expected):
         assert entries.dtype == ones.dtype and entries.equal(ones)
-
-
-@needs_numba
-def test_types_that_numpy_does_not_have_are_merged_plainly(monkeypatch):
-    monkeypatch.setattr(subject, "_WORTH_COMPILING", 0)
-    index = compressed(torch.tensor([[True, False, True]]), torch.uint8)
-    found = rewrite(
-        index,
-        lambda i, positions: (torch.tensor([0]), torch.tensor([1])),
-        2,
-        [torch.tensor([1.0, 2.0], dtype=torch.bfloat16)],
-    )
-    assert found.entries[0].tolist() == [0.0, 2.0] and found.columns.tolist() == [1, 2]
