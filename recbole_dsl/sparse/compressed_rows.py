@@ -72,6 +72,14 @@ def true_at(mask: Tensor) -> Tensor:
     return mask.nonzero().view(-1)
 
 
+def rank(sorted: Tensor, values: Tensor) -> Tensor:
+    """(n,) int64: how many of ``sorted``, ascending, are less than each of ``values`` (n,), ascending."""
+    if values.device.type == "cpu":
+        # takes a third of the time of PyTorch's, which does not go by the order of the values
+        return torch.from_numpy(np.searchsorted(sorted.numpy(), values.numpy()))
+    return torch.searchsorted(sorted, values)
+
+
 def n_true(mask: Tensor) -> int:
     """How many entries of ``mask``, bool, are True; unlike its sum it takes no memory."""
     return int(np.count_nonzero(mask.numpy()) if mask.device.type == "cpu" else mask.count_nonzero())

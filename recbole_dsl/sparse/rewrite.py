@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, true_at
+from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, rank, true_at
 from recbole_dsl.sparse.gather import signed_view
 
 # of a block's number and the positions of its alive entries: the slots of those that go, counted from the block's
@@ -43,7 +43,10 @@ def rewrite(index: CompressedRows, change: Change, nnz: int, tensors: list[Tenso
     for number, (start, stop, first, last) in enumerate(index.blocks()):
         before = index.positions_in(start, stop, first, last)
         gone, new_positions = change(number, before)
-        rows = [torch.div(p, index.n_columns, rounding_mode="floor") for p in (before[gone], new_positions)]
+        rows = [
+            torch.div(p, index.n_columns, rounding_mode="floor")
+            for p in (before.index_select(0, gone), new_positions)
+        ]
         less, more = (torch.bincount(some, minlength=stop - start) for some in rows)
         offsets[start + 1 : stop + 1] = index.row_offsets[start : stop + 1].diff() - less + more
         source, fresh = _merge(before, gone, new_positions)
@@ -68,7 +71,7 @@ def exchanged(positions: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
 def _merge(before: Tensor, gone: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     """The slot that each entry had, 0 where none, and the slots of the ``new`` positions then, each (n,) int64."""
     kept = true_at(torch.ones(len(before), dtype=torch.bool, device=before.device).index_fill_(0, gone, False))
-    fresh = torch.searchsorted(before[kept], new) + torch.arange(len(new), device=new.device)
+    fresh = rank(before.index_select(0, kept), new) + torch.arange(len(new), device=new.device)
     size = len(kept) + len(new)
     moved = true_at(torch.ones(size, dtype=torch.bool, device=new.device).index_fill_(0, fresh, False))
     return torch.zeros(size, dtype=torch.int64, device=new.device).index_copy_(0, moved, kept), fresh

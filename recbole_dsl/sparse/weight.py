@@ -345,7 +345,7 @@ class SparseWeight(nn.Module):
         ends = counts.cumsum(0)
         total = int(ends[-1]) if len(ids) else 0
         place = torch.repeat_interleave(counts, output_size=total)
-        slots = torch.arange(total, device=ids.device) + (starts - ends + counts)[place]
+        slots = torch.arange(total, device=ids.device) + (starts - ends + counts).index_select(0, place)
         # few of PyTorch's kernels know the unsigned types; these bits are gathered as signed ones
         columns = signed_view(self.columns).index_select(0, slots).long() & all_bits(self.columns)
         return place, slots, columns

@@ -31,7 +31,7 @@ class Explored:
     def mark_at(self, positions: Tensor) -> None:
         """Mark the distinct ``positions`` (n,), int64."""
         places, bits = positions >> 3, (1 << (positions & 7)).to(torch.uint8)
-        new = (self.bits[places] & bits) == 0
+        new = (self.bits.index_select(0, places) & bits) == 0
         # no bit twice, so that their sum is their union
         self.bits.index_add_(0, places[new], bits[new])
         self.count += n_true(new)

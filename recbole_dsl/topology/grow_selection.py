@@ -55,10 +55,10 @@ class Growing:
             gradient = block.weight.values.new_zeros(()).expand(block.stop - block.start, block.weight.n_columns)
         keys = self._keys(block, rows, gradient)
         places = true_at(keys <= (_LOWEST if highest is None else min(highest, _LOWEST)))
-        keys = keys[places]
+        keys = keys.index_select(0, places)
         if rows is not None and len(rows) < block.stop - block.start:
             row = torch.div(places, block.weight.n_columns, rounding_mode="floor")
-            places += (rows[row] - row) * block.weight.n_columns
+            places += (rows.index_select(0, row) - row) * block.weight.n_columns
         return keys, places
 
     def _sample(self) -> Sample | None:

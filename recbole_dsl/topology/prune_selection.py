@@ -59,7 +59,7 @@ class Pruning:
         if negative is not None:
             among &= (block.weight.values.detach()[block.first : block.last] < 0) == negative
         slots = true_at(among)
-        return keys[slots], slots
+        return keys.index_select(0, slots), slots
 
     def _sample(self, negative: bool | None) -> Sample | None:
         """Of every so many-th weight, where none is spared for its row's or its tensor's sake."""
