@@ -44,8 +44,10 @@ def held_back_log(
     """
     root = logging.getLogger()
     for handler in root.handlers[:]:
-        if replace_handlers or getattr(handler, _OURS, False):
+        is_ours = getattr(handler, _OURS, False)
+        if is_ours or replace_handlers:
             root.removeHandler(handler)
+        if is_ours:
             handler.close()
     own_handlers = bool(root.handlers)
     level = root.level
