@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
+from recbole_dsl.evaluation.processes import shared_evaluation
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.sparse.loading import accept_sparse_states
@@ -48,7 +49,6 @@ from recbole_dsl.training.run_files import last_file, new_model_file
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
-from recbole_dsl.training.shared_evaluation import shared_evaluation
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
