@@ -1,6 +1,5 @@
 """Evaluation divided among processes, with the metrics that one process has."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,8 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_dsl.evaluation.ranking import samples_at_once, with_batches
+
 # what a collector has of the users that it has seen, a row each
 _ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 
@@ -21,27 +22,22 @@ _ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 def shared_evaluation(trainer: Any, loader: AbstractDataLoader) -> Iterator[AbstractDataLoader]:
     """A loader of this process's part of ``loader``; within it ``trainer`` collects the parts of all.
 
-    The parts are whole batches as one process has them, and none is repeated. What is collected is put in the
-    order of one process before any metric is computed of it, so that each is that of one process, those that are
-    no means of users too. Where negative items are drawn every process evaluates all users.
+    The parts are whole batches of the size that `samples_at_once` gives, and none is repeated. What is collected
+    is put in the order of one process before any metric is computed of it, so that each is that of one process,
+    those that are no means of users too. Where negative items are drawn every process evaluates all users.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     divided = isinstance(loader, FullSortEvalDataLoader)
-    part = copy.copy(loader)
-    # RecBole divides the size of a batch by the number of processes
-    part._init_batch_size_and_step()
-    batches = list(torch.arange(part.sample_size).split(part.step))
+    batches = list(torch.arange(loader.sample_size).split(samples_at_once(loader)))
     shares = [batches[r::world_size] for r in range(world_size)]
     # RecBole evaluates nothing where there is no batch; what is too much is left out afterwards
     mine = (shares[rank] or batches[:1]) if divided else batches
-    # a loader that is made refuses another division
-    vars(part).update(batch_sampler=[batch.tolist() for batch in mine], sampler=range(part.sample_size))
     usual = trainer.eval_collector
     if divided:
         places = [torch.cat(share) if share else torch.empty(0, dtype=torch.int64) for share in shares]
         trainer.eval_collector = _CollectorOfAll(usual, places)
     try:
-        yield part
+        yield with_batches(loader, mine)
     finally:
         trainer.eval_collector = usual
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from recbole.config import Config
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.evaluator import Collector
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import set_color
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.evaluation.processes import shared_evaluation
+from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.sparse.loading import accept_sparse_states
@@ -93,6 +95,8 @@ class DSLMixin(Resumable):
         except OSError as error:
             place = error.filename or config["checkpoint_dir"]
             raise DSLError(f"{place}: must be a place that can be written: {error.strerror}") from error
+        if type(self.eval_collector) is Collector:
+            self.eval_collector = RankingCollector(config)
         self.saved_model_file = same_for_all(config, new_model_file(config))
         self.last_model_file = last_file(self.saved_model_file)
         self.logger.info(self.sparsity)
@@ -220,6 +224,7 @@ class DSLMixin(Resumable):
         try:
             with ExitStack() as kept:
                 kept.enter_context(brief_bars(self))
+                eval_data = in_bounded_batches(eval_data)
                 for weight in sparse_weights(self.model).values():
                     kept.enter_context(weight.dense_kept())
                 if is_distributed(self.config):

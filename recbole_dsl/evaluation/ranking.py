@@ -1,0 +1,94 @@
+"""Full-sort evaluation in batches of bounded size, and top-k metrics from the ranked items alone."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.data.interaction import Interaction
+from recbole.evaluator import Collector
+from torch import Tensor
+
+# scores of a batch at most: 4 MB, which stay in the processor's cache from the product to the search
+_SCORES = 2**20
+# what metrics may need of a batch beside the ranked items
+_OF_ALL_SCORES = ("rec.meanrank", "rec.score", "data.label")
+
+
+class RankingCollector(Collector):
+    """RecBole's collector, which searches the best items once and makes no matrix of users x items.
+
+    Metrics that need every score, such as GAUC, are collected as in RecBole.
+    """
+
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
+        """Collect what the metrics need of a batch.
+
+        Args:
+            scores_tensor: (users, items), float; -inf for items that are not to be ranked.
+            interaction: the batch.
+            positive_u: row of each positive item's user, (positive items,), int64.
+            positive_i: the positive items, (positive items,), int64.
+        """
+        if any(self.register.need(name) for name in _OF_ALL_SCORES):
+            super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+            return
+        top = torch.topk(scores_tensor, max(self.topk), dim=-1).indices
+        if self.register.need("rec.items"):
+            self.data_struct.update_tensor("rec.items", top)
+        if self.register.need("rec.topk"):
+            found = _found(top, positive_u.to(top.device), positive_i.to(top.device), scores_tensor.shape[1])
+            self.data_struct.update_tensor("rec.topk", found)
+
+
+def in_bounded_batches(loader: AbstractDataLoader) -> AbstractDataLoader:
+    """A loader of the same samples as ``loader``, in batches of `samples_at_once`."""
+    if type(loader) is not FullSortEvalDataLoader:
+        return loader
+    return with_batches(loader, torch.arange(loader.sample_size).split(samples_at_once(loader)))
+
+
+def samples_at_once(loader: AbstractDataLoader) -> int:
+    """How many samples of ``loader`` make a batch: with full sort, users who have about a million scores.
+
+    RecBole divides ``eval_batch_size`` by the number of items, which is one user at a time from 4,096 items on; of
+    a sequential model it takes as many users as that option says, however many items they have. Loaders of sampled
+    and of labelled evaluation, and of a class of the user's own, keep their size.
+    """
+    if type(loader) is FullSortEvalDataLoader:
+        return max(1, _SCORES // loader._dataset.item_num)
+    usual = copy.copy(loader)
+    # RecBole has divided the size by the number of processes
+    usual._init_batch_size_and_step()
+    return usual.step
+
+
+def with_batches(loader: AbstractDataLoader, batches: Sequence[Tensor]) -> AbstractDataLoader:
+    """``loader`` with other batches, each the places of its samples, int64."""
+    other = copy.copy(loader)
+    # a loader of PyTorch's refuses another division once it is made
+    vars(other).update(
+        batch_sampler=[batch.tolist() for batch in batches],
+        sampler=range(loader.sample_size),
+        step=max((len(batch) for batch in batches), default=1),
+    )
+    return other
+
+
+def _found(top: Tensor, positive_u: Tensor, positive_i: Tensor, n_items: int) -> Tensor:
+    """Which of the ranked items are positive, and after them how many positive items there are.
+
+    Args:
+        top: (users, k), int64.
+
+    Returns:
+        (users, k + 1), int64, as RecBole's metrics read it.
+    """
+    rows = torch.arange(len(top), device=top.device)
+    positive = torch.unique(positive_u * n_items + positive_i)
+    counts = torch.bincount(positive // n_items, minlength=len(top))
+    hits = torch.isin(rows[:, None] * n_items + top, positive, assume_unique=True)
+    return torch.cat([hits.long(), counts[:, None]], dim=1)
