@@ -3,8 +3,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from recbole.config import Config
 from recbole.data import create_dataset
+from recbole.data.dataset import dataset
 from recbole.data.interaction import Interaction
 
 
@@ -90,3 +93,37 @@ def test_an_interaction_does_not_write_into_the_frame():
         pytest.skip("values can be written to before pandas 3")
     interaction["item_id"][0] = 7
     assert frame["item_id"].tolist() == [1, 2]
+
+
+CELL = st.text(st.sampled_from("ab1.e-' \\é#,"), max_size=4) | st.sampled_from(["", "nan", "NA", "1.1", "1e-7"])
+ODD = st.sampled_from(["", "", "", '"', "\0", "\r"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lines=st.lists(st.lists(CELL, min_size=2, max_size=4).map("\t".join), min_size=1, max_size=6),
+    as_numbers=st.booleans(),
+    end=st.sampled_from(["", "\n", "\r\n"]),
+    odd=ODD,
+)
+def test_files_are_read_as_by_the_parser_that_recbole_asks_for(tmp_path_factory, lines, as_numbers, end, odd):
+    file = tmp_path_factory.getbasetemp() / "drawn.inter"
+    between = end or "\n"
+    file.write_bytes((f"a:token\tb:float\tc:token{between}{between.join(lines)}{odd}{end}").encode())
+    options = {
+        "delimiter": "\t",
+        "usecols": ["a:token", "b:float"],
+        "dtype": {"a:token": str, "b:float": np.float64 if as_numbers else str},
+        "encoding": "utf-8",
+        "engine": "python",
+    }
+    frames = []
+    for read in pd.read_csv, dataset.pd.read_csv:
+        try:
+            frames.append(read(str(file), **options))
+        except Exception as error:
+            frames.append(str(type(error)))
+    if str in map(type, frames):
+        assert frames[0] is frames[1] or frames[0] == frames[1]
+    else:
+        pd.testing.assert_frame_equal(*frames, check_exact=True)
