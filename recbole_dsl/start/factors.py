@@ -34,6 +34,8 @@ _REPEATED = 1.0
 _FACTORISED = 2**15
 _MOST_FACTORS = 128
 _MAX_ROTATIONS = 60
+# of squared singular values, relative; in double precision the vectors are then right to eight digits
+_TOLERANCE = 1e-4
 _ALL = slice(None)
 
 
@@ -54,30 +56,37 @@ class Factors:
         columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
         seed: of the shuffle, of the iteration's start and of what is random.
         damping: an interaction counts as 1 / (its user's number of interactions * its item's) to this power.
+        dtype: of the factorisation. In single precision it takes half the time, and releases of ARPACK and LAPACK
+            give factors that differ.
 
     Attributes:
         n_standing_out: how many factors are rotated.
         damping: as given.
         steps: of `spread`; 0 before that.
-        factorised: the interactions of the most active users and items, all of them if they are few: CSR, float32.
     """
 
-    def __init__(self, interactions: csr_matrix, columns: int, seed: int = 0, damping: float = _DAMPING):
-        matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
-        matrix.sum_duplicates()
-        matrix.data[:] = 1
+    def __init__(
+        self,
+        interactions: csr_matrix,
+        columns: int,
+        seed: int = 0,
+        damping: float = _DAMPING,
+        dtype: type[np.floating] = np.float64,
+    ):
+        matrix = _ones(interactions)
         degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
         weights = [np.maximum(degree, 1).astype(np.float32) ** -damping for degree in degrees]
-        users, items = (np.sort(np.argsort(-degree, kind="stable")[:_FACTORISED]) for degree in degrees)
-        self.factorised = matrix[users][:, items]
+        users, items = map(_most_active, degrees)
+        factorised = matrix[users][:, items]
         some, shuffled = (
-            _damp(m, weights[0][users], weights[1][items])
-            for m in (self.factorised, _shuffle(self.factorised, seed))
+            _damp(m, weights[0][users], weights[1][items]).astype(dtype)
+            for m in (factorised, _shuffle(factorised, seed))
         )
         noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
-        self._some = some
+        self._some = some.astype(np.float32)
         self._vectors = _largest(some, min(columns, _MOST_FACTORS), seed)
-        self._found, self.n_standing_out = _stand_out(*self._vectors, noise)
+        self._found, self._turn = _stand_out(*self._vectors, noise)
+        self.n_standing_out = len(self._turn)
         self.damping, self.steps = damping, 0
         self._columns, self._seed = columns, seed
         matrix = _damp(matrix, *weights)
@@ -130,7 +139,10 @@ class Factors:
         """All factors of the items that are factorised, those too that do not stand out."""
         left, sizes, right = self._vectors
         sides = [side * np.sqrt(sizes) for side in (left, right)]
-        return (sides[1] @ _rotation(sides)).astype(np.float32)
+        # the rotation of those that stand out is most of the way
+        begin = np.eye(len(sizes))
+        begin[: self.n_standing_out, : self.n_standing_out] = self._turn
+        return (sides[1] @ _rotation(sides, begin)).astype(np.float32)
 
     @cached_property
     def _onto(self) -> list[np.ndarray]:
@@ -154,6 +166,13 @@ class Factors:
         # a slice copies, even of all rows
         rows = matrix if stop - start == matrix.shape[0] else matrix[start:stop]
         return torch.from_numpy(rows @ self._onto[1 - side][:, columns])
+
+
+def most_active(interactions: csr_matrix) -> csr_matrix:
+    """Those of the users and items that `Factors` factorises, the most active of each: CSR, float32, 1 or 0."""
+    matrix = _ones(interactions)
+    users, items = (_most_active(np.asarray(matrix.sum(axis)).ravel()) for axis in (1, 0))
+    return matrix[users][:, items]
 
 
 @torch.no_grad()
@@ -195,7 +214,7 @@ def start_from(
 
 def _stand_out(
     left: np.ndarray, sizes: np.ndarray, right: np.ndarray, noise: float
-) -> tuple[list[np.ndarray], int]:
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
 
     Args:
@@ -203,24 +222,25 @@ def _stand_out(
         noise: singular values up to this size count as noise, and larger ones are shrunk by it.
 
     Returns:
-        The matrices, and the number of their first columns that are rotated.
+        The matrices, and the rotation of their first columns, (factors that stand out, as many).
     """
     n = max(1, int((sizes > noise).sum()))
     # the root, for it is in both sides
     kept = np.maximum(1 - (noise / sizes[:n]) ** 2, 0) ** (_SHRINKAGE / 2)
     scale = np.full(len(sizes), _NOISE)
     scale[:n] = np.maximum(kept, _NOISE)
-    turn = np.diag(scale)
-    turn[:n, :n] = scale[:n, None] * _rotation(
-        [side[:, :n] * np.sqrt(sizes[:n]) * scale[:n] for side in (left, right)]
-    )
-    return [(side / np.sqrt(sizes)) @ turn for side in (left, right)], n
+    turn = _rotation([side[:, :n] * np.sqrt(sizes[:n]) * scale[:n] for side in (left, right)])
+    turned = np.diag(scale)
+    turned[:n, :n] = scale[:n, None] * turn
+    return [(side / np.sqrt(sizes)) @ turned for side in (left, right)], turn
 
 
-def _rotation(sides: list[np.ndarray]) -> np.ndarray:
-    """The rotation by `_varimax` of both ``sides``, which count alike."""
+def _rotation(sides: list[np.ndarray], begin: np.ndarray | None = None) -> np.ndarray:
+    """The rotation by `_varimax` of both ``sides``, which count alike, in float64."""
     factors = [torch.from_numpy(side) for side in sides]
-    return _varimax(torch.cat([f / f.square().mean().sqrt() for f in factors])).numpy()
+    loadings = torch.cat([f / f.square().mean().sqrt() for f in factors])
+    begin = torch.eye(loadings.shape[1]) if begin is None else torch.from_numpy(begin)
+    return _varimax(loadings.float(), begin.double()).numpy()
 
 
 def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -229,11 +249,9 @@ def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndar
         # ARPACK refuses to start where every vector becomes zero
         left, right = (np.full((size, 1), size**-0.5) for size in matrix.shape)
         return left, np.full(1, 1e-12), right
-    # in double precision, so that releases of ARPACK and LAPACK give the same in single
-    matrix = matrix.astype(np.float64)
     if n < min(matrix.shape):
-        start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
-        left, sizes, right = svds(matrix, k=n, v0=start)
+        start = np.random.default_rng(seed).standard_normal(min(matrix.shape)).astype(matrix.dtype)
+        left, sizes, right = svds(matrix, k=n, v0=start, tol=_TOLERANCE)
     else:
         left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-sizes)[:n]
@@ -242,6 +260,17 @@ def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndar
     # releases of ARPACK differ in the signs, which a model with layers above the tables does not take for the same
     signs = np.where(left[np.abs(left).argmax(0), np.arange(len(order))] < 0, -1, 1).astype(left.dtype)
     return left * signs, np.maximum(sizes[order], 1e-12), right * signs
+
+
+def _ones(interactions: csr_matrix) -> csr_matrix:
+    matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def _most_active(degrees: np.ndarray) -> np.ndarray:
+    return np.sort(np.argsort(-degrees, kind="stable")[:_FACTORISED])
 
 
 def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:
@@ -257,14 +286,15 @@ def _shuffle(matrix: csr_matrix, seed: int) -> csr_matrix:
     return shuffled
 
 
-def _varimax(loadings: Tensor) -> Tensor:
-    """The rotation (k, k) after which the variance of the squared ``loadings`` (n, k) is the largest."""
-    rotation = torch.eye(loadings.shape[1], dtype=loadings.dtype)
+def _varimax(loadings: Tensor, rotation: Tensor) -> Tensor:
+    """The rotation (k, k), from ``rotation`` on, after which the squared ``loadings`` (n, k) vary the most."""
     before = 0.0
     for _ in range(_MAX_ROTATIONS):
-        rotated = loadings @ rotation
-        gradient = loadings.T @ (rotated**3 - rotated * rotated.square().mean(0))
-        left, sizes, right = torch.linalg.svd(gradient)
+        rotated = loadings @ rotation.to(loadings.dtype)
+        squares = rotated.square()
+        gradient = loadings.T @ (rotated * (squares - squares.mean(0)))
+        # only what goes through all rows is in single precision
+        left, sizes, right = torch.linalg.svd(gradient.double())
         rotation, reached = left @ right, float(sizes.sum())
         if reached < before * (1 + 1e-5):
             break

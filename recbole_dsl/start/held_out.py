@@ -1,10 +1,11 @@
 """Which of several starts ranks best what a few interactions, left out of the factorisation, would have shown."""
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 
 from recbole_dsl.start.codes import largest
-from recbole_dsl.start.factors import Factors
+from recbole_dsl.start.factors import Factors, most_active
 
 # of `Factors`: the larger is better where histories are short, for popular items then hide whatever else there is
 _DAMPINGS = 0.25, 0.4
@@ -23,7 +24,8 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     """`Factors` of ``interactions`` with the damping, and the number of steps, whose sparse codes rank best.
 
     A tenth of the interactions of some users, one of each at least, is left out. From the others the codes are
-    made that a table would start from, and the NDCG@10 of their products is compared on what was left out. Only
+    made that a table would start from, and the NDCG@10 of their products is compared on what was left out, first
+    of each damping without steps, then of the steps with the better damping. Only
     rows that `Factors` factorises count, half the users who have two interactions or more, and 4,096 at most: the
     others keep theirs, so that the codes are much like those of all the data. With fewer than 100 nothing can be
     told, and the factors that stand out are taken.
@@ -34,22 +36,24 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
         densities: those of the weights of users, and of items, that will start from them.
         seed: of what is left out, and of `Factors`.
     """
-    found = Factors(interactions, columns, seed, _DAMPINGS[0])
-    counts = np.diff(found.factorised.indptr)
+    some = most_active(interactions)
+    counts = np.diff(some.indptr)
     users = np.random.default_rng(seed).permutation(np.flatnonzero(counts > 1))
     users = np.sort(users[: min(_MOST_USERS, int(_SHARE * len(users)))])
     if len(users) < _FEWEST_USERS:
-        return found
-    kept, left_out = _leave_out(found.factorised, users, seed)
-    reached = {}
-    for damping in _DAMPINGS:
-        trial = Factors(kept, columns, seed, damping)
-        for steps in _STEPS:
-            reached[damping, steps] = _ndcg(trial.spread(steps, densities), densities, kept, left_out, users)
-    damping, steps = max(reached, key=reached.get)
-    if damping != found.damping:
-        found = Factors(interactions, columns, seed, damping)
-    return found.spread(steps, densities)
+        return Factors(interactions, columns, seed, _DAMPINGS[0])
+    kept, left_out = _leave_out(some, users, seed)
+
+    def reached(factors: Factors) -> float:
+        return _ndcg(factors, densities, kept, left_out, users)
+
+    trials = [Factors(kept, columns, seed, damping, np.float32) for damping in _DAMPINGS]
+    values = [reached(trial) for trial in trials]
+    best = trials[np.argmax(values)]
+    damping = best.damping
+    values = [max(values), *(reached(best.spread(steps, densities)) for steps in _STEPS[1:])]
+    steps = _STEPS[np.argmax(values)]
+    return Factors(interactions, columns, seed, damping).spread(steps, densities)
 
 
 def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[csr_matrix, csr_matrix]:
@@ -84,8 +88,8 @@ def _ndcg(
         scores = of_users[start : start + _BLOCK] @ of_items.T
         scores[kept[some].nonzero()] = -np.inf
         n = min(_TOP, scores.shape[1])
-        top = np.argpartition(-scores, n - 1, axis=1)[:, :n]
-        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(scores, top, 1), axis=1), 1)
+        # ten times as fast as NumPy's partition
+        top = torch.from_numpy(scores).topk(n).indices.numpy()
         wanted = left_out[some]
         hits = np.take_along_axis(wanted.toarray(), top, 1) > 0
         total += (hits @ discounts[:n] / ideal[np.minimum(np.diff(wanted.indptr), n) - 1]).sum()
