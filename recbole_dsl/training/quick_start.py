@@ -6,6 +6,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
@@ -249,9 +250,11 @@ def _train(
     best_valid_score, best_valid_result = trainer.fit(
         data.train, data.valid, saved=saved, show_progress=config["show_progress"]
     )
-    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
-    environment = get_environment(config)
-    logger.info("The running environment of this training is as follows:\n" + environment.draw())
+    with ThreadPoolExecutor(1) as pool:
+        # it watches the processor for a second
+        environment = pool.submit(get_environment, config)
+        test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
+    logger.info("The running environment of this training is as follows:\n" + environment.result().draw())
     logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
