@@ -13,6 +13,7 @@ from benchmarks import (
     epochs,
     full_softmax,
     graphs,
+    job,
     large,
     memory,
     memory_probes,
@@ -375,3 +376,12 @@ def test_one_column_trains_every_side(tables):
     sparse, dense, as_many = (int(row[3].replace(",", "")) for row in rows)
     assert sparse < dense and as_many == pytest.approx(dense, rel=0.01)
     assert all(0.5 < float(row[4]) < 1 for row in rows)
+
+
+def test_jobs_of_a_process_each_have_their_parts_and_the_time_to_the_dense_quality(tables, data):
+    folder, _ = data
+    size = ["--power_law", USERS, ITEMS, INTERACTIONS, "--data_path", folder]
+    jobs, to_quality = tables(job, "--rounds", 1, "--sides", "stock", "ours", "--to_quality", *size)
+    assert [row[0] for row in jobs] == [row[0] for row in to_quality] == [SIDE_NAMES["stock"], SIDE_NAMES["ours"]]
+    whole, *parts = (float(cell) for cell in jobs[1][1:9])
+    assert 0 < sum(parts) <= whole + 0.1

@@ -1,0 +1,114 @@
+"""One whole job in this process: from its start to the test result, with the time of its parts, as a line of JSON.
+
+``benchmarks.job`` starts it: ``python -m benchmarks.job_run '{"side": "ours", "model": "BPR", ...}'``.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Callable
+from time import time
+from typing import Any
+
+# RecBole reads the command line
+SETTINGS = json.loads(sys.argv.pop())
+BEGAN = time()
+
+
+class Stopwatch:
+    """The seconds of each part, those of the parts within it left out."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._within: list[float] = []
+
+    def watch(self, owner: Any, name: str, part: str) -> None:
+        """Count the calls of ``owner.name`` as ``part``."""
+        usual = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            began = time()
+            self._within.append(0.0)
+            try:
+                return usual(*args, **kwargs)
+            finally:
+                took = time() - began
+                self.seconds[part] = self.seconds.get(part, 0.0) + took - self._within.pop()
+                if self._within:
+                    self._within[-1] += took
+
+        setattr(owner, name, watched)
+
+
+def main() -> None:
+    """Run the job that ``SETTINGS`` describe and print what it took."""
+    import torch
+
+    if SETTINGS["threads"]:
+        torch.set_num_threads(SETTINGS["threads"])
+    stopwatch, scores = Stopwatch(), []
+    run = _ours(stopwatch) if SETTINGS["side"].startswith("ours") else _stock(stopwatch)
+    _watch_trainer(stopwatch, scores)
+    imported = time()
+    result = run(
+        model=SETTINGS["model"], dataset=SETTINGS["dataset"], config_dict={"state": "ERROR", **SETTINGS["options"]}
+    )
+    ended = time()
+    line = {
+        "imports": imported - BEGAN,
+        "job": ended - imported,
+        "parts": stopwatch.seconds,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "scores": [(when - SETTINGS["began"], score) for when, score in scores],
+        "test": result["test_result"],
+    }
+    print(json.dumps(line))
+
+
+def _ours(stopwatch: Stopwatch) -> Callable[..., dict[str, Any]]:
+    from recbole_dsl import run_recbole_dsl
+    from recbole_dsl.training import resumable, run_data, trainer
+
+    stopwatch.watch(run_data, "check_lines", "load")
+    stopwatch.watch(run_data, "create_dataset", "load")
+    stopwatch.watch(run_data, "data_preparation", "split")
+    stopwatch.watch(trainer, "start_weights", "start")
+    for module in trainer, resumable:
+        stopwatch.watch(module, "write_checkpoint", "save")
+    return run_recbole_dsl
+
+
+def _stock(stopwatch: Stopwatch) -> Callable[..., dict[str, Any]]:
+    from recbole.quick_start import quick_start
+    from recbole.trainer import Trainer
+
+    import recbole_dsl.compat  # noqa: F401
+
+    stopwatch.watch(quick_start, "create_dataset", "load")
+    stopwatch.watch(quick_start, "data_preparation", "split")
+    stopwatch.watch(Trainer, "_save_checkpoint", "save")
+    if SETTINGS["side"] == "stock_fused":
+        import torch
+
+        usual = torch.optim.Adam
+        torch.optim.Adam = lambda *args, **kwargs: usual(*args, **kwargs, fused=True)
+    return quick_start.run_recbole
+
+
+def _watch_trainer(stopwatch: Stopwatch, scores: list[tuple[float, float]]) -> None:
+    from recbole.trainer import Trainer
+
+    stopwatch.watch(Trainer, "_train_epoch", "train")
+    usual = Trainer._valid_epoch
+
+    def valid_epoch(*args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
+        found = usual(*args, **kwargs)
+        scores.append((time(), found[0]))
+        return found
+
+    Trainer._valid_epoch = valid_epoch
+    stopwatch.watch(Trainer, "evaluate", "evaluate")
+
+
+if __name__ == "__main__":
+    main()
