@@ -34,7 +34,23 @@ class Command:
     own: tuple[str, ...] = ()
 
 
+class _Once(argparse.Action):
+    """Stores the value of an argument, which is not given again with another."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        given = vars(namespace).setdefault("given", {})
+        name = self.option_strings[0] if self.option_strings else self.dest
+        if given.setdefault(self.dest, values) != values:
+            parser.error(f"{name}={values}: must be given once, and is {name}={given[self.dest]} too")
+        setattr(namespace, self.dest, values)
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in (None, "store"):
+            self.register("action", name, _Once)
+
     def error(self, message: str) -> NoReturn:
         raise DSLError(message)
 

@@ -1,6 +1,7 @@
 """Every option of Dynamic Sparse Learning: its type, default, meaning and limits."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -209,7 +210,10 @@ def _refusal(config: DSLConfig, name: str, allowed: str) -> DSLError:
 
 def _number(config: DSLConfig, name: str, kind: type, allowed: str, accepts: Callable[[Any], bool]) -> Any:
     value = getattr(config, name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and _LARGEST < value < math.inf and accepts(_LARGEST):
+        raise _refusal(config, name, f"at most {_LARGEST}")
+    is_number = is_number and math.isfinite(value)
     if not is_number or not accepts(value) or (kind is int and value != int(value)):
         raise _refusal(config, name, allowed)
     return kind(value)

@@ -1,5 +1,6 @@
 """What the user is told when an option, a model or a file cannot be used."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -25,7 +26,11 @@ def refusal(name: str, value: Any, allowed: str) -> DSLError:
 
 def shown(value: Any) -> str:
     """``value`` in one line of bearable length."""
-    text = one_line(str(value)) or repr(value)
+    try:
+        text = one_line(str(value)) or repr(value)
+    except ValueError:
+        # Python writes no integer of more than some thousand digits
+        text = f"{type(value).__name__} of {sys.getsizeof(value):,} bytes"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 

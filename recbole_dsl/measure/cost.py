@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from logging import getLogger
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from recbole_dsl.errors import one_line
 from recbole_dsl.measure.flops import forward_flops
 from recbole_dsl.sparse.modules import sparse_weights
 
@@ -123,9 +125,10 @@ def measure_cost(
 def _flops(model: nn.Module, forward: Callable[[nn.Module], Any]) -> tuple[int | None, int | None]:
     try:
         return forward_flops(model, forward)
-    except Exception:
+    except Exception as error:
         # a model without predict, that cannot be copied, or with an operation that cannot be traced, raises what
         # it likes; a finished training and the rest of the table must not be lost for it
+        getLogger().warning(f"forward FLOPs are not counted: {type(error).__name__}: {one_line(str(error))}")
         return None, None
 
 

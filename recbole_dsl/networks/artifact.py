@@ -143,7 +143,7 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
         histories = read_histories(arrays, n_users, n_items) if header["has_histories"] else None
         draws = bool(header["draws"])
     with (
-        refused_in_one_line(str(refused(artifact.path, "its model cannot be made"))),
+        refused_in_one_line(str(refused(artifact.path, "its model cannot be made")), is_of_a_file=True),
         no_larger_weights(state, shapes),
     ):
         model = _made(config, dataset, checkpoint, artifact.path)

@@ -147,7 +147,11 @@ class NetworkScorer:
         around: Callable[[slice, Interaction], AbstractContextManager] = lambda part, table: nullcontext(),
     ) -> NDArray[np.float32]:
         scores = np.empty((n, self.dataset.item_num - 1), np.float32)
-        with self._lock, torch.no_grad(), refused_in_one_line(f"model={self.config['model']}: cannot score"):
+        with (
+            self._lock,
+            torch.no_grad(),
+            refused_in_one_line(f"model={self.config['model']}: cannot score", is_of_a_file=True),
+        ):
             for start in range(0, n, self.batch_size):
                 part = slice(start, min(start + self.batch_size, n))
                 table = table_of(part).to(self.config["device"])

@@ -119,6 +119,8 @@ def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator
         tokens = known.similar_to.split(",")
         return len(tokens), recommender.batches_of_similar(tokens, k, **options)
     options.update(items=_listed(known, "items"), unknown=known.unknown)
+    if options["items"] is not None and not set(options["items"]) - set(options["exclude"] or ()):
+        raise refusal("exclude", ",".join(options["exclude"]), "some of items at most, and leaves none of them")
     if known.histories is not None:
         histories = read_histories(known.histories)
         options["filter_seen"] = known.filter_seen in (None, "all", "trained")

@@ -116,7 +116,7 @@ def config_without_data(
     elif model_class.__name__ != checkpoint["model"]:
         raise DSLError(f"model_class={model_class.__name__}: must be {checkpoint['model']}, which {path} is of")
     stored = stored_options(checkpoint, path)
-    with refused_in_one_line(f"model_file={path}: its options cannot be used"):
+    with refused_in_one_line(f"model_file={path}: its options cannot be used", is_of_a_file=True):
         config = stored_config(model_class, checkpoint["dataset"], {**stored, **changes})
         before = config if may_change is None else stored_config(model_class, checkpoint["dataset"], stored)
     for name in changes:
@@ -179,7 +179,7 @@ def _refuse_other(checkpoint: Mapping[str, Any], path: str, model: Any, dataset:
 def _class_of(name: str, path: str) -> type:
     try:
         found = get_model(name)
-    except Exception as error:
+    except (ValueError, ImportError) as error:
         raise DSLError(
             f"model_file={path}: is of {name}, which is no model of RecBole; give its class as model_class"
         ) from error

@@ -1,6 +1,7 @@
 """What RecBole is to read of a dataset: the files and columns that the options name, and what is left of them."""
 
 import os
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -173,10 +174,10 @@ _ID_FIELDS = ("USER_ID", "ITEM_ID", "HEAD_ENTITY_ID", "TAIL_ENTITY_ID", "RELATIO
 
 def _explain(config: Config, error: Exception) -> None:
     """Raise the DSLError for ``error`` if its cause is known."""
-    name, text = config["dataset"], str(error)
-    if "feat is empty" in text:
+    name, raised_by = config["dataset"], traceback.extract_tb(error.__traceback__)[-1].name
+    if raised_by == "_reset_index":
         raise _nothing_left(config) from error
-    if "interacted with all items" in text:
+    if raised_by == "get_used_ids":
         raise DSLError(
             f"dataset={name}: a user has interacted with all items: must leave one to be a negative item"
         ) from error

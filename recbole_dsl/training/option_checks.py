@@ -8,10 +8,7 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_dsl.errors import refusal
 from recbole_dsl.training.option_rules import NAME, Rule, integer, like
-from recbole_dsl.training.option_table import DICTS, NO_NEGATIVES, RULES, choice
-
-# metrics whose results have no @k
-_WITHOUT_K = {"gauc", *(name for name, kind in metric_types.items() if kind == EvaluatorType.VALUE)}
+from recbole_dsl.training.option_table import DICTS, NO_NEGATIVES, choice, rule_of
 
 # what RecBole makes of other options or of the model, whatever is given
 _DERIVED = {
@@ -46,12 +43,12 @@ def check_options(
         if name in DICTS:
             _check_dict(name, value)
             continue
-        rule = RULES.get(name)
+        rule = rule_of(name)
         if is_of_recbole:
             rule = choice(name, model_class.__name__) or rule
             rule = rule or (like(name, defaults[name]) if name in defaults else None)
         if rule and not rule.takes(value):
-            raise refusal(name, value, rule.allowed)
+            raise refusal(name, value, rule.wanted(value))
     options = {**defaults, **given}
     _check_metrics(options)
     if model_class.type == ModelType.SEQUENTIAL:
@@ -75,7 +72,7 @@ def check_processes(nproc: Any, world_size: Any, ip: Any, port: Any, group_offse
         ("group_offset", group_offset, integer(0)),
     ):
         if not rule.takes(value):
-            raise refusal(name, value, rule.allowed)
+            raise refusal(name, value, rule.wanted(value))
     if world_size != -1 and world_size < group_offset + nproc:
         raise refusal("world_size", world_size, f"at least group_offset + nproc, {group_offset + nproc}")
 
@@ -90,7 +87,7 @@ def _check_dict(name: str, value: Any) -> None:
         if part not in parts:
             raise refusal(f"{name}[{part}]", its_value, f"left out: the parts of {name} are {', '.join(parts)}")
         if not parts[part].takes(its_value):
-            raise refusal(f"{name}[{part}]", its_value, parts[part].allowed)
+            raise refusal(f"{name}[{part}]", its_value, parts[part].wanted(its_value))
     if name == "clip_grad_norm" and value and "max_norm" not in value:
         raise refusal(name, value, "a dict with max_norm, such as {'max_norm': 1.0}, or None")
     if name == "train_neg_sample_args" and value.get("dynamic") and not value.get("candidate_num"):
@@ -132,12 +129,17 @@ def _check_valid_metric(options: Mapping[str, Any], metrics: Iterable[str]) -> N
     topk = options["topk"]
     topk = topk if isinstance(topk, list) else [topk]
     results = [
-        result for name in metrics for result in ([name] if name in _WITHOUT_K else [f"{name}@{k}" for k in topk])
+        result for name in metrics for result in ([name] if _has_no_k(name) else [f"{name}@{k}" for k in topk])
     ]
     if str(options["valid_metric"]).lower() not in results:
         raise refusal(
             "valid_metric", options["valid_metric"], f"one of {', '.join(results)}, which metrics and topk give"
         )
+
+
+def _has_no_k(metric: str) -> bool:
+    """Whether the results of ``metric`` are without @k."""
+    return metric == "gauc" or metric_types[metric] == EvaluatorType.VALUE
 
 
 def _check_sequential(options: Mapping[str, Any]) -> None:

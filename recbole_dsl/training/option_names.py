@@ -17,7 +17,8 @@ _WITHOUT_DEFAULT = set(
     "model dataset config_files config_file config_file_list own_options report resume save_last nproc world_size "
     "process_timeout "
     "group_offset offset ip port local_rank single_spec device verbose encoding norm feature_num cin "
-    "has_residual contrast sim use_filter tail_ratio eta MODEL_TYPE MODEL_INPUT_TYPE eval_type "
+    "has_residual contrast sim use_filter tail_ratio eta token_num_threshold "
+    "MODEL_TYPE MODEL_INPUT_TYPE eval_type "
     "valid_neg_sample_args test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS INVERSE_ITEM_SEQ "
     "CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling training_neg_sample_num fine_tune".split()
 )
@@ -27,12 +28,12 @@ _ALIKE = 0.85
 
 
 def check_option_names(given: Mapping[str, Any], known: Collection[str], of_recbole: bool) -> None:
-    """Refuse names that look like one of our options mistyped, or like one of RecBole's that this run has.
+    """Refuse names that look like one of our options mistyped, and with RecBole's models all that nothing reads.
 
     Args:
         given: the options that the user wrote. ``own_options`` in it names those of the user's own code.
         known: names of options that RecBole has for this run.
-        of_recbole: whether the model is RecBole's, which reads no other options.
+        of_recbole: whether RecBole's code alone reads options: its models, trainers and metrics.
 
     Raises:
         DSLError: naming the nearest option.
@@ -46,8 +47,10 @@ def check_option_names(given: Mapping[str, Any], known: Collection[str], of_recb
     try:
         check_names(names, known)
         for name in names:
-            if of_recbole and name not in _of_any_model() and nearest(name, known, _ALIKE):
-                raise unknown_option(name, known, _ALIKE)
+            if of_recbole and name not in _of_any_model():
+                if nearest(name, known, _ALIKE):
+                    raise unknown_option(name, known, _ALIKE)
+                raise DSLError(f"unknown option {name}: nothing reads it")
     except DSLError as error:
         raise DSLError(f"{error} (if it is one of your own code, name it in own_options)") from None
 

@@ -3,6 +3,7 @@
 import codecs
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +18,32 @@ class Rule:
 
     Attributes:
         allowed: words that go on from "must be".
-        accepts: whether a value is allowed; an error that it raises means no.
+        accepts: whether a value is allowed. What a value of another type leads to, a TypeError, ValueError,
+            LookupError or OverflowError, means no; any other error is a fault of the rule.
+        most: the largest integer, where ``allowed`` does not name it.
     """
 
     allowed: str
     accepts: Callable[[Any], bool]
+    most: int | None = None
 
     def takes(self, value: Any) -> bool:
+        """Whether ``value`` is allowed."""
         try:
             return bool(self.accepts(value))
-        except Exception:
+        except (TypeError, ValueError, LookupError, OverflowError):
             return False
 
+    def wanted(self, value: Any) -> str:
+        """What ``value``, which is not allowed, must be instead: words that go on from "must be"."""
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if self.most is not None and any(is_number(v) and v > self.most for v in values):
+            return f"at most {self.most}"
+        return self.allowed
+
     def __or__(self, other: "Rule") -> "Rule":
-        return Rule(f"{self.allowed}, or {other.allowed}", lambda v: self.takes(v) or other.takes(v))
+        most = other.most if self.most is None else self.most
+        return Rule(f"{self.allowed}, or {other.allowed}", lambda v: self.takes(v) or other.takes(v), most)
 
 
 def is_number(value: Any) -> bool:
@@ -39,7 +52,8 @@ def is_number(value: Any) -> bool:
 
 def integer(low: int, high: int = _LARGEST) -> Rule:
     limits = f"an integer >= {low}" if high >= _LARGEST else f"an integer in [{low}, {high}]"
-    return Rule(limits, lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high)
+    most = high if high >= _LARGEST else None
+    return Rule(limits, lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high, most)
 
 
 def number(low: float = -math.inf, high: float = math.inf, above: bool = False, finite: bool = True) -> Rule:
@@ -67,8 +81,15 @@ def one_of(*names: str, any_case: bool = False) -> Rule:
     )
 
 
-def list_of(rule: Rule, what: str, length: int | None = None, tuples: bool = False, some: bool = False) -> Rule:
-    """A list of values that ``rule`` takes, which ``what`` names in the plural; not an empty one if ``some``."""
+def list_of(
+    rule: Rule, what: str, length: int | None = None, tuples: bool = False, some: bool = False, once: bool = False
+) -> Rule:
+    """A list of values that ``rule`` takes, which ``what`` names in the plural.
+
+    Args:
+        some: whether it must not be empty.
+        once: whether none may be there twice, in upper or lower case.
+    """
     kinds = (list, tuple) if tuples else list
     many = f"{length} " if length else ""
     return Rule(
@@ -78,7 +99,9 @@ def list_of(rule: Rule, what: str, length: int | None = None, tuples: bool = Fal
             and all(map(rule.takes, v))
             and len(v) == (length or len(v))
             and bool(v or not some)
+            and not (once and len({str(one).lower() for one in v}) < len(v))
         ),
+        rule.most,
     )
 
 
@@ -90,7 +113,7 @@ def dict_of(keys: Rule, values: Rule, words: str) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    return Rule(f"{rule.allowed}, or None", lambda v: v is None or rule.takes(v))
+    return Rule(f"{rule.allowed}, or None", lambda v: v is None or rule.takes(v), rule.most)
 
 
 def interval_ends(text: Any) -> list[tuple[float, float]]:
@@ -111,8 +134,14 @@ def interval_ends(text: Any) -> list[tuple[float, float]]:
     return ends
 
 
+def _is_name(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    return bool(value.strip()) and not any(unicodedata.category(character) == "Cc" for character in value)
+
+
 TEXT = Rule("a string", lambda v: isinstance(v, str))
-NAME = Rule("a name", lambda v: isinstance(v, str) and v.strip())
+NAME = Rule("a name, without line breaks and other control characters", _is_name)
 NAMES = list_of(NAME, "names")
 # RecBole takes what is true or false to Python
 FLAG = Rule("True or False", lambda v: v is None or isinstance(v, bool) or (is_number(v) and v in (0, 1)))

@@ -53,7 +53,7 @@ _PARTS_OF_EVAL_ARGS = {
         lambda v: isinstance(v, dict) and len(v) == 1 and all(_SPLITS[k].takes(part) for k, part in v.items()),
     ),
     "order": Rule("RO (at random) or TO (by time)", lambda v: v in ("RO", "TO")),
-    "group_by": Rule("user or none", lambda v: v is None or v == "user" or v.lower() == "none"),
+    "group_by": Rule("user or none", lambda v: v is None or v == "user" or str(v).lower() == "none"),
     "mode": _MODES,
 }
 # as it is given, and as RecBole writes "no negative items"
@@ -110,9 +110,7 @@ RULES = {
     # evaluation
     "eval_batch_size": integer(1, _ANY),
     "metric_decimal_place": integer(0, 100),
-    "metrics": one_of(*metric_types, any_case=True)
-    | list_of(one_of(*metric_types, any_case=True), "such names that is not empty", tuples=True, some=True),
-    "topk": integer(1) | list_of(integer(1), "such numbers that is not empty", some=True),
+    "topk": integer(1) | list_of(integer(1), "such numbers, each once, that is not empty", some=True, once=True),
     # data
     "field_separator": TEXT,
     "seq_separator": TEXT,
@@ -148,7 +146,12 @@ RULES = {
     "threshold": Rule(
         "a dict of one column and a number, such as {'rating': 4}, or None",
         lambda v: (
-            v is None or (len(v) == 1 and all(NAME.takes(k) and number().takes(least) for k, least in v.items()))
+            v is None
+            or (
+                isinstance(v, dict)
+                and len(v) == 1
+                and all(NAME.takes(k) and number().takes(least) for k, least in v.items())
+            )
         ),
     ),
     "numerical_features": list_of(NAME, "column names"),
@@ -200,6 +203,15 @@ _CHOICES = [
     (("SGL",), "type", one_of("ED", "ND", "RW")),
     (("SASRecCPR", "GRU4RecCPR"), "reranker_CAN_NUM", integer(1) | TEXT),
 ]
+
+
+def rule_of(name: str) -> Rule | None:
+    """The rule for RecBole's option ``name``, as its registries are now; None if there is none."""
+    if name != "metrics":
+        return RULES.get(name)
+    # a program may add to them at any time
+    metric = one_of(*metric_types, any_case=True)
+    return metric | list_of(metric, "such names, each once, that is not empty", tuples=True, some=True, once=True)
 
 
 def choice(name: str, model: str) -> Rule | None:

@@ -134,10 +134,12 @@ def told_to_others() -> Iterator[None]:
                 time.sleep(1.5 * watch.limit)
             watch.failed("was asked to end, by SIGINT or SIGTERM")
             raise
-        if _is_of_connection(error):
-            # somebody else is the cause, and the watch ends this process when it knows who
+        is_of_connection = isinstance(error, dist.DistError)
+        if is_of_connection or type(error) is RuntimeError:
+            # gloo has no type of its own. If somebody else is the cause, the watch ends this process by then
             watch.suspect()
             time.sleep(3 * watch.limit)
+        if is_of_connection:
             watch.failed("lost the others, who answer all the same")
             raise DSLError(f"a connection to the other processes broke: {described(error)}") from error
         watch.failed(described(error))
@@ -180,13 +182,6 @@ def _await_all(store: dist.Store, place: Place) -> None:
             )
         if missing:
             time.sleep(0.05)
-
-
-def _is_of_connection(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "nccl", "connection", "store"))
-    )
 
 
 def described(error: BaseException) -> str:

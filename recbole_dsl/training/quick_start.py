@@ -185,7 +185,7 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
     checkpoint = read_checkpoint(model_file)
     config = config_of(checkpoint, model_file, {} if data_path is None else {"data_path": data_path}, model_class)
     with (
-        refused_in_one_line(f"model_file={model_file}: its options cannot be used"),
+        refused_in_one_line(f"model_file={model_file}: its options cannot be used", is_of_a_file=True),
         console_log(config) as logger,
     ):
         init_seed(config["seed"], config["reproducibility"])

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from recbole_dsl.errors import one_line
 from recbole_dsl.topology.engine import DynamicTopology
 
 # what the optimizers of PyTorch count, or take the root of
@@ -164,8 +166,10 @@ def _kinds_of_state(optimizer: Optimizer, group: Mapping[str, Any]) -> dict[str,
     try:
         probe = type(optimizer)([{**group, "params": [tiny]}])
         probe.step()
-    except Exception:
+    except Exception as error:
         # an optimizer of the user's own has a constructor and needs of its own
+        name = type(optimizer).__name__
+        getLogger().warning(f"the state of {name} is not checked: {type(error).__name__}: {one_line(str(error))}")
         return None
     kinds = {}
     for name, value in probe.state[tiny].items():

@@ -66,6 +66,9 @@ class _GivenOptions(CheckedConfig):
 class StoredConfig(CheckedConfig):
     """A Config of options that a file holds: none is evaluated, and the command line has no part in it."""
 
+    # its program may have had code of its own
+    must_be_read = False
+
     def _load_variable_config_dict(self, config_dict):
         return dict(config_dict or {})
 

@@ -28,7 +28,7 @@ from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
-from recbole_dsl.training.console import brief_bars, show_update
+from recbole_dsl.training.console import brief_bars, say, show_update
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.lazy_adam import make_lazy
 from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
@@ -178,6 +178,7 @@ class DSLMixin(Resumable):
         self._restore_random_state(train_data)
         if self._is_finished():
             self.logger.info(f"nothing left to do: {self._how_it_ended()}")
+            say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
             result = self.best_valid_score, self.best_valid_result
         else:
             with brief_bars(self), self._every_epoch(train_data, saved):
@@ -197,7 +198,7 @@ class DSLMixin(Resumable):
             self.optimizers,
             forward=self._score_one,
             checkpoint=self.saved_model_file if saved else None,
-            growth_bytes=self.topology.growth_peak_bytes,
+            growth_bytes=max(self.record.growth_bytes, self.topology.growth_peak_bytes),
         )
         if verbose:
             self.logger.info(

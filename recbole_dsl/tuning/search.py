@@ -55,7 +55,7 @@ class SearchSettings:
     def __post_init__(self):
         for name, rule in _RULES.items():
             if not rule.takes(getattr(self, name)):
-                raise refusal(name, getattr(self, name), rule.allowed)
+                raise refusal(name, getattr(self, name), rule.wanted(getattr(self, name)))
         only = {"hyperopt": ("early_stop",), "ray": _OF_RAY}
         for engine, names in only.items():
             for name in names:

@@ -44,8 +44,11 @@ OPTIONS = [
     ("exclude", "*", "no trainable weight"),
     ("own_options", "3 [1]", "names of options"),
     # numbers of RecBole
-    ("embedding_size", "0 -1 1.5 abc None [64] '64' True 64,64 1e400 2**31 10**30", "an integer >= 1"),
-    ("train_batch_size", "0 -1 1.5 abc None 2048.0 '2048' [2048] 2**64", "an integer >= 1"),
+    ("embedding_size", "0 -1 1.5 abc None [64] '64' True 64,64 1e400", "an integer >= 1"),
+    ("embedding_size", "2**31 10**30", "at most 2147483647"),
+    ("train_batch_size", "0 -1 1.5 abc None 2048.0 '2048' [2048]", "an integer >= 1"),
+    ("train_batch_size", "2**64", "at most 9223372036854775807"),
+    ("prune_threshold", "2**64", "at most 9223372036854775807"),
     ("eval_batch_size", "0 -1 1.5 abc None", "an integer >= 1"),
     ("epochs", "-1 1.5 abc None '3' [3] -300", "an integer >= 0"),
     ("learning_rate", "-1 nan inf abc None '0.1' [0.1] -1e-9 1e400 1/0 0,01", "a number >= 0"),
@@ -53,7 +56,14 @@ OPTIONS = [
     ("topk", "0 -1 [] [0] [10,-1] abc ['10'] '10' 10.0 None True (10,20) {}", "an integer >= 1"),
     ("stopping_step", "abc -1 None '10' [] nan", "a number >= 0"),
     ("eval_step", "abc 1.5 None '1'", "an integer"),
-    ("seed", "2**32 -1 abc 1.5 None '2020' 10**30", "an integer"),
+    ("seed", "-1 abc 1.5 None '2020'", "an integer"),
+    ("seed", "2**32 10**30", "at most 4294967295"),
+    ("topk", "[10,10]", "such numbers, each once"),
+    ("metrics", "['Recall','recall']", "such names, each once"),
+    ("checkpoint_dir", "'a\\nb' 'a\\x00b' 'a\\x1bb'", "without line breaks"),
+    ("max_evals", "4", "unknown option max_evals: nothing reads it"),
+    ("resume_checkpoint_file", "x", "unknown option resume_checkpoint_file: nothing reads it"),
+    ("multi_gpus", "True", "unknown option multi_gpus: nothing reads it"),
     ("worker", "-1 abc 1.5 None", "an integer >= 0"),
     ("loss_decimal_place", "-1 abc 1.5", "an integer"),
     ("metric_decimal_place", "-1 abc 1.5 None", "an integer"),
@@ -307,6 +317,10 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+# of YAML: each line has ten of the line before
+GROWING = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+
+
 @dataclass(frozen=True)
 class BadInput:
     """Arguments and files that cannot be used, and a pattern that the line about them has."""
@@ -336,6 +350,9 @@ def _option_files() -> Iterator[BadInput]:
         ("a number for a name", "config_files=more.yaml: must be options", "1: 2\n"),
         ("a tab", "config_files=more.yaml: must be YAML: .*line 2, column 1", "density: 0.1\n\tepochs: 3\n"),
         ("not closed", "config_files=more.yaml: must be YAML: .*line", "topk: [1, 2\n"),
+        ("one that holds itself", "config_files=more.yaml: must hold at most", "a: &a [*a]\n"),
+        ("one that grows", "config_files=more.yaml: must hold at most", GROWING),
+        ("a name twice", "config_files=more.yaml: must be YAML: density is given 2 times", "density: 0.1\ndensity: 0.2\n"),
         ("two documents", "config_files=more.yaml: must be YAML", "density: 0.1\n---\ndensity: 0.2\n"),
         ("an unknown tag", "config_files=more.yaml: must be YAML", "density: !foo 3\n"),
         ("a bad date", "config_files=more.yaml: must be YAML", "density: 2020-99-99\n"),

@@ -123,6 +123,14 @@ WRONG = {
         ["model.rdsl", "--users=u1", "--items=i1", "--items_file=empty"],
         "items=i1: must be given here or",
     ),
+    "users twice": (
+        ["model.rdsl", "--users=u1", "--users=u2"],
+        "--users=u2: must be given once, and is --users=u1",
+    ),
+    "nothing left": (
+        ["model.rdsl", "--users=u1", "--items=i1,i2", "--exclude=i2,i1,i3"],
+        "exclude=i2,i1,i3: must be some of items at most",
+    ),
     "late": (
         ["model.rdsl", "--users=all", "--output=a.csv", "--items=x"],
         "items=x: must be items that",

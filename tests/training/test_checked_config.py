@@ -2,13 +2,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
+from recbole import evaluator
+from recbole.evaluator.base_metric import TopkMetric
 from recbole.model.general_recommender import BPR
 
 from recbole_dsl import DSLError, run, run_recbole_dsl
-from recbole_dsl.training.checked_config import CheckedConfig
+from recbole_dsl.training import checked_config, process_group
+from recbole_dsl.training.checked_config import CheckedConfig, refused_in_one_line
 from recbole_dsl.training.configs import build_config
 from recbole_dsl.training.option_checks import check_options
+from recbole_dsl.training.option_rules import Rule
 from recbole_dsl.training.option_table import RULES
+from recbole_dsl.training.process_watch import Watch
 from recbole_dsl.training.register import trainable_models
 
 # RecBole's own defaults of these two order at random, which it then refuses for a sequential model
@@ -77,7 +83,7 @@ def test_an_own_trainer_may_know_other_learners(options, monkeypatch):
 
 
 def test_a_string_that_python_fails_on_stays_one(options, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["script.py", "--note=1/0", "--other=exit()"])
+    monkeypatch.setattr(sys, "argv", ["script.py", "--note=1/0", "--other=exit()", "--own_options=note,other"])
     config = build_config("BPR", "tiny", None, options)
     assert (config["note"], config["other"]) == ("1/0", "exit()")
 
@@ -85,3 +91,70 @@ def test_a_string_that_python_fails_on_stays_one(options, monkeypatch):
 def test_an_exclude_of_ones_own_joins_what_a_model_needs(options):
     options = {**options, "load_col": None, "threshold": {"rating": 4}, "exclude": "attn*"}
     assert build_config("EulerNet", "tiny", None, options)["exclude"] == ["attn*", "mu"]
+
+
+class Span(TopkMetric):
+    """A metric of a program's own."""
+
+    def calculate_metric(self, dataobject):
+        top, _ = self.used_info(dataobject)
+        return self.topk_result("span", top.cumsum(axis=1).astype(float))
+
+
+def test_a_metric_that_is_added_after_a_first_run_is_taken(options, monkeypatch):
+    run_recbole_dsl("BPR", "tiny", config_dict=options)
+    for registry, value in (
+        (evaluator.metric_types, Span.metric_type),
+        (evaluator.metrics_dict, Span),
+        (evaluator.metric_information, ["rec.topk"]),
+    ):
+        monkeypatch.setitem(registry, "span", value)
+    # an option of its own is taken with it
+    late = {**options, "metrics": ["NDCG", "span"], "valid_metric": "NDCG@10", "span_width": 3}
+    result = run_recbole_dsl("BPR", "tiny", config_dict=late)
+    assert "span@10" in result["test_result"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"span_width": 3}, {"multi_gpus": True}, {"resume_checkpoint_file": "x"}],
+    ids=lambda own: next(iter(own)),
+)
+def test_an_option_that_nothing_reads_is_refused_with_models_of_recbole_only(options, own):
+    with pytest.raises(DSLError, match=rf"^unknown option {next(iter(own))}: nothing reads it \(.*own_options\)$"):
+        build_config("BPR", "tiny", None, {**options, **own})
+    build_config("BPR", "tiny", None, {**options, **own, "own_options": list(own)})
+    build_config(OwnModel, "tiny", None, {**options, **own})
+
+
+def test_options_that_hold_themselves_are_refused(options):
+    endless = []
+    endless.append(endless)
+    with pytest.raises(DSLError, match=r"^config_dict: must hold at most"):
+        build_config("BPR", "tiny", None, {**options, "own": endless})
+
+
+def test_a_fault_of_a_rule_is_seen():
+    for wrong in (lambda value: value / 0, lambda value: no_such_name):  # noqa: F821
+        with pytest.raises((ZeroDivisionError, NameError)):
+            Rule("a number", wrong).takes(1)
+
+
+def test_a_fault_of_ours_is_seen_while_options_are_read(options, monkeypatch):
+    monkeypatch.setattr(checked_config, "check_option_names", checked_config.check_options)
+    with pytest.raises(AttributeError):
+        build_config("BPR", "tiny", None, options)
+
+
+def test_a_fault_of_what_is_called_is_one_line():
+    with pytest.raises(DSLError, match=r"^the data: ValueError: "), refused_in_one_line("the data"):
+        int("x")
+
+
+@pytest.mark.parametrize("words", ["cannot restore the state", "the store of gloo", "connection"])
+def test_the_words_of_an_error_do_not_make_it_one_of_a_connection(monkeypatch, words):
+    watch = Watch(dist.HashStore(), rank=0, world_size=1, limit=0.01)
+    monkeypatch.setattr(process_group, "_watch", watch)
+    monkeypatch.setattr("recbole_dsl.training.process_watch._SUSPICION", 0.01)
+    with pytest.raises(RuntimeError, match=words), process_group.told_to_others():
+        raise RuntimeError(words)
