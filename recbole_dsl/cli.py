@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from recbole_dsl.config import OPTIONS, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
@@ -37,7 +37,13 @@ class Command:
 class _Once(argparse.Action):
     """Stores the value of an argument, which is not given again with another."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         given = vars(namespace).setdefault("given", {})
         name = self.option_strings[0] if self.option_strings else self.dest
         if given.setdefault(self.dest, values) != values:
@@ -46,8 +52,8 @@ class _Once(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
         for name in (None, "store"):
             self.register("action", name, _Once)
 
