@@ -1,7 +1,6 @@
 """RecBole's Config of a run, in which whatever it cannot use is refused in one line."""
 
 import os
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +11,13 @@ from recbole.utils import get_model, get_trainer
 from torch import nn
 
 from recbole_dsl.config import nearest
-from recbole_dsl.errors import TRACEBACK, DSLError, one_line, refusal, shown
+from recbole_dsl.errors import TRACEBACK, DSLError, described, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
 from recbole_dsl.training.option_checks import check_options
 from recbole_dsl.training.option_names import check_option_names
 from recbole_dsl.training.process_options import join_processes
 from recbole_dsl.training.register import trainable_models
-from recbole_dsl.training.run_options import refuse_without_gradients
+from recbole_dsl.training.run_options import is_of_recbole, refuse_without_gradients
 
 
 class CheckedConfig(Config):
@@ -84,11 +83,6 @@ class CheckedConfig(Config):
         return super()._get_final_config_dict()
 
 
-def is_of_recbole(model_class: type) -> bool:
-    """Whether ``model_class`` comes with RecBole, which then knows all its options."""
-    return model_class.__module__.split(".")[0] == "recbole"
-
-
 @contextmanager
 def refused_in_one_line(what: str) -> Iterator[None]:
     """Turn any error within, about ``what`` and before the training, into a DSLError with it as the cause."""
@@ -97,16 +91,7 @@ def refused_in_one_line(what: str) -> Iterator[None]:
     except DSLError:
         raise
     except (Exception, SystemExit) as error:
-        raise DSLError(f"{what}: {_described(error)} ({TRACEBACK}=1 shows where)") from error
-
-
-def _described(error: BaseException) -> str:
-    text = one_line(str(error))
-    if not text:
-        # an assertion without words says in its line what it wants
-        frames = traceback.extract_tb(error.__traceback__)
-        text = frames[-1].line or "" if frames else ""
-    return shown(f"{type(error).__name__}: {text}")
+        raise DSLError(f"{what}: {described(error)} ({TRACEBACK}=1 shows where)") from error
 
 
 def _read_options(file: str, loader: type) -> Mapping[str, Any]:
