@@ -10,12 +10,14 @@ import recbole
 import yaml
 from recbole.config import Config
 from recbole.data.dataset import Dataset
-from recbole.utils import EvaluatorType, ModelType
+from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.training.atomic_files import AtomicFile, Column
 from recbole_dsl.training.checked_config import refused_in_one_line
+from recbole_dsl.training.option_checks import WITHOUT_LABELS
 from recbole_dsl.training.option_rules import INTERVAL
+from recbole_dsl.training.run_options import is_of_recbole
 
 _FILTERS = (
     "user_inter_num_interval item_inter_num_interval val_interval filter_inter_by_user_or_item rm_dup_inter "
@@ -118,6 +120,9 @@ def check_columns(config: Config, files: Iterable[tuple[AtomicFile, list[Column]
         for name in names:
             if name not in everywhere:
                 raise refusal(option, name, f"a column that is loaded: {_list(everywhere)}")
+    _check_item_features(config, loaded.get("item", {}))
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"]:
+        _check_histories(config, inter)
     for option in ("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"):
         for name in config[option] or ():
             if not everywhere[name].startswith("token"):
@@ -146,12 +151,11 @@ def check_loaded(config: Config, dataset: Dataset) -> None:
     if config["eval_type"] == EvaluatorType.RANKING and largest > dataset.item_num:
         raise refusal("topk", largest, f"at most {items}, the number of items in {name}")
     inter = dataset.inter_feat
-    if (
-        config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        and isinstance(inter, pd.DataFrame)
-        and not config["benchmark_filename"]
-        and not inter[dataset.uid_field].duplicated().any()
-    ):
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not isinstance(inter, pd.DataFrame):
+        return
+    if config["benchmark_filename"]:
+        _check_lengths(config, inter[config["ITEM_LIST_LENGTH_FIELD"]])
+    elif not inter[dataset.uid_field].duplicated().any():
         raise DSLError(f"dataset={name}: no user has two interactions: a sequential model must have such users")
 
 
@@ -168,6 +172,13 @@ def explained(config: Config) -> Iterator[None]:
             raise
 
 
+# the option in which a model names features of items
+_ITEM_FEATURES = {
+    **dict.fromkeys(("FDSA", "SASRecF", "GRU4RecF"), "selected_features"),
+    "S3Rec": "item_attribute",
+}
+# models whose layers are as long as the longest history is allowed to be
+_OF_FULL_LENGTH = {"DIN", "Caser", "FEARec", "FOSSIL", "HGN", "RepeatNet", "SINE"}
 _ID_FIELDS = ("USER_ID", "ITEM_ID", "HEAD_ENTITY_ID", "TAIL_ENTITY_ID", "RELATION_ID", "ENTITY_ID")
 
 
@@ -247,10 +258,66 @@ def _required(config: Config, loaded: Mapping[str, Any]) -> list[tuple[str, str,
         required += [(field, "kg", "") for field in fields]
     if "link" in loaded:
         required += [("ITEM_ID_FIELD", "link", ""), ("ENTITY_ID_FIELD", "link", "")]
-    without_negatives = config["train_neg_sample_args"]["distribution"] == "none"
-    if config["MODEL_TYPE"] == ModelType.CONTEXT and without_negatives and not config["threshold"]:
+    if _reads_labels(config) and not config["threshold"]:
         required.append(("LABEL_FIELD", "inter", ", or be made by threshold"))
     return required
+
+
+def _reads_labels(config: Config) -> bool:
+    """Whether a model or a metric reads labels that no negative items give."""
+    if "labeled" in config["eval_args"]["mode"].values():
+        return True
+    of_recbole = is_of_recbole(config.model_class) and config["model"] not in WITHOUT_LABELS
+    in_points = getattr(config.model_class, "input_type", None) == InputType.POINTWISE
+    reads = config["MODEL_TYPE"] == ModelType.CONTEXT or (of_recbole and in_points)
+    return reads and config["train_neg_sample_args"]["distribution"] == "none"
+
+
+def _check_item_features(config: Config, columns: Mapping[str, str]) -> None:
+    option = _ITEM_FEATURES.get(config["model"])
+    if option is None:
+        return
+    names = config[option] if isinstance(config[option], list) else [config[option]]
+    allowed = f"a column of .item that is loaded: {_list(columns)}"
+    if not names:
+        raise refusal(option, names, f"a list of one or more, each {allowed}")
+    for name in names:
+        if name not in columns:
+            raise refusal(option, name, allowed)
+        is_number = columns[name].startswith("float")
+        if is_number and (option == "item_attribute" or name not in config["numerical_features"]):
+            also = "" if option == "item_attribute" else ", or one of numerical_features"
+            raise refusal(option, name, f"a column of tokens{also}, and is of type {columns[name]}")
+
+
+def _check_histories(config: Config, columns: Mapping[str, str]) -> None:
+    """Refuse divided files whose histories are missing, or whose items RecBole would number on their own."""
+    name = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+    if columns.get(name) != "token_seq":
+        raise refusal(
+            "benchmark_filename",
+            config["benchmark_filename"],
+            f"of files with the history of each line, {name}:token_seq (ITEM_ID_FIELD and LIST_SUFFIX), for "
+            f"{config['model']}; the columns that are loaded are {_list(columns)}",
+        )
+    if name not in (config["alias_of_item_id"] or ()):
+        raise refusal(
+            "alias_of_item_id", config["alias_of_item_id"], f"['{name}'], so that items are the same in histories"
+        )
+    if config["model"] == "DIEN":
+        raise refusal(
+            "benchmark_filename", config["benchmark_filename"], "None with DIEN, which divides by itself"
+        )
+
+
+def _check_lengths(config: Config, lengths: pd.Series) -> None:
+    name = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+    if lengths.min() < 1:
+        raise DSLError(f"dataset={config['dataset']}: {name} is empty in a line: must have one item or more")
+    longest, allowed = int(lengths.max()), config["MAX_ITEM_LIST_LENGTH"]
+    if longest > allowed or (longest < allowed and config["model"] in _OF_FULL_LENGTH):
+        must = "" if config["model"] in _OF_FULL_LENGTH else "at least "
+        raise refusal("MAX_ITEM_LIST_LENGTH", allowed, f"{must}{longest}, the length of the longest {name}")
 
 
 def _reads_time(config: Config) -> bool:
@@ -278,10 +345,6 @@ def _named_columns(config: Config) -> Iterable[tuple[str, Iterable[str]]]:
         yield option, config[option] or ()
     weights = config["preload_weight"] or {}
     yield "preload_weight", [*weights, *weights.values()]
-    if config["model"] in ("FDSA", "SASRecF", "GRU4RecF"):
-        yield "selected_features", config["selected_features"] or ()
-    if config["model"] == "S3Rec":
-        yield "item_attribute", [config["item_attribute"]]
 
 
 def _list(names: Iterable[str]) -> str:
