@@ -5,19 +5,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import recbole
 import yaml
 from recbole.config import Config
 from recbole.data.dataset import Dataset
-from recbole.utils import EvaluatorType, InputType, ModelType
+from recbole.utils import EvaluatorType, ModelType
 
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.training.atomic_files import AtomicFile, Column
 from recbole_dsl.training.checked_config import refused_in_one_line
-from recbole_dsl.training.option_checks import WITHOUT_LABELS
+from recbole_dsl.training.model_columns import (
+    check_histories,
+    check_item_features,
+    check_labels,
+    check_lengths,
+    reads_graph,
+    reads_labels,
+)
 from recbole_dsl.training.option_rules import INTERVAL
-from recbole_dsl.training.run_options import is_of_recbole
 
 _FILTERS = (
     "user_inter_num_interval item_inter_num_interval val_interval filter_inter_by_user_or_item rm_dup_inter "
@@ -64,7 +71,7 @@ def atomic_files(config: Config) -> list[tuple[AtomicFile, list[Column]]]:
     parts = config["benchmark_filename"]
     suffixes = [(f"{part}.inter", "inter") for part in parts] if parts else [("inter", "inter")]
     wanted = [*(config["additional_feat_suffix"] or ())]
-    wanted += ["kg", "link"] if config["MODEL_TYPE"] == ModelType.KNOWLEDGE else []
+    wanted += ["kg", "link"] if reads_graph(config) else []
     optional = [one for one in ("user", "item") if os.path.isfile(os.path.join(folder, f"{name}.{one}"))]
     suffixes += [(one, one) for one in (*optional, *wanted)]
     found = []
@@ -120,9 +127,12 @@ def check_columns(config: Config, files: Iterable[tuple[AtomicFile, list[Column]
         for name in names:
             if name not in everywhere:
                 raise refusal(option, name, f"a column that is loaded: {_list(everywhere)}")
-    _check_item_features(config, loaded.get("item", {}))
+    for name in config["numerical_features"] or ():
+        if not everywhere[name].startswith("float"):
+            raise refusal("numerical_features", name, f"a column of type float, and is {everywhere[name]}")
+    check_item_features(config, loaded.get("item", {}))
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"]:
-        _check_histories(config, inter)
+        check_histories(config, inter)
     for option in ("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"):
         for name in config[option] or ():
             if not everywhere[name].startswith("token"):
@@ -151,10 +161,12 @@ def check_loaded(config: Config, dataset: Dataset) -> None:
     if config["eval_type"] == EvaluatorType.RANKING and largest > dataset.item_num:
         raise refusal("topk", largest, f"at most {items}, the number of items in {name}")
     inter = dataset.inter_feat
+    if reads_labels(config):
+        check_labels(config, np.asarray(inter[config["LABEL_FIELD"]]))
     if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not isinstance(inter, pd.DataFrame):
         return
     if config["benchmark_filename"]:
-        _check_lengths(config, inter[config["ITEM_LIST_LENGTH_FIELD"]])
+        check_lengths(config, np.asarray(inter[config["ITEM_LIST_LENGTH_FIELD"]]))
     elif not inter[dataset.uid_field].duplicated().any():
         raise DSLError(f"dataset={name}: no user has two interactions: a sequential model must have such users")
 
@@ -172,13 +184,6 @@ def explained(config: Config) -> Iterator[None]:
             raise
 
 
-# the option in which a model names features of items
-_ITEM_FEATURES = {
-    **dict.fromkeys(("FDSA", "SASRecF", "GRU4RecF"), "selected_features"),
-    "S3Rec": "item_attribute",
-}
-# models whose layers are as long as the longest history is allowed to be
-_OF_FULL_LENGTH = {"DIN", "Caser", "FEARec", "FOSSIL", "HGN", "RepeatNet", "SINE"}
 _ID_FIELDS = ("USER_ID", "ITEM_ID", "HEAD_ENTITY_ID", "TAIL_ENTITY_ID", "RELATION_ID", "ENTITY_ID")
 
 
@@ -217,7 +222,7 @@ def _check_chosen_columns(config: Config, files: Iterable[tuple[AtomicFile, list
     there: dict[str, list[str]] = {}
     for file, columns in files:
         there.setdefault(file.source, []).extend(column.name for column in columns)
-    needed = ["inter", *(["kg", "link"] if config["MODEL_TYPE"] == ModelType.KNOWLEDGE else [])]
+    needed = ["inter", *(["kg", "link"] if reads_graph(config) else [])]
     missing = [source for source in needed if source not in there]
     if missing:
         raise refusal("load_col", config["load_col"], f"of {' and '.join(missing)} too")
@@ -258,66 +263,11 @@ def _required(config: Config, loaded: Mapping[str, Any]) -> list[tuple[str, str,
         required += [(field, "kg", "") for field in fields]
     if "link" in loaded:
         required += [("ITEM_ID_FIELD", "link", ""), ("ENTITY_ID_FIELD", "link", "")]
-    if _reads_labels(config) and not config["threshold"]:
+    if config["model"] == "DMF" and config["inter_matrix_type"] == "rating":
+        required.append(("RATING_FIELD", "inter", " with inter_matrix_type=rating"))
+    if reads_labels(config) and not config["threshold"]:
         required.append(("LABEL_FIELD", "inter", ", or be made by threshold"))
     return required
-
-
-def _reads_labels(config: Config) -> bool:
-    """Whether a model or a metric reads labels that no negative items give."""
-    if "labeled" in config["eval_args"]["mode"].values():
-        return True
-    of_recbole = is_of_recbole(config.model_class) and config["model"] not in WITHOUT_LABELS
-    in_points = getattr(config.model_class, "input_type", None) == InputType.POINTWISE
-    reads = config["MODEL_TYPE"] == ModelType.CONTEXT or (of_recbole and in_points)
-    return reads and config["train_neg_sample_args"]["distribution"] == "none"
-
-
-def _check_item_features(config: Config, columns: Mapping[str, str]) -> None:
-    option = _ITEM_FEATURES.get(config["model"])
-    if option is None:
-        return
-    names = config[option] if isinstance(config[option], list) else [config[option]]
-    allowed = f"a column of .item that is loaded: {_list(columns)}"
-    if not names:
-        raise refusal(option, names, f"a list of one or more, each {allowed}")
-    for name in names:
-        if name not in columns:
-            raise refusal(option, name, allowed)
-        is_number = columns[name].startswith("float")
-        if is_number and (option == "item_attribute" or name not in config["numerical_features"]):
-            also = "" if option == "item_attribute" else ", or one of numerical_features"
-            raise refusal(option, name, f"a column of tokens{also}, and is of type {columns[name]}")
-
-
-def _check_histories(config: Config, columns: Mapping[str, str]) -> None:
-    """Refuse divided files whose histories are missing, or whose items RecBole would number on their own."""
-    name = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
-    if columns.get(name) != "token_seq":
-        raise refusal(
-            "benchmark_filename",
-            config["benchmark_filename"],
-            f"of files with the history of each line, {name}:token_seq (ITEM_ID_FIELD and LIST_SUFFIX), for "
-            f"{config['model']}; the columns that are loaded are {_list(columns)}",
-        )
-    if name not in (config["alias_of_item_id"] or ()):
-        raise refusal(
-            "alias_of_item_id", config["alias_of_item_id"], f"['{name}'], so that items are the same in histories"
-        )
-    if config["model"] == "DIEN":
-        raise refusal(
-            "benchmark_filename", config["benchmark_filename"], "None with DIEN, which divides by itself"
-        )
-
-
-def _check_lengths(config: Config, lengths: pd.Series) -> None:
-    name = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
-    if lengths.min() < 1:
-        raise DSLError(f"dataset={config['dataset']}: {name} is empty in a line: must have one item or more")
-    longest, allowed = int(lengths.max()), config["MAX_ITEM_LIST_LENGTH"]
-    if longest > allowed or (longest < allowed and config["model"] in _OF_FULL_LENGTH):
-        must = "" if config["model"] in _OF_FULL_LENGTH else "at least "
-        raise refusal("MAX_ITEM_LIST_LENGTH", allowed, f"{must}{longest}, the length of the longest {name}")
 
 
 def _reads_time(config: Config) -> bool:

@@ -49,6 +49,13 @@ LABELED = {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric":
                 (["user_id"], "selected_features=user_id: must be a column of .item"),
             ]
         ),
+        ("GRU4RecKG", {**SEQUENTIAL, "eval_args": {"order": "TO"}}, "load_col={.*: must be of kg and link too"),
+        ("DMF", {"inter_matrix_type": "rating"}, "RATING_FIELD=rating: must be a column that is loaded of .inter"),
+        (
+            "FM",
+            {**FEATURES, "threshold": {"rating": 4}, "numerical_features": ["release_year"]},
+            "numerical_features=release_year: must be a column of type float, and is token",
+        ),
         ("S3Rec", {**FEATURES, "item_attribute": "rating"}, "item_attribute=rating: must be a column of .item"),
     ],
 )
@@ -56,6 +63,26 @@ def test_what_no_step_could_be_made_with_is_refused_before_anything_is_written(o
     with pytest.raises(DSLError, match=f"^{message}"):
         run_recbole_dsl(model, "tiny", config_dict={**options, **change})
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    "model, change", [("NeuMF", {"train_neg_sample_args": None}), ("BPR", LABELED), ("FM", {})]
+)
+def test_labels_that_are_none_are_refused(options, model, change):
+    change = {"load_col": SEQUENTIAL["load_col"], "LABEL_FIELD": "rating", **change}
+    with pytest.raises(
+        DSLError, match=r"^LABEL_FIELD=rating: must be a column of numbers in \[0, 1\], and has [35]"
+    ):
+        run_recbole_dsl(model, "tiny", config_dict={**options, **change})
+    assert not glob.glob("saved/*")
+
+
+def test_ratings_may_be_labels_where_nothing_takes_them_for_clicks(options):
+    change = {"load_col": SEQUENTIAL["load_col"], "LABEL_FIELD": "rating", **LABELED}
+    change |= {"metrics": ["RMSE"], "valid_metric": "RMSE"}
+    assert (
+        run_recbole_dsl("BPR", "tiny", config_dict={**options, **change}, saved=False)["test_result"]["rmse"] > 0
+    )
 
 
 def write_parts(folder, kind="token_seq", longest=5, shortest=1):
