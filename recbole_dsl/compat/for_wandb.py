@@ -19,7 +19,7 @@ def missing_package_or_key(module: ModuleType) -> None:
             setup(self)
         except Exception as error:
             raise DSLError(
-                f"log_wandb=True: must have the package wandb and a key (wandb login), or WANDB_MODE=offline: "
+                "log_wandb=True: must have the package wandb and a key (wandb login), or WANDB_MODE=offline: "
                 f"{described(error)}"
             ) from error
 
