@@ -1,6 +1,7 @@
 """What the user is told when an option, a model or a file cannot be used."""
 
 import sys
+import traceback
 import warnings
 from typing import Any
 
@@ -44,6 +45,16 @@ def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
     """
     for category in (DeprecationWarning, FutureWarning, UserWarning, RuntimeWarning):
         warnings.filterwarnings("ignore", category=category, module=modules)
+
+
+def described(error: BaseException) -> str:
+    """The class of ``error`` and what it says, in one line."""
+    text = one_line(str(error))
+    if not text:
+        # an assertion without words says in its line what it wants
+        frames = traceback.extract_tb(error.__traceback__)
+        text = frames[-1].line or "" if frames else ""
+    return shown(f"{type(error).__name__}: {text}")
 
 
 def one_line(text: str) -> str:

@@ -12,9 +12,11 @@ from recbole_dsl.compat import (  # noqa: F401
     for_pandas,
     for_python,
     for_ray,
+    for_recbole,
     for_scipy,
     for_thop,
     for_torch,
+    for_wandb,
     on_import,
 )
 

@@ -1,4 +1,4 @@
-"""What RecBole needs from PyTorch: an anomaly detection that stays as it was, and files that load since 2.6."""
+"""What RecBole needs from PyTorch: anomaly detection as it was, files that load since 2.6, workers that start."""
 
 import functools
 import importlib
@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from multiprocessing.context import get_spawning_popen
 from types import ModuleType
 from typing import Any
 
@@ -165,6 +166,23 @@ def weights_only_protocol_in_quick_start(module: ModuleType) -> None:
         return load(as_protocol_2(model_file))
 
     module.load_data_and_model = load_data_and_model
+
+
+@after_import("recbole.data.dataloader.abstract_dataloader")
+def workers_without_generators(module: ModuleType) -> None:
+    """A worker gets its loader whole, and PyTorch cannot send the generator in it to one that is not forked.
+
+    From Python 3.14 on Linux forks none. What draws the order of the lines stays in the main process.
+    """
+
+    def without_generators(self: Any) -> dict[str, Any]:
+        state = vars(self).copy()
+        if get_spawning_popen() is not None:
+            for name in ("generator", "sampler", "batch_sampler"):
+                state.pop(name, None)
+        return state
+
+    module.AbstractDataLoader.__getstate__ = without_generators
 
 
 def _recbole_models() -> list[str]:

@@ -39,8 +39,9 @@ class PropagationMatrix(Tensor):
 
     ``torch.sparse.mm``, ``torch.mm``, ``torch.matmul`` and ``@`` with such a matrix on the left read its
     entries from compressed rows, which are made at the first product; those of its transpose, which the gradient
-    needs, at the first backward pass. Everything else, operands of another type and automatic mixed precision
-    included, is done by PyTorch with the COO matrix, and gives a plain tensor.
+    needs, at the first backward pass. In automatic mixed precision, for which PyTorch has no such product, it is
+    one of float32. Everything else, operands of another type included, is done by PyTorch with the COO matrix, and
+    gives a plain tensor.
     """
 
     _compressed: tuple[int, "_CompressedRows"] | None = None
@@ -53,7 +54,8 @@ class PropagationMatrix(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in _PRODUCTS and not kwargs and len(args) == 2 and _is_supported(*args):
                 matrix, dense = args
-                return _Product.apply(dense, matrix._rows())
+                with torch.autocast(dense.device.type, enabled=False):
+                    return _Product.apply(dense.float(), matrix._rows())
             return func(*args, **(kwargs or {}))
 
     def __deepcopy__(self, memo):
@@ -72,6 +74,7 @@ class PropagationMatrix(Tensor):
         return self._compressed[1]
 
 
+_HALVES = (torch.float16, torch.bfloat16)
 _PRODUCTS = {torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__}
 
 
@@ -79,12 +82,15 @@ def _is_supported(matrix: Any, dense: Any) -> bool:
     return (
         isinstance(matrix, PropagationMatrix)
         and isinstance(dense, Tensor)
-        and (dense.layout, dense.dtype, dense.device) == (torch.strided, torch.float32, matrix.device)
+        and (dense.layout, dense.device) == (torch.strided, matrix.device)
+        and (
+            dense.dtype == torch.float32
+            or (dense.dtype in _HALVES and torch.is_autocast_enabled(dense.device.type))
+        )
         and dense.dim() == 2
         and dense.shape[0] == matrix.shape[1]
         and dense.numel() > 0
         and not matrix.requires_grad
-        and not torch.is_autocast_enabled(dense.device.type)
     )
 
 

@@ -14,13 +14,13 @@ from recbole.utils import get_model, get_trainer
 from torch import nn
 
 from recbole_dsl.config import nearest
-from recbole_dsl.errors import TRACEBACK, DSLError, one_line, refusal, shown
+from recbole_dsl.errors import TRACEBACK, DSLError, described, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
 from recbole_dsl.training.option_checks import check_options
 from recbole_dsl.training.option_names import check_option_names
 from recbole_dsl.training.process_options import join_processes
 from recbole_dsl.training.register import trainable_models
-from recbole_dsl.training.run_options import refuse_without_gradients
+from recbole_dsl.training.run_options import is_of_recbole, refuse_without_gradients
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # of the options of a run
@@ -97,11 +97,6 @@ class CheckedConfig(Config):
         return super()._get_final_config_dict()
 
 
-def is_of_recbole(model_class: type) -> bool:
-    """Whether ``model_class`` comes with RecBole, which then knows all its options."""
-    return model_class.__module__.split(".")[0] == "recbole"
-
-
 @contextmanager
 def refused_in_one_line(what: str, is_of_a_file: bool = False) -> Iterator[None]:
     """Turn an error within, about ``what`` and before the training, into a DSLError with it as the cause.
@@ -116,7 +111,7 @@ def refused_in_one_line(what: str, is_of_a_file: bool = False) -> Iterator[None]
     except (Exception, SystemExit) as error:
         if not is_of_a_file and _is_ours(error):
             raise
-        raise DSLError(f"{what}: {_described(error)} ({TRACEBACK}=1 shows where)") from error
+        raise DSLError(f"{what}: {described(error)} ({TRACEBACK}=1 shows where)") from error
 
 
 def refuse_endless(options: Any, source: str) -> None:
@@ -146,15 +141,6 @@ def _is_ours(error: BaseException) -> bool:
     if not frames or not frames[-1].startswith(_PACKAGE + os.sep):
         return False
     return not frames[-1].startswith(os.path.join(_PACKAGE, "compat") + os.sep)
-
-
-def _described(error: BaseException) -> str:
-    text = one_line(str(error))
-    if not text:
-        # an assertion without words says in its line what it wants
-        frames = traceback.extract_tb(error.__traceback__)
-        text = frames[-1].line or "" if frames else ""
-    return shown(f"{type(error).__name__}: {text}")
 
 
 def _read_options(file: str, loader: type) -> Mapping[str, Any]:

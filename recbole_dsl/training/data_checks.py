@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import recbole
 import yaml
@@ -16,6 +17,14 @@ from recbole.utils import EvaluatorType, ModelType
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.training.atomic_files import AtomicFile, Column
 from recbole_dsl.training.checked_config import refused_in_one_line
+from recbole_dsl.training.model_columns import (
+    check_histories,
+    check_item_features,
+    check_labels,
+    check_lengths,
+    reads_graph,
+    reads_labels,
+)
 from recbole_dsl.training.option_rules import INTERVAL
 
 _FILTERS = (
@@ -63,7 +72,7 @@ def atomic_files(config: Config) -> list[tuple[AtomicFile, list[Column]]]:
     parts = config["benchmark_filename"]
     suffixes = [(f"{part}.inter", "inter") for part in parts] if parts else [("inter", "inter")]
     wanted = [*(config["additional_feat_suffix"] or ())]
-    wanted += ["kg", "link"] if config["MODEL_TYPE"] == ModelType.KNOWLEDGE else []
+    wanted += ["kg", "link"] if reads_graph(config) else []
     optional = [one for one in ("user", "item") if os.path.isfile(os.path.join(folder, f"{name}.{one}"))]
     suffixes += [(one, one) for one in (*optional, *wanted)]
     found = []
@@ -119,6 +128,12 @@ def check_columns(config: Config, files: Iterable[tuple[AtomicFile, list[Column]
         for name in names:
             if name not in everywhere:
                 raise refusal(option, name, f"a column that is loaded: {_list(everywhere)}")
+    for name in config["numerical_features"] or ():
+        if not everywhere[name].startswith("float"):
+            raise refusal("numerical_features", name, f"a column of type float, and is {everywhere[name]}")
+    check_item_features(config, loaded.get("item", {}))
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL and config["benchmark_filename"]:
+        check_histories(config, inter)
     for option in ("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"):
         for name in config[option] or ():
             if not everywhere[name].startswith("token"):
@@ -147,12 +162,13 @@ def check_loaded(config: Config, dataset: Dataset) -> None:
     if config["eval_type"] == EvaluatorType.RANKING and largest > dataset.item_num:
         raise refusal("topk", largest, f"at most {items}, the number of items in {name}")
     inter = dataset.inter_feat
-    if (
-        config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-        and isinstance(inter, pd.DataFrame)
-        and not config["benchmark_filename"]
-        and not inter[dataset.uid_field].duplicated().any()
-    ):
+    if reads_labels(config):
+        check_labels(config, np.asarray(inter[config["LABEL_FIELD"]]))
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL or not isinstance(inter, pd.DataFrame):
+        return
+    if config["benchmark_filename"]:
+        check_lengths(config, np.asarray(inter[config["ITEM_LIST_LENGTH_FIELD"]]))
+    elif not inter[dataset.uid_field].duplicated().any():
         raise DSLError(f"dataset={name}: no user has two interactions: a sequential model must have such users")
 
 
@@ -207,7 +223,7 @@ def _check_chosen_columns(config: Config, files: Iterable[tuple[AtomicFile, list
     there: dict[str, list[str]] = {}
     for file, columns in files:
         there.setdefault(file.source, []).extend(column.name for column in columns)
-    needed = ["inter", *(["kg", "link"] if config["MODEL_TYPE"] == ModelType.KNOWLEDGE else [])]
+    needed = ["inter", *(["kg", "link"] if reads_graph(config) else [])]
     missing = [source for source in needed if source not in there]
     if missing:
         raise refusal("load_col", config["load_col"], f"of {' and '.join(missing)} too")
@@ -248,8 +264,9 @@ def _required(config: Config, loaded: Mapping[str, Any]) -> list[tuple[str, str,
         required += [(field, "kg", "") for field in fields]
     if "link" in loaded:
         required += [("ITEM_ID_FIELD", "link", ""), ("ENTITY_ID_FIELD", "link", "")]
-    without_negatives = config["train_neg_sample_args"]["distribution"] == "none"
-    if config["MODEL_TYPE"] == ModelType.CONTEXT and without_negatives and not config["threshold"]:
+    if config["model"] == "DMF" and config["inter_matrix_type"] == "rating":
+        required.append(("RATING_FIELD", "inter", " with inter_matrix_type=rating"))
+    if reads_labels(config) and not config["threshold"]:
         required.append(("LABEL_FIELD", "inter", ", or be made by threshold"))
     return required
 
@@ -279,10 +296,6 @@ def _named_columns(config: Config) -> Iterable[tuple[str, Iterable[str]]]:
         yield option, config[option] or ()
     weights = config["preload_weight"] or {}
     yield "preload_weight", [*weights, *weights.values()]
-    if config["model"] in ("FDSA", "SASRecF", "GRU4RecF"):
-        yield "selected_features", config["selected_features"] or ()
-    if config["model"] == "S3Rec":
-        yield "item_attribute", [config["item_attribute"]]
 
 
 def _list(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_dsl.errors import refusal
-from recbole_dsl.training.option_rules import NAME, Rule, integer, like
+from recbole_dsl.training.option_rules import NAME, Rule, integer, like, number
 from recbole_dsl.training.option_table import DICTS, NO_NEGATIVES, choice, rule_of
 
 # what RecBole makes of other options or of the model, whatever is given
@@ -20,6 +20,8 @@ _DERIVED = {
 
 # whose loader gives whole users, without negative items
 _AUTOENCODERS = {"MultiDAE", "MultiVAE", "MacridVAE", "CDAE", "ENMF", "RaCT", "RecVAE", "DiffRec", "LDiffRec"}
+# that learn from points, and read no labels
+WITHOUT_LABELS = _AUTOENCODERS | {"RepeatNet"}
 
 
 def check_options(
@@ -51,8 +53,13 @@ def check_options(
             raise refusal(name, value, rule.wanted(value))
     options = {**defaults, **given}
     _check_metrics(options)
+    _check_transform(options)
     if model_class.type == ModelType.SEQUENTIAL:
         _check_sequential(options)
+    elif is_of_recbole and options.get("transform") not in (None, "user_defined"):
+        raise refusal(
+            "transform", options["transform"], f"None with {model_class.__name__}, which reads no sequences"
+        )
     if is_of_recbole:
         _check_losses(options, model_class)
     if options.get("normalize_field") is not None and options.get("normalize_all") is True:
@@ -148,6 +155,14 @@ def _check_sequential(options: Mapping[str, Any]) -> None:
     order = options["eval_args"].get("order", "RO")
     if order != "TO":
         raise refusal("eval_args[order]", order, "TO for a sequential model")
+
+
+def _check_transform(options: Mapping[str, Any]) -> None:
+    transform = options.get("transform")
+    share = {"mask_itemseq": "mask_ratio", "crop_itemseq": "eta", "reorder_itemseq": "beta"}.get(transform)
+    rule = number(0, 1)
+    if share and not rule.takes(options.get(share)):
+        raise refusal(share, options.get(share), f"{rule.allowed} with transform={transform}")
 
 
 def _check_losses(options: Mapping[str, Any], model_class: type) -> None:

@@ -186,6 +186,8 @@ _CHOICES = [
     (("CFKG",), "loss_function", one_of("inner_product", "transe")),
     (("CORE",), "dnn_type", one_of("trm", "ave")),
     (("ConvNCF",), "train_method", one_of("after_pretrain", "no_pretrain")),
+    (("BERT4Rec",), "transform", one_of("mask_itemseq")),
+    (("SHAN",), "transform", one_of("inverse_itemseq")),
     (("DMF",), "inter_matrix_type", Rule("01 or rating", lambda v: v in ("01", "rating", 1))),
     (("DiffRec", "LDiffRec"), "noise_schedule", one_of("linear", "linear-var", "cosine", "binomial")),
     (("DiffRec", "LDiffRec"), "mean_type", one_of("x0", "eps")),

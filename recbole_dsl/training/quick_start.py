@@ -18,7 +18,7 @@ from recbole_dsl.compat.for_ray import report
 from recbole_dsl.errors import quieten, refusal
 from recbole_dsl.files import require_writable
 from recbole_dsl.sparse.deferred import make_the_rest
-from recbole_dsl.training.checked_config import is_of_recbole, refused_in_one_line
+from recbole_dsl.training.checked_config import refused_in_one_line
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
 from recbole_dsl.training.console import say, say_end, say_start
@@ -38,6 +38,7 @@ from recbole_dsl.training.process_options import (
 )
 from recbole_dsl.training.processes import is_distributed, is_first
 from recbole_dsl.training.run_data import RunData, load_data
+from recbole_dsl.training.run_options import is_of_recbole
 from recbole_dsl.training.trainer import DSLMixin
 
 _REPORT = "recbole_dsl.report.writing"

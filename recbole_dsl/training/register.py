@@ -4,7 +4,7 @@ import importlib
 import inspect
 import os
 import pkgutil
-from functools import wraps
+from types import FunctionType
 from typing import Any
 
 import recbole.model
@@ -20,6 +20,8 @@ from recbole_dsl.training.whole_files import has_checksum
 
 # the trainer that RecBole had for each registered model, None where it had no special one
 _replaced: dict[str, Any] = {}
+# what RecBole's ``load_data_and_model`` does without us, once that reads our files too
+_recboles_loader: list[FunctionType] = []
 
 
 def register(*models: str | type, **options: Any) -> None:
@@ -28,7 +30,7 @@ def register(*models: str | type, **options: Any) -> None:
         recbole_dsl.register("LightGCN", density=0.1)
         run_recbole(model="LightGCN", dataset="ml-100k")
 
-    RecBole's ``load_data_and_model`` then says of a checkpoint of ours what reads it.
+    RecBole's ``load_data_and_model`` then gives the sparse model for a checkpoint of ours.
 
     Args:
         models: names of RecBole models, or classes of models of one's own, for which ``get_trainer`` then gives
@@ -50,7 +52,7 @@ def register(*models: str | type, **options: Any) -> None:
     for name, model_type in own.items():
         refuse_without_gradients(name, model_type)
     known |= own
-    _name_our_files()
+    _read_our_files()
     for name in names or known:
         attribute = f"{name}Trainer"
         if name not in _replaced:
@@ -86,20 +88,27 @@ def trainable_models() -> dict[str, ModelType]:
     return found
 
 
-def _name_our_files() -> None:
-    import recbole.quick_start
-    import recbole.quick_start.quick_start
+def load_either(model_file: Any) -> tuple:
+    """What RecBole's ``load_data_and_model`` gives for its own file; what ours gives for one of ours."""
+    if isinstance(model_file, (str, os.PathLike)) and os.path.isfile(model_file) and has_checksum(model_file):
+        # it imports this module
+        return importlib.import_module("recbole_dsl.training.quick_start").load_data_and_model(
+            os.fspath(model_file)
+        )
+    return _recboles_loader[0](model_file)
 
-    usual = recbole.quick_start.load_data_and_model
-    if getattr(usual, "names_our_files", False):
-        return
 
-    @wraps(usual)
-    def load_data_and_model(model_file: str) -> tuple:
-        if os.path.isfile(model_file) and has_checksum(model_file):
-            raise DSLError(f"model_file={model_file}: is read by recbole_dsl.load_data_and_model")
-        return usual(model_file)
+def _load_data_and_model(model_file):
+    # runs with the names of RecBole's module
+    from recbole_dsl.training.register import load_either
 
-    load_data_and_model.names_our_files = True
-    for module in (recbole.quick_start, recbole.quick_start.quick_start):
-        module.load_data_and_model = load_data_and_model
+    return load_either(model_file)
+
+
+def _read_our_files() -> None:
+    """Let RecBole's ``load_data_and_model`` read our files, wherever a script has taken it from and when."""
+    loader = inspect.unwrap(importlib.import_module("recbole.quick_start.quick_start").load_data_and_model)
+    if not _recboles_loader:
+        _recboles_loader.append(FunctionType(loader.__code__, loader.__globals__))
+        # not the name in the module: a script may have taken the function before
+        loader.__code__ = _load_data_and_model.__code__

@@ -13,6 +13,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.attributes import AttributeWatch
 from recbole_dsl.training.checkpoint import write_checkpoint
 from recbole_dsl.training.console import say_epoch
+from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_caches import derived_names
 from recbole_dsl.training.processes import begin_epoch, is_first
 from recbole_dsl.training.run_files import best_file, last_file
@@ -108,11 +109,13 @@ class Resumable:
         # an attribute, so that an own trainer's method is followed too; those of RecBole call their base's
         self._train_epoch = train_epoch
         self._epoch = None
+        steps = self.topology.step
         try:
             if self.start_epoch == 0:
                 # a disk that is full is known now rather than after the first epoch
                 self._keep_last(-1, saved)
-            yield
+            with said_in_one_line(self.config, "the first training step", lambda: self.topology.step > steps):
+                yield
             say_epoch(self, self.record.epoch[-1] if self.record.epoch else -1)
             self._keep_last(self._epoch, saved)
         except KeyboardInterrupt as interrupt:

@@ -59,6 +59,11 @@ def refuse_without_package(name: str) -> None:
         raise DSLError(f"model={name}: must have the package {package}, which our extra [models] installs{where}")
 
 
+def is_of_recbole(model_class: type) -> bool:
+    """Whether ``model_class`` comes with RecBole, which then knows all its options."""
+    return model_class.__module__.split(".")[0] == "recbole"
+
+
 def has_gradients(name: str, model_type: ModelType | None) -> bool:
     """Whether RecBole's model ``name`` is trained by gradients."""
     return name not in _WITHOUT_GRADIENTS and model_type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)

@@ -30,6 +30,7 @@ from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
 from recbole_dsl.training.console import brief_bars, say, show_update
 from recbole_dsl.training.data_start import start_weights
+from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.lazy_adam import make_lazy
 from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
 from recbole_dsl.training.optimizers import make_fast
@@ -87,7 +88,7 @@ class DSLMixin(Resumable):
         self.record = RunRecord()
         self.bar: tqdm | None = None
         self._verbose = True
-        self._has_saved = False
+        self._has_saved = self._has_evaluated = False
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
         try:
             with parallel_init(self, config, model) as model:
@@ -179,6 +180,8 @@ class DSLMixin(Resumable):
         if self._is_finished():
             self.logger.info(f"nothing left to do: {self._how_it_ended()}")
             say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
+            # the test is still to come
+            self.eval_collector.data_collect(train_data)
             result = self.best_valid_score, self.best_valid_result
         else:
             with brief_bars(self), self._every_epoch(train_data, saved):
@@ -232,7 +235,10 @@ class DSLMixin(Resumable):
                     agree_on_norms(self.config, self.model)
                     eval_data = kept.enter_context(shared_evaluation(self, eval_data))
                     kept.enter_context(random_numbers_of_first(self.config))
-                return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+                kept.enter_context(said_in_one_line(self.config, "the evaluation", lambda: self._has_evaluated))
+                result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+                self._has_evaluated = True
+                return result
         finally:
             drop_caches(self.model)
 

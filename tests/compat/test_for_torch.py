@@ -143,3 +143,15 @@ def test_what_models_keep_beside_their_weights_is_loaded(dense, model, more):
         more["load_col"].update(kg=["head_id", "relation_id", "tail_id"], link=["item_id", "entity_id"])
     trainer, test_data = train_stock(model, {**dense, **more, "epochs": 1})
     assert trainer.evaluate(test_data) == trainer.evaluate(test_data, load_best_model=False)
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_load_what_the_main_process_would(dense, start):
+    users = []
+    for worker in (0, 1):
+        train_data = prepare("BPR", {**dense, "worker": worker})[2]
+        if worker:
+            train_data.multiprocessing_context = start
+        # the order is drawn here, the negative items are there
+        users.append(torch.cat([batch["user_id"] for batch in train_data]))
+    assert torch.equal(*users)

@@ -192,9 +192,15 @@ def test_operands_that_do_not_fit_raise_what_they_raised(dense):
     assert str(ours.value) == str(stock.value)
 
 
-def test_mixed_precision_stays_that_of_pytorch():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixed_precision_has_a_product_of_float32_with_a_gradient(dtype):
+    matrix, dense = graph(6, 5), torch.randn(5, 2).to(dtype).requires_grad_()
     with torch.autocast("cpu"):
-        assert torch.mm(PropagationMatrix(graph(5, 5)), torch.ones(5, 2)).dtype is torch.bfloat16
+        y = torch.sparse.mm(PropagationMatrix(matrix), dense)
+    torch.testing.assert_close(y, torch.sparse.mm(matrix, dense.float()), **CLOSE)
+    (gradient,) = torch.autograd.grad(y.sum(), dense)
+    assert gradient.dtype is dtype
+    torch.testing.assert_close(gradient.float(), matrix.to_dense().T @ torch.ones(6, 2), rtol=1e-2, atol=1e-2)
 
 
 def test_the_dense_view_of_a_sparse_weight_is_an_operand():
