@@ -10,7 +10,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.blocks import Part, Rules
 from recbole_dsl.topology.exchange import exchange
-from recbole_dsl.topology.explored import Explored
+from recbole_dsl.topology.explored import Explored, record_problem
 from recbole_dsl.topology.gradients import GradientBuffer, is_distributed, window_problem
 from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
 from recbole_dsl.topology.processes import refuse_different_topologies
@@ -133,9 +133,18 @@ class DynamicTopology:
 
     @property
     def exploration_rate(self) -> float:
-        """R: share of all weights of the sparse tensors that were alive at least once (Liu et al. 2021)."""
+        """R: share of all weights of the sparse tensors that were alive at least once (Liu et al. 2021).
+
+        Exact while nothing was exchanged, and for tensors of up to 2**20 weights; see `Explored` for larger ones.
+        """
         size = sum(weight.numel for weight in self.weights.values())
-        return sum(explored.count for explored in self._explored.values()) / size
+        count = sum(weight.nnz for name, weight in self.weights.items() if name not in self._explored)
+        return (count + sum(explored.count for explored in self._explored.values())) / size
+
+    @property
+    def record_bytes(self) -> int:
+        """Memory of the record of what was ever alive."""
+        return sum(explored.bits.numel() for explored in self._explored.values())
 
     @property
     def growth_peak_bytes(self) -> int:
@@ -144,10 +153,9 @@ class DynamicTopology:
 
     def restart(self) -> None:
         """Take the weights' topology, changed from outside before the first step, for the initial one."""
-        for name, weight in self.weights.items():
-            self._explored[name] = Explored(weight.numel, weight.values.device)
-            for start, stop, _, _ in weight.row_blocks():
-                self._explored[name].mark(start * weight.n_columns, weight.alive_in(start, stop).view(-1))
+        if self.config.topology != "fixed":
+            exact = self._criterion.needs_record
+            self._explored = {name: Explored(weight, exact) for name, weight in self.weights.items()}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the steps of ``optimizer`` and update the topology after them; several may be attached.
@@ -178,6 +186,7 @@ class DynamicTopology:
             "step": self.step,
             "generator": self._generator.get_state(),
             "explored": {name: explored.bits for name, explored in self._explored.items()},
+            "explored_count": {name: explored.count for name, explored in self._explored.items()},
             "updates": [asdict(update) for update in self.updates],
             "window": {name: buffer.state_dict() for name, buffer in self._buffers.items() if with_window},
         }
@@ -187,12 +196,33 @@ class DynamicTopology:
         self.step = state["step"]
         self._generator.set_state(state["generator"].cpu())
         for name, explored in self._explored.items():
-            explored.load(state["explored"][name])
+            if name in state["explored"]:
+                explored.load(state["explored"][name], state.get("explored_count", {}).get(name))
+            else:
+                self._explored[name] = Explored(self.weights[name], self._criterion.needs_record)
         self.updates = [TopologyUpdate(**update) for update in state["updates"]]
         self._stop_collecting()
         # the buffers are made when it is known how long the training is
         self._resumed_windows = dict(state.get("window", {}))
         self._collect_if_due()
+
+    def record_problem(self, explored: Any, counts: Any, has_changed: bool) -> str | None:
+        """What keeps ``explored`` and ``counts`` from being those of a `state_dict`, or None.
+
+        Args:
+            has_changed: whether the topology that they are of has; else what is alive now is all that was.
+        """
+        if not isinstance(explored, dict) or not isinstance(counts, dict):
+            return "topology: explored and explored_count must be of tensors by name"
+        wanted = self._explored if has_changed else {}
+        if not set(wanted) <= set(explored) <= set(self.weights):
+            return f"topology: explored must be of {', '.join(self.weights)}"
+        for name, bits in explored.items():
+            own = self._explored.get(name)
+            problem = record_problem(self.weights[name], own and own.stride, bits, counts.get(name))
+            if problem:
+                return f"topology: explored {name} {problem}"
+        return None
 
     def window_problem(self, windows: Any) -> str | None:
         """What keeps ``windows`` from being those of a `state_dict`, or None."""
