@@ -16,6 +16,7 @@ from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
 from recbole_dsl.topology.processes import refuse_different_topologies
 from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
+from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_left_out
 
 # without the option grow_memory, the gradients collected for a tensor take this share of its dense form, or what
 # is no burden anywhere, in bytes
@@ -96,7 +97,9 @@ class DynamicTopology:
         self.step = 0
         self.updates: list[TopologyUpdate] = []
         self.optimizers: list[torch.optim.Optimizer] = []
-        self._buffers: dict[str, GradientBuffer] = {}
+        self._collected: dict[str, StepGradients] = {}
+        # whether the last step had a gradient scaler; None before the first
+        self._has_scaler: bool | None = None
         self._peak_bytes: dict[str, int] = {}
         self._is_compared = False
         self._resumed_windows: dict[str, dict[str, Any]] = {}
@@ -167,13 +170,13 @@ class DynamicTopology:
         if replaced:
             raise DSLError(f"{replaced[0]}: is dense since densify() and has no topology; sparsify() again")
         self.optimizers.append(optimizer)
-        optimizer.register_step_post_hook(lambda *_: self._after_step())
+        optimizer.register_step_post_hook(lambda optimizer, *_: self._after_step(optimizer))
         self._collect_if_due()
 
     def pool_windows(self) -> None:
         """Share the gradients summed so far among several processes, so that what one saves is that of all."""
-        for buffer in self._buffers.values():
-            buffer.pool()
+        for collected in self._collected.values():
+            collected.buffer.pool()
 
     def state_dict(self, with_window: bool = True) -> dict[str, Any]:
         """Tensors and plain data with which a resumed run makes the same updates.
@@ -184,16 +187,17 @@ class DynamicTopology:
         """
         return {
             "step": self.step,
+            "has_scaler": self._has_scaler,
             "generator": self._generator.get_state(),
             "explored": {name: explored.bits for name, explored in self._explored.items()},
             "explored_count": {name: explored.count for name, explored in self._explored.items()},
             "updates": [asdict(update) for update in self.updates],
-            "window": {name: buffer.state_dict() for name, buffer in self._buffers.items() if with_window},
+            "window": {name: one.buffer.state_dict() for name, one in self._collected.items() if with_window},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a `state_dict`, in the middle of a window of summed gradients too."""
-        self.step = state["step"]
+        self.step, self._has_scaler = state["step"], state.get("has_scaler")
         self._generator.set_state(state["generator"].cpu())
         for name, explored in self._explored.items():
             if name in state["explored"]:
@@ -237,16 +241,24 @@ class DynamicTopology:
                 return f"topology: window {name}: {problem}"
         return None
 
-    def _after_step(self) -> None:
+    def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        scaler = scaler_at_work()
+        self._has_scaler = scaler is not None
+        if scaler is not None and was_left_out(optimizer):
+            for collected in self._collected.values():
+                collected.leave_out()
+            return
+        for collected in self._collected.values():
+            collected.count(scaler)
         if not self._is_compared:
             refuse_different_topologies(self.weights)
             self._is_compared = True
         self.step += 1
         if self._updates_at(self.step):
             self._update()
-        elif self._buffers and self._criterion.decay != 1:
-            for buffer in self._buffers.values():
-                buffer.decay(self._criterion.decay)
+        elif self._collected and self._criterion.decay != 1:
+            for collected in self._collected.values():
+                collected.buffer.decay(self._criterion.decay)
         self._collect_if_due()
 
     @property
@@ -263,7 +275,7 @@ class DynamicTopology:
         return step % self.update_interval == 0 and step < self.config.stop_fraction * self.total_steps
 
     def _collect_if_due(self) -> None:
-        if self._buffers or not self._criterion.needs_gradient or self.total_steps is None:
+        if self._collected or not self._criterion.needs_gradient or self.total_steps is None:
             return
         until_update = self.update_interval - self.step % self.update_interval
         if until_update > self.grow_window or not self._updates_at(self.step + until_update):
@@ -276,22 +288,21 @@ class DynamicTopology:
                 buffer = GradientBuffer(weight.n_rows, weight.n_columns, weight.values, share, window)
                 if name in self._resumed_windows:
                     buffer.load_state_dict(self._resumed_windows[name])
-                self._buffers[name] = buffer
-                weight.gradient_sink = buffer.add
+                self._collected[name] = StepGradients(weight, buffer, self._has_scaler is not False)
         self._resumed_windows = {}
 
     def _stop_collecting(self) -> None:
-        for name, buffer in self._buffers.items():
-            self._peak_bytes[name] = max(self._peak_bytes.get(name, 0), buffer.peak_bytes)
-            self.weights[name].gradient_sink = None
-        self._buffers.clear()
+        for name, collected in self._collected.items():
+            self._peak_bytes[name] = max(self._peak_bytes.get(name, 0), collected.buffer.peak_bytes)
+            collected.close()
+        self._collected.clear()
 
     @torch.no_grad()
     def _update(self) -> None:
         progress = self.step / (self.config.stop_fraction * self.total_steps)
         ratio = update_ratio(self.config.schedule, self.config.update_ratio, progress)
-        for buffer in self._buffers.values():
-            buffer.reduce()
+        for collected in self._collected.values():
+            collected.buffer.reduce()
         # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
         names = [name for name, weight in self.weights.items() if _was_trained(weight)]
         groups = [names] if self.config.budget == "global" else [[name] for name in names]
@@ -312,7 +323,8 @@ class DynamicTopology:
     def _part(self, name: str) -> Part:
         values = self.weights[name].values
         states = [o.state[values] for o in self.optimizers if values in o.state]
-        return Part(self.weights[name], self._explored[name], self._buffers.get(name), states)
+        buffer = self._collected[name].buffer if name in self._collected else None
+        return Part(self.weights[name], self._explored[name], buffer, states)
 
 
 def _was_trained(weight: SparseWeight) -> bool:
