@@ -1,6 +1,6 @@
 """The topology update: when it comes, what it prunes and grows, and the record of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored, record_problem
 from recbole_dsl.topology.gradients import GradientBuffer, is_distributed, window_problem
 from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
-from recbole_dsl.topology.processes import refuse_different_topologies
+from recbole_dsl.topology.processes import decided_by_first, refuse_different_topologies, take_entries_of_first
 from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
 from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_left_out
@@ -251,9 +251,12 @@ class DynamicTopology:
         for collected in self._collected.values():
             collected.count(scaler)
         if not self._is_compared:
-            refuse_different_topologies(self.weights)
+            refuse_different_topologies(self.weights, self.step)
             self._is_compared = True
         self.step += 1
+        if is_distributed() and self.update_interval and self.step % self.update_interval == 0:
+            # when the topology is at rest, too
+            take_entries_of_first(self.weights, {name: self._states(name) for name in self.weights}, self.step)
         if self._updates_at(self.step):
             self._update()
         elif self._collected and self._criterion.decay != 1:
@@ -301,10 +304,13 @@ class DynamicTopology:
     def _update(self) -> None:
         progress = self.step / (self.config.stop_fraction * self.total_steps)
         ratio = update_ratio(self.config.schedule, self.config.update_ratio, progress)
+        # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
+        trained = [_was_trained(weight) for weight in self.weights.values()]
+        if is_distributed():
+            ratio, *trained = decided_by_first([ratio, *trained], self.weights)
         for collected in self._collected.values():
             collected.buffer.reduce()
-        # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
-        names = [name for name, weight in self.weights.items() if _was_trained(weight)]
+        names = [name for name, is_trained in zip(self.weights, trained) if is_trained]
         groups = [names] if self.config.budget == "global" else [[name] for name in names]
         rules = Rules(
             PRUNE[self.config.prune],
@@ -315,16 +321,20 @@ class DynamicTopology:
         )
         exchanged = sum(exchange([self._part(name) for name in group], ratio, rules) for group in groups if group)
         self._stop_collecting()
+        refuse_different_topologies(self.weights, self.step)
         density = {name: weight.density for name, weight in self.weights.items()}
         update = TopologyUpdate(self.step, ratio, exchanged, self.exploration_rate, density)
         self.updates.append(update)
         self.on_update(update)
 
     def _part(self, name: str) -> Part:
-        values = self.weights[name].values
-        states = [o.state[values] for o in self.optimizers if values in o.state]
         buffer = self._collected[name].buffer if name in self._collected else None
-        return Part(self.weights[name], self._explored[name], buffer, states)
+        return Part(self.weights[name], self._explored[name], buffer, self._states(name))
+
+    def _states(self, name: str) -> list[MutableMapping]:
+        """Of the optimizers, for one weight."""
+        values = self.weights[name].values
+        return [o.state[values] for o in self.optimizers if values in o.state]
 
 
 def _was_trained(weight: SparseWeight) -> bool:
