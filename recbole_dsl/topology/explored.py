@@ -25,7 +25,7 @@ class Explored:
         bits: uint8, position ``stride * i`` in bit ``i % 8`` of byte ``i // 8``.
         stride: 1 for every position of a small tensor, or of an exact record.
         count: number of positions that were alive. With a larger stride it is exact at the start, and what grew
-            since is estimated, with a standard error below a thousandth of all positions.
+            since is estimated, with a standard error of about a thousandth of all positions at most.
     """
 
     def __init__(self, weight: SparseWeight, exact: bool):

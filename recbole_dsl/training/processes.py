@@ -85,8 +85,8 @@ def agree_on_values(config: Config, optimizers: Iterable[Optimizer]) -> None:
         return
     for optimizer in optimizers:
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-            moments = [t for _, t in sorted(optimizer.state[parameter].items()) if isinstance(t, torch.Tensor)]
-            for tensor in (parameter, *moments):
+            moments = sorted(optimizer.state.get(parameter, {}).items())
+            for tensor in (parameter, *(t for _, t in moments if isinstance(t, torch.Tensor))):
                 take_from_first(tensor)
 
 
