@@ -47,6 +47,7 @@ class Cost:
         dense_tensors: weights of the tensors that stay dense.
         weights: the two together.
         bytes: bytes of the weights and of the indices that locate them.
+        record_bytes: bytes of the record of what was ever alive, for the exploration rate.
         optimizer_bytes: bytes of the optimizer's state.
         flops: operations to score one interaction.
         checkpoint_bytes: size of the checkpoint file.
@@ -57,6 +58,7 @@ class Cost:
     dense_tensors: CostRow
     weights: CostRow
     bytes: CostRow
+    record_bytes: CostRow
     optimizer_bytes: CostRow
     flops: CostRow
     checkpoint_bytes: CostRow
@@ -77,6 +79,7 @@ def measure_cost(
     forward: Callable[[nn.Module], Any],
     checkpoint: str | None = None,
     growth_bytes: int = 0,
+    record_bytes: int = 0,
 ) -> Cost:
     """Measure the sparse ``model`` and what it would be with dense weights of the same shapes.
 
@@ -105,9 +108,8 @@ def measure_cost(
     file_bytes = os.path.getsize(checkpoint) if checkpoint and os.path.isfile(checkpoint) else None
     dense_file = None
     if file_bytes is not None:
-        # the record of what was alive: one bit per weight, of no use to a dense model
-        record = sum((w.numel + 7) // 8 for w in weights)
-        dense_file = file_bytes + extra_bytes + extra_state - index_bytes - record
+        # the record is of no use to a dense model
+        dense_file = file_bytes + extra_bytes + extra_state - index_bytes - record_bytes
     dense_flops, sparse_flops = _flops(model, forward)
     n_alive = sum(w.nnz for w in weights)
     return Cost(
@@ -115,6 +117,7 @@ def measure_cost(
         dense_tensors=CostRow("weights of dense tensors", n_sparse - n_alive, n_sparse - n_alive),
         weights=CostRow("weights", n_sparse + extra_weights, n_sparse),
         bytes=CostRow("weights + indices", n_bytes + extra_bytes, n_bytes + index_bytes, True),
+        record_bytes=CostRow("record of what was alive", None, record_bytes, True),
         optimizer_bytes=CostRow("optimizer state", state_bytes + extra_state, state_bytes, True),
         flops=CostRow("forward FLOPs, one interaction", dense_flops, sparse_flops),
         checkpoint_bytes=CostRow("checkpoint", dense_file, file_bytes, True),

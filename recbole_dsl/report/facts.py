@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from recbole.config import Config
 from recbole.data.dataloader import FullSortEvalDataLoader
-from torch import nn
+from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.measure.cost import Cost, measure_cost
@@ -193,6 +193,7 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
         forward=lambda copied: _score_one(copied, dataset[[0]].to(config["device"])),
         checkpoint=file,
         growth_bytes=facts.record.growth_bytes,
+        record_bytes=_record_bytes(checkpoint["topology"]),
     )
     weights = sparse_weights(model)
     tensors = [TensorFacts(name, tuple(w.shape), w.nnz, w.numel) for name, w in weights.items()]
@@ -210,6 +211,12 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
     if parts is None:
         lacks.setdefault("parts", "the trainer of this model has steps of its own kind")
     return DataFacts(tensors, cost, groups, hits, widths, parts, lacks)
+
+
+def _record_bytes(topology: Mapping[str, Any]) -> int:
+    explored = topology.get("explored")
+    bits = explored.values() if isinstance(explored, dict) else ()
+    return sum(one.numel() for one in bits if isinstance(one, Tensor))
 
 
 def _score_one(model: Any, interaction: Any) -> Any:

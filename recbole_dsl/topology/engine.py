@@ -1,6 +1,6 @@
 """The topology update: when it comes, what it prunes and grows, and the record of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -10,12 +10,13 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.blocks import Part, Rules
 from recbole_dsl.topology.exchange import exchange
-from recbole_dsl.topology.explored import Explored
+from recbole_dsl.topology.explored import Explored, record_problem
 from recbole_dsl.topology.gradients import GradientBuffer, is_distributed, window_problem
 from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
-from recbole_dsl.topology.processes import refuse_different_topologies
+from recbole_dsl.topology.processes import decided_by_first, refuse_different_topologies, take_entries_of_first
 from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
+from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_left_out
 
 # without the option grow_memory, the gradients collected for a tensor take this share of its dense form, or what
 # is no burden anywhere, in bytes
@@ -96,7 +97,9 @@ class DynamicTopology:
         self.step = 0
         self.updates: list[TopologyUpdate] = []
         self.optimizers: list[torch.optim.Optimizer] = []
-        self._buffers: dict[str, GradientBuffer] = {}
+        self._collected: dict[str, StepGradients] = {}
+        # whether the last step had a gradient scaler; None before the first
+        self._has_scaler: bool | None = None
         self._peak_bytes: dict[str, int] = {}
         self._is_compared = False
         self._resumed_windows: dict[str, dict[str, Any]] = {}
@@ -133,9 +136,18 @@ class DynamicTopology:
 
     @property
     def exploration_rate(self) -> float:
-        """R: share of all weights of the sparse tensors that were alive at least once (Liu et al. 2021)."""
+        """R: share of all weights of the sparse tensors that were alive at least once (Liu et al. 2021).
+
+        Exact while nothing was exchanged, and for tensors of up to 2**20 weights; see `Explored` for larger ones.
+        """
         size = sum(weight.numel for weight in self.weights.values())
-        return sum(explored.count for explored in self._explored.values()) / size
+        count = sum(weight.nnz for name, weight in self.weights.items() if name not in self._explored)
+        return (count + sum(explored.count for explored in self._explored.values())) / size
+
+    @property
+    def record_bytes(self) -> int:
+        """Memory of the record of what was ever alive."""
+        return sum(explored.bits.numel() for explored in self._explored.values())
 
     @property
     def growth_peak_bytes(self) -> int:
@@ -144,10 +156,9 @@ class DynamicTopology:
 
     def restart(self) -> None:
         """Take the weights' topology, changed from outside before the first step, for the initial one."""
-        for name, weight in self.weights.items():
-            self._explored[name] = Explored(weight.numel, weight.values.device)
-            for start, stop, _, _ in weight.row_blocks():
-                self._explored[name].mark(start * weight.n_columns, weight.alive_in(start, stop).view(-1))
+        if self.config.topology != "fixed":
+            exact = self._criterion.needs_record
+            self._explored = {name: Explored(weight, exact) for name, weight in self.weights.items()}
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the steps of ``optimizer`` and update the topology after them; several may be attached.
@@ -159,13 +170,13 @@ class DynamicTopology:
         if replaced:
             raise DSLError(f"{replaced[0]}: is dense since densify() and has no topology; sparsify() again")
         self.optimizers.append(optimizer)
-        optimizer.register_step_post_hook(lambda *_: self._after_step())
+        optimizer.register_step_post_hook(lambda optimizer, *_: self._after_step(optimizer))
         self._collect_if_due()
 
     def pool_windows(self) -> None:
         """Share the gradients summed so far among several processes, so that what one saves is that of all."""
-        for buffer in self._buffers.values():
-            buffer.pool()
+        for collected in self._collected.values():
+            collected.buffer.pool()
 
     def state_dict(self, with_window: bool = True) -> dict[str, Any]:
         """Tensors and plain data with which a resumed run makes the same updates.
@@ -176,23 +187,46 @@ class DynamicTopology:
         """
         return {
             "step": self.step,
+            "has_scaler": self._has_scaler,
             "generator": self._generator.get_state(),
             "explored": {name: explored.bits for name, explored in self._explored.items()},
+            "explored_count": {name: explored.count for name, explored in self._explored.items()},
             "updates": [asdict(update) for update in self.updates],
-            "window": {name: buffer.state_dict() for name, buffer in self._buffers.items() if with_window},
+            "window": {name: one.buffer.state_dict() for name, one in self._collected.items() if with_window},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a `state_dict`, in the middle of a window of summed gradients too."""
-        self.step = state["step"]
+        self.step, self._has_scaler = state["step"], state.get("has_scaler")
         self._generator.set_state(state["generator"].cpu())
         for name, explored in self._explored.items():
-            explored.load(state["explored"][name])
+            if name in state["explored"]:
+                explored.load(state["explored"][name], state.get("explored_count", {}).get(name))
+            else:
+                self._explored[name] = Explored(self.weights[name], self._criterion.needs_record)
         self.updates = [TopologyUpdate(**update) for update in state["updates"]]
         self._stop_collecting()
         # the buffers are made when it is known how long the training is
         self._resumed_windows = dict(state.get("window", {}))
         self._collect_if_due()
+
+    def record_problem(self, explored: Any, counts: Any, has_changed: bool) -> str | None:
+        """What keeps ``explored`` and ``counts`` from being those of a `state_dict`, or None.
+
+        Args:
+            has_changed: whether the topology that they are of has; else what is alive now is all that was.
+        """
+        if not isinstance(explored, dict) or not isinstance(counts, dict):
+            return "topology: explored and explored_count must be of tensors by name"
+        wanted = self._explored if has_changed else {}
+        if not set(wanted) <= set(explored) <= set(self.weights):
+            return f"topology: explored must be of {', '.join(self.weights)}"
+        for name, bits in explored.items():
+            own = self._explored.get(name)
+            problem = record_problem(self.weights[name], own and own.stride, bits, counts.get(name))
+            if problem:
+                return f"topology: explored {name} {problem}"
+        return None
 
     def window_problem(self, windows: Any) -> str | None:
         """What keeps ``windows`` from being those of a `state_dict`, or None."""
@@ -207,16 +241,27 @@ class DynamicTopology:
                 return f"topology: window {name}: {problem}"
         return None
 
-    def _after_step(self) -> None:
+    def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        scaler = scaler_at_work()
+        self._has_scaler = scaler is not None
+        if scaler is not None and was_left_out(optimizer):
+            for collected in self._collected.values():
+                collected.leave_out()
+            return
+        for collected in self._collected.values():
+            collected.count(scaler)
         if not self._is_compared:
-            refuse_different_topologies(self.weights)
+            refuse_different_topologies(self.weights, self.step)
             self._is_compared = True
         self.step += 1
+        if is_distributed() and self.update_interval and self.step % self.update_interval == 0:
+            # when the topology is at rest, too
+            take_entries_of_first(self.weights, {name: self._states(name) for name in self.weights}, self.step)
         if self._updates_at(self.step):
             self._update()
-        elif self._buffers and self._criterion.decay != 1:
-            for buffer in self._buffers.values():
-                buffer.decay(self._criterion.decay)
+        elif self._collected and self._criterion.decay != 1:
+            for collected in self._collected.values():
+                collected.buffer.decay(self._criterion.decay)
         self._collect_if_due()
 
     @property
@@ -233,7 +278,7 @@ class DynamicTopology:
         return step % self.update_interval == 0 and step < self.config.stop_fraction * self.total_steps
 
     def _collect_if_due(self) -> None:
-        if self._buffers or not self._criterion.needs_gradient or self.total_steps is None:
+        if self._collected or not self._criterion.needs_gradient or self.total_steps is None:
             return
         until_update = self.update_interval - self.step % self.update_interval
         if until_update > self.grow_window or not self._updates_at(self.step + until_update):
@@ -246,24 +291,26 @@ class DynamicTopology:
                 buffer = GradientBuffer(weight.n_rows, weight.n_columns, weight.values, share, window)
                 if name in self._resumed_windows:
                     buffer.load_state_dict(self._resumed_windows[name])
-                self._buffers[name] = buffer
-                weight.gradient_sink = buffer.add
+                self._collected[name] = StepGradients(weight, buffer, self._has_scaler is not False)
         self._resumed_windows = {}
 
     def _stop_collecting(self) -> None:
-        for name, buffer in self._buffers.items():
-            self._peak_bytes[name] = max(self._peak_bytes.get(name, 0), buffer.peak_bytes)
-            self.weights[name].gradient_sink = None
-        self._buffers.clear()
+        for name, collected in self._collected.items():
+            self._peak_bytes[name] = max(self._peak_bytes.get(name, 0), collected.buffer.peak_bytes)
+            collected.close()
+        self._collected.clear()
 
     @torch.no_grad()
     def _update(self) -> None:
         progress = self.step / (self.config.stop_fraction * self.total_steps)
         ratio = update_ratio(self.config.schedule, self.config.update_ratio, progress)
-        for buffer in self._buffers.values():
-            buffer.reduce()
         # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
-        names = [name for name, weight in self.weights.items() if _was_trained(weight)]
+        trained = [_was_trained(weight) for weight in self.weights.values()]
+        if is_distributed():
+            ratio, *trained = decided_by_first([ratio, *trained], self.weights)
+        for collected in self._collected.values():
+            collected.buffer.reduce()
+        names = [name for name, is_trained in zip(self.weights, trained) if is_trained]
         groups = [names] if self.config.budget == "global" else [[name] for name in names]
         rules = Rules(
             PRUNE[self.config.prune],
@@ -274,15 +321,20 @@ class DynamicTopology:
         )
         exchanged = sum(exchange([self._part(name) for name in group], ratio, rules) for group in groups if group)
         self._stop_collecting()
+        refuse_different_topologies(self.weights, self.step)
         density = {name: weight.density for name, weight in self.weights.items()}
         update = TopologyUpdate(self.step, ratio, exchanged, self.exploration_rate, density)
         self.updates.append(update)
         self.on_update(update)
 
     def _part(self, name: str) -> Part:
+        buffer = self._collected[name].buffer if name in self._collected else None
+        return Part(self.weights[name], self._explored[name], buffer, self._states(name))
+
+    def _states(self, name: str) -> list[MutableMapping]:
+        """Of the optimizers, for one weight."""
         values = self.weights[name].values
-        states = [o.state[values] for o in self.optimizers if values in o.state]
-        return Part(self.weights[name], self._explored[name], self._buffers.get(name), states)
+        return [o.state[values] for o in self.optimizers if values in o.state]
 
 
 def _was_trained(weight: SparseWeight) -> bool:

@@ -33,7 +33,7 @@ def exchange(parts: Sequence[Part], ratio: float, rules: Rules) -> int:
         def change(number: int, positions: Tensor, first: int = first) -> tuple[Tensor, Tensor]:
             block = blocks[first + number]
             grown = growing.positions(first + number, positions)
-            block.part.explored.mark_at(grown + block.start * block.weight.n_columns)
+            block.part.explored.mark(grown + block.start * block.weight.n_columns)
             return pruning.slots(first + number), grown
 
         part.weight.exchange(change, size, part.states)

@@ -45,7 +45,7 @@ class GradientBuffer:
         self._window, self._below = window, None
         if self.limit == rows:
             self.sums, self.used = like.new_zeros(rows, columns), rows
-            self.peak_bytes = rows * width
+            self.peak_bytes = self.bytes
             return
         self.sums, self.used = like.new_zeros(0, columns), 0
         # the place of each row in `sums`, -1 for none, and the row at each place
@@ -55,23 +55,35 @@ class GradientBuffer:
         if is_distributed():
             self._admit_for_all()
 
-    def add(self, ids: Tensor | None, gradient: Tensor) -> None:
-        """Add ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None stands for all rows."""
-        gradient = gradient.detach().to(self.sums.dtype)
+    @property
+    def bytes(self) -> int:
+        """Memory held now."""
+        held = (self.sums,) if self.places is None else (self.sums, self.places, self.row_at)
+        return sum(t.numel() * t.element_size() for t in held)
+
+    def add(self, ids: Tensor | None, gradient: Tensor, factor: float = 1.0) -> None:
+        """Add ``factor`` times ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None for all.
+
+        What is infinite or no number says nothing of a position, and is left out.
+        """
+        ids, gradient = self.held_of(ids, gradient.detach())
+        gradient = gradient.to(self.sums.dtype)
+        if not (gradient.is_cpu and gradient.sum().isfinite()):
+            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        if ids is None:
+            self.sums.add_(gradient, alpha=factor)
+        else:
+            self.sums.index_add_(0, ids if self.places is None else self.places[ids], gradient, alpha=factor)
+
+    def held_of(self, ids: Tensor | None, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Make room for the rows ``ids``, and return those that are held, None for all, and their ``gradient``."""
         if self.places is None:
-            if ids is None:
-                self.sums += gradient
-            else:
-                self.sums.index_add_(0, ids, gradient)
-            return
+            return ids, gradient
         if ids is None:
             ids = torch.arange(len(self.places), device=gradient.device)
         self._admit(ids)
-        places = self.places[ids]
-        held = places >= 0
-        if not held.all():
-            places, gradient = places[held], gradient[held]
-        self.sums.index_add_(0, places, gradient)
+        held = self.places[ids] >= 0
+        return (ids, gradient) if held.all() else (ids[held], gradient[held])
 
     def decay(self, factor: float) -> None:
         """Multiply what was collected by ``factor``."""
@@ -146,8 +158,7 @@ class GradientBuffer:
             self.row_at = _enlarged(self.row_at, self.used, size)
         self._place(new, torch.arange(self.used, end, device=new.device))
         self.used = end
-        held = sum(t.numel() * t.element_size() for t in (self.sums, self.places, self.row_at))
-        self.peak_bytes = max(self.peak_bytes, held)
+        self.peak_bytes = max(self.peak_bytes, self.bytes)
 
     def _make_room(self, new: Tensor) -> Tensor:
         """Let the rows of the highest priorities go; return those of ``new`` that stay and have no place yet."""
@@ -185,9 +196,7 @@ class GradientBuffer:
 
     def _priority(self, rows: Tensor) -> Tensor:
         """(n,) int64: a number for each row (n,) that looks drawn at random; no two rows have the same."""
-        mixed = (rows + (self._window << 32)) * -7046029254386353131
-        mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * -4658895280553007687
-        return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)
+        return scrambled(rows + (self._window << 32))
 
 
 def window_problem(state: Any, rows: int, columns: int, dtype: torch.dtype) -> str | None:
@@ -206,6 +215,13 @@ def window_problem(state: Any, rows: int, columns: int, dtype: torch.dtype) -> s
     if len(row_at) and (row_at.min() < 0 or row_at.max() >= rows or len(row_at.unique()) < len(row_at)):
         return f"row_at must be different rows from 0 to {rows - 1}"
     return None
+
+
+def scrambled(numbers: Tensor) -> Tensor:
+    """Integers that look drawn at random, different ones for different ``numbers``, int64, of the same shape."""
+    mixed = numbers * -7046029254386353131
+    mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * -4658895280553007687
+    return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)
 
 
 def _enlarged(old: Tensor, used: int, size: int) -> Tensor:

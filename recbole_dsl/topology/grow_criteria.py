@@ -13,7 +13,8 @@ class Candidates:
 
     Attributes:
         gradient: float, collected over the window; zeros where the criterion needs none.
-        ever_alive: gives a bool tensor, whether the position was alive at any time.
+        ever_alive: gives a bool tensor, whether the position was alive at any time; for criteria that
+            ``needs_record``.
     """
 
     gradient: Tensor
@@ -45,12 +46,14 @@ class GrowCriterion:
         needs_gradient: whether gradients of inactive positions are collected; rows without one score 0 then.
         decay: factor on the collected gradient at each further step of the window.
         window: default number of steps to collect, capped by the update interval.
+        needs_record: whether it reads ``ever_alive``, for which a bit is kept for every position, alive or not.
     """
 
     score: Callable[[Candidates], Tensor]
     needs_gradient: bool = False
     decay: float = 1.0
     window: int = 1
+    needs_record: bool = False
 
 
 GROW = {
@@ -58,5 +61,5 @@ GROW = {
     # an exponential average (Dettmers & Zettlemoyer 2019); after 50 steps 0.9 has forgotten 99.5 %
     "momentum": GrowCriterion(gradient, needs_gradient=True, decay=0.9, window=50),
     "random": GrowCriterion(random),
-    "random_unfired": GrowCriterion(random_unfired),
+    "random_unfired": GrowCriterion(random_unfired, needs_record=True),
 }

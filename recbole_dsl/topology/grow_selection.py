@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.topology.blocks import Block, Rules
 from recbole_dsl.topology.grow_criteria import Candidates
@@ -78,6 +79,8 @@ class Growing:
         weight = block.weight
 
         def ever_alive() -> Tensor:
+            if block.part.explored.stride > 1:
+                raise DSLError("grow: a criterion that reads ever_alive() must be made with needs_record=True")
             first = block.start * weight.n_columns
             marked = block.part.explored.marked_in(first, first + block.size).view(-1, weight.n_columns)
             return marked if rows is None else marked[rows]

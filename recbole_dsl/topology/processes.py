@@ -1,38 +1,88 @@
 """What several processes that train one model must have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.slots import unmarked
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.topology.gradients import is_distributed
+from recbole_dsl.topology.gradients import is_distributed, scrambled
 
 
-def refuse_different_topologies(weights: Mapping[str, SparseWeight]) -> None:
-    """Raise a DSLError, on every process, unless all have the same entries of ``weights`` alive.
+def refuse_different_topologies(weights: Mapping[str, SparseWeight], step: int) -> None:
+    """Raise a DSLError, on every process, unless all have the same entries of ``weights`` alive after ``step``.
 
     Gradients are added up slot by slot, so that they would be taken for those of other entries.
     """
-    if not is_distributed() or not weights:
-        return
-    sums = torch.stack([_checksum(weight) for weight in weights.values()])
-    lowest, highest = sums.clone(), sums.clone()
-    dist.all_reduce(lowest, dist.ReduceOp.MIN)
-    dist.all_reduce(highest, dist.ReduceOp.MAX)
-    for name, equal in zip(weights, (lowest == highest).tolist()):
-        if not equal:
+    if is_distributed() and weights:
+        _refuse_differences("another topology", weights, [_digest(weight) for weight in weights.values()], step)
+
+
+def decided_by_first(numbers: Sequence[float], weights: Mapping[str, SparseWeight]) -> list[float]:
+    """The ``numbers`` of the first process, on every one."""
+    device = next(iter(weights.values())).values.device
+    sent = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.broadcast(sent, 0)
+    return sent.tolist()
+
+
+def take_entries_of_first(
+    weights: Mapping[str, SparseWeight], states: Mapping[str, Sequence[MutableMapping]], step: int
+) -> None:
+    """Give every process the values, gradients and moments that the first has for ``weights``, in place.
+
+    All were computed by each process for itself, and on machines of different kinds they part in the last digits.
+    An update that goes by them then decides the same on all, and none carries its difference on.
+
+    Args:
+        states: of the optimizers, for each weight.
+    """
+    tensors = {name: _entries(weight, states[name]) for name, weight in weights.items()}
+    sizes = [torch.tensor(hash(tuple(map(len, some)))) for some in tensors.values()]
+    _refuse_differences("another number of values or moments", weights, sizes, step)
+    for some in tensors.values():
+        for tensor in some:
+            take_from_first(tensor)
+
+
+def take_from_first(tensor: Tensor) -> None:
+    """Give ``tensor`` the bits that it has in the first process, in place."""
+    plain = unmarked(tensor.detach())
+    sent = plain.contiguous().view(-1)
+    # few backends send every type
+    dist.broadcast(sent.view(torch.uint8), 0)
+    if not plain.is_contiguous():
+        plain.copy_(sent.view(plain.shape))
+
+
+def _entries(weight: SparseWeight, states: Sequence[MutableMapping]) -> list[Tensor]:
+    """What there is one number of for each alive entry."""
+    gradient = weight.values.grad
+    moments = [t for state in states for _, t in sorted(state.items()) if isinstance(t, Tensor)]
+    tensors = [weight.values, *([] if gradient is None or gradient.is_sparse else [gradient]), *moments]
+    return [tensor for tensor in tensors if tensor.shape == weight.values.shape]
+
+
+def _refuse_differences(what: str, weights: Mapping[str, SparseWeight], numbers: list[Tensor], step: int) -> None:
+    own = torch.stack(numbers).to(next(iter(weights.values())).values.device)
+    of_all = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(of_all, own)
+    for name, found in zip(weights, torch.stack(of_all, 1).tolist()):
+        usual = max(found, key=found.count)
+        others = [str(rank) for rank, number in enumerate(found) if number != usual]
+        if others:
             raise DSLError(
-                f"{name}: has another topology from process to process; before sparsify() give all the same "
-                "seed and the same values"
+                f"{name}: has {what} in process {', '.join(others)} than in the others after {step} steps; "
+                "give all the same seed and values before sparsify(), and change nothing in one of them alone"
             )
 
 
-def _checksum(weight: SparseWeight) -> torch.Tensor:
-    """() int64."""
+def _digest(weight: SparseWeight) -> Tensor:
+    """() int64: another one for other entries, as good as always."""
     total = weight.values.new_zeros((), dtype=torch.int64)
-    for tensor in (weight.columns, weight.row_offsets):
-        places = torch.arange(1, len(tensor) + 1, device=tensor.device)
-        total = total * 31 + ((tensor.long() + 1) * places * places).sum()
+    for block in weight.row_blocks():
+        total += scrambled(weight.positions_in(*block) + block[0] * weight.n_columns).sum()
     return total

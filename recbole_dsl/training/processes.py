@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,10 @@ from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.topology.processes import take_from_first
 
 
 def is_distributed(config: Config) -> bool:
@@ -72,10 +74,20 @@ def agree_on_start(config: Config, model: AbstractRecommender) -> None:
     for weight in sparse_weights(model).values():
         state = {name: tensor.clone() for name, tensor in weight.state_dict().items()}
         for tensor in state.values():
-            # few backends send the unsigned types
-            dist.broadcast(tensor.view(torch.uint8) if not tensor.is_floating_point() else tensor, 0)
+            take_from_first(tensor)
         if not is_first(config):
             weight.load_state_dict(state)
+
+
+def agree_on_values(config: Config, optimizers: Iterable[Optimizer]) -> None:
+    """Give every process the parameters and moments of the first: machines of other kinds round otherwise."""
+    if not is_distributed(config):
+        return
+    for optimizer in optimizers:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            moments = sorted(optimizer.state.get(parameter, {}).items())
+            for tensor in (parameter, *(t for _, t in moments if isinstance(t, torch.Tensor))):
+                take_from_first(tensor)
 
 
 def data_parallel(config: Config, model: AbstractRecommender) -> DistributedDataParallel:

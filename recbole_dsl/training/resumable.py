@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from torch.optim import Optimizer
 
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.attributes import AttributeWatch
@@ -15,7 +16,7 @@ from recbole_dsl.training.checkpoint import write_checkpoint
 from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_caches import derived_names
-from recbole_dsl.training.processes import begin_epoch, is_first
+from recbole_dsl.training.processes import agree_on_values, begin_epoch, is_first
 from recbole_dsl.training.run_files import best_file, last_file
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import restore_random, restore_run, run_state
@@ -32,6 +33,7 @@ class Resumable:
 
     last_model_file: str
     record: RunRecord
+    optimizers: list[Optimizer]
     _random_state: dict | None = None
     # the one whose state is still to be kept
     _epoch: int | None = None
@@ -103,6 +105,7 @@ class Resumable:
             begin_epoch(self.config, epoch)
             began = monotonic()
             loss = usual(data, epoch, *args, **kwargs)
+            agree_on_values(self.config, self.optimizers)
             self.record.trained(epoch, self.topology.step, loss, monotonic() - began)
             return loss
 

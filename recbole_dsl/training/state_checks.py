@@ -37,7 +37,6 @@ def optimizers_problem(
 
 def topology_state_problem(topology: DynamicTopology, state: Mapping[str, Any]) -> str | None:
     """What keeps ``state`` from being loaded into ``topology``, or None."""
-    own = topology.state_dict()
     for name in ("step", "generator", "explored", "updates"):
         if name not in state:
             return f"topology has no {name}"
@@ -45,18 +44,12 @@ def topology_state_problem(topology: DynamicTopology, state: Mapping[str, Any]) 
         return "topology: step must be an integer >= 0"
     if not _is_generator_state(state["generator"]):
         return "topology: generator must be the state of a generator"
-    explored = state["explored"]
-    if not isinstance(explored, dict) or set(explored) != set(own["explored"]):
-        return f"topology: explored must be of {', '.join(own['explored'])}"
-    for name, bits in own["explored"].items():
-        if not _is_like(explored[name], bits.shape, bits.dtype):
-            return f"topology: explored {name} must be {tuple(bits.shape)} bytes"
-        unused = 8 * len(bits) - topology.weights[name].numel
-        if unused and int(explored[name][-1]) >> (8 - unused):
-            return f"topology: explored {name} has positions outside the weight"
     updates = state["updates"]
     if not isinstance(updates, list) or not all(map(is_update, updates)):
         return "topology: updates must be records of updates"
+    problem = topology.record_problem(state["explored"], state.get("explored_count", {}), bool(updates))
+    if problem:
+        return problem
     return topology.window_problem(state.get("window", {}))
 
 

@@ -202,6 +202,7 @@ class DSLMixin(Resumable):
             forward=self._score_one,
             checkpoint=self.saved_model_file if saved else None,
             growth_bytes=max(self.record.growth_bytes, self.topology.growth_peak_bytes),
+            record_bytes=self.topology.record_bytes,
         )
         if verbose:
             self.logger.info(

@@ -330,6 +330,8 @@ def _tensors() -> Iterator[HostileFile]:
         (("topology", "explored"), "empty", {}),
         (("topology", "explored", "item_embedding.weight"), "longer", lambda t: torch.cat([t, t])),
         (("topology", "explored", "item_embedding.weight"), "text", "zzz"),
+        (("topology", "explored_count"), "text", "zzz"),
+        (("topology", "explored_count", "item_embedding.weight"), "negative", -1),
         (("topology", "updates"), "others", [{"step": 1}]),
         (("topology", "updates"), "with code", [{"step": CODE}]),
         (("topology", "window"), "of another weight", {"zzz": {}}),

@@ -17,6 +17,7 @@ def test_what_training_keeps_is_an_eighth_of_dense(options):
     dense = memory_probes.live_bytes("stock", 50_000, SIZES)
     ours = memory_probes.live_bytes("ours", 50_000, {**SIZES, **options})
     assert ours["total"] <= 0.13 * dense["total"]
+    assert ours["record of explored weights"] <= 2 * 2**17
 
 
 def test_a_checkpoint_is_an_eighth_of_a_dense_one():

@@ -23,8 +23,7 @@ def rules(prune="magnitude", grow="random", keep_rows=False, threshold=1.0, seed
 
 def part(dense, positions, gradients=None, padding=None):
     weight = SparseWeight.of(dense, torch.tensor(positions), padding)
-    explored = Explored(weight.numel, torch.device("cpu"))
-    explored.mark(0, weight.alive_in(0, weight.n_rows).view(-1))
+    explored = Explored(weight, exact=True)
     buffer = None
     if gradients is not None:
         buffer = GradientBuffer(*dense.shape, dense, 1.0)
@@ -77,7 +76,7 @@ def test_the_highest_gradients_grow_and_others_at_random_when_they_are_too_few(d
 
 def test_what_was_never_alive_grows_first():
     one = part(torch.ones(8, 4), list(range(16)))
-    one.explored.mark(16, torch.ones(12, dtype=torch.bool))
+    one.explored.mark(torch.arange(16, 28))
     exchange([one], 0.25, rules(grow="random_unfired"))
     assert alive_positions(one.weight) - set(range(16)) == set(range(28, 32))
 

@@ -74,6 +74,7 @@ def test_the_cost_table_is_measured(options, caplog):
     )
     assert cost.checkpoint_bytes.sparse == os.path.getsize(trainer.saved_model_file)
     assert 0 < cost.flops.sparse < cost.flops.dense
+    assert cost.record_bytes.sparse == dense // 8 and "record of what was alive" in str(cost)
     assert 0 < cost.growth_bytes.sparse <= 4 * dense + 8 * (41 + 51)
     assert any(str(cost) in record.getMessage() for record in caplog.records)
 

@@ -1,0 +1,116 @@
+"""Which steps of an optimizer are taken, and the gradients of those that are."""
+
+import sys
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.topology.gradients import GradientBuffer
+
+# bytes of gradients that may wait for a step, where a buffer takes less
+_FEW = 2**22
+
+
+def scaler_at_work() -> GradScaler | None:
+    """The gradient scaler whose ``step`` called this, from a hook of an optimizer's step; None without one.
+
+    Nothing else leads from an optimizer to the scaler of a training loop.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "step":
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, GradScaler):
+                return caller if caller.is_enabled() else None
+        frame = frame.f_back
+    return None
+
+
+def was_left_out(optimizer: Optimizer) -> bool:
+    """Whether a scaler let ``optimizer`` come to its step only to find that a gradient is infinite or no number.
+
+    Fused optimizers look at that by themselves; the others are not asked for a step.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+class StepGradients:
+    """Adds one tensor's dense gradients to its buffer, those of steps that are taken.
+
+    Without a gradient scaler that is done at once. With one, gradients are too large by a factor that is known at
+    the step, and the step may be left out. So they wait for it, as the backward pass made them. As those of the
+    parameters do, they count together until a step is taken, or until they are cleared.
+
+    Attributes:
+        waits: whether they wait, which they do unless the last step had no scaler.
+    """
+
+    def __init__(self, weight: SparseWeight, buffer: GradientBuffer, waits: bool):
+        self.buffer, self.waits = buffer, waits
+        self._weight = weight
+        self._waiting: list[tuple[Tensor | None, Tensor]] = []
+        self._has_ended = False
+        self._hook = weight.values.register_post_accumulate_grad_hook(self._end)
+        weight.gradient_sink = self._take
+
+    def close(self) -> None:
+        """Collect no more."""
+        self._weight.gradient_sink = None
+        self._hook.remove()
+
+    def count(self, scaler: GradScaler | None) -> None:
+        """Add what waits to the buffer: a step was taken, the gradients of which ``scaler`` had scaled."""
+        if scaler is not None:
+            if not self.waits:
+                # the first step with a scaler, whose gradients are among the sums, scaled
+                self.buffer.sums.zero_()
+            self.buffer.peak_bytes = max(self.buffer.peak_bytes, self.buffer.bytes + self._bytes)
+        factor = 1.0 if scaler is None else 1 / scaler.get_scale()
+        for ids, gradient in self._waiting:
+            self.buffer.add(ids, gradient, factor)
+        self._waiting.clear()
+        self.waits = scaler is not None
+
+    def leave_out(self) -> None:
+        """Forget what waits: the step was not taken."""
+        self._waiting.clear()
+
+    def _take(self, ids: Tensor | None, gradient: Tensor) -> None:
+        if not self.waits:
+            self.buffer.add(ids, gradient)
+            return
+        if self._has_ended and self._waiting and self._is_cleared():
+            # a scaler has left out a step, or the training loop has
+            self._waiting.clear()
+        self._has_ended = False
+        # a loop may fill its batches into the same tensor
+        self._waiting.append(self.buffer.held_of(None if ids is None else ids.clone(), gradient))
+        if len(self._waiting) > 1 and self._bytes > max(_FEW, self.buffer.bytes):
+            self._merge()
+
+    @property
+    def _bytes(self) -> int:
+        return sum(gradient.numel() * gradient.element_size() for _, gradient in self._waiting)
+
+    def _end(self, values: Tensor) -> None:
+        """Note that a backward pass has come to its end."""
+        self._has_ended = True
+
+    def _is_cleared(self) -> bool:
+        with torch._C.DisableTorchFunctionSubclass():
+            gradient = self._weight.values.grad
+        return gradient is None or (not gradient.is_sparse and not gradient.any())
+
+    def _merge(self) -> None:
+        """Add up what waits for the same rows, so that it takes no more than the buffer."""
+        every = torch.arange(self._weight.n_rows, device=self._weight.values.device)
+        waiting = [(every if ids is None else ids, gradient) for ids, gradient in self._waiting]
+        rows = torch.cat([ids for ids, _ in waiting]).unique()
+        total = self.buffer.sums.new_zeros(len(rows), self._weight.n_columns)
+        for ids, gradient in waiting:
+            total.index_add_(0, torch.searchsorted(rows, ids), gradient.to(total.dtype))
+        self._waiting = [(rows, total)]
