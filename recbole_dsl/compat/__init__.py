@@ -15,6 +15,7 @@ from recbole_dsl.compat import (  # noqa: F401
     for_scipy,
     for_thop,
     for_torch,
+    harmless_files,
     on_import,
 )
 
