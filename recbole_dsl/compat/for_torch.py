@@ -13,6 +13,7 @@ from typing import Any
 from recbole_dsl.compat.harmless_files import SavedConfig, own_models, reading, recbole_models
 from recbole_dsl.compat.on_import import after_import, around_import, replaced
 from recbole_dsl.compat.pickle_protocol import as_protocol_2
+from recbole_dsl.patching import lock
 
 _SINE = "recbole.model.sequential_recommender.sine"
 
@@ -68,8 +69,9 @@ def weights_only_config(module: ModuleType) -> None:
         model_class = found[1]
         name = f"{model_class.__module__}.{model_class.__qualname__}"
         if name not in names:
-            own_models[name] = model_class
-            torch.serialization.add_safe_globals([(name, name)])
+            with lock():
+                own_models[name] = model_class
+                torch.serialization.add_safe_globals([(name, name)])
         return found
 
     module.Config._get_model_and_dataset = find_and_declare

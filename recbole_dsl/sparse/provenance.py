@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,11 @@ def watched_parameters() -> Iterator[None]:
     """
     watch = _Watch()
     registered: list[nn.Parameter] = []
+    mine = get_ident()
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is None or parameter.dim() < 2:
+        # PyTorch calls it for the modules of every thread
+        if parameter is None or parameter.dim() < 2 or get_ident() != mine:
             return
         registered.append(parameter)
         is_first = isinstance(module, nn.Embedding) and name == "weight" and name not in module._parameters
