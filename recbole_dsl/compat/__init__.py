@@ -17,6 +17,7 @@ from recbole_dsl.compat import (  # noqa: F401
     for_thop,
     for_torch,
     for_wandb,
+    harmless_files,
     on_import,
 )
 

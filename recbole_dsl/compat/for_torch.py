@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,20 +11,12 @@ from multiprocessing.context import get_spawning_popen
 from types import ModuleType
 from typing import Any
 
+from recbole_dsl.compat.harmless_files import SavedConfig, own_models, reading, recbole_models
 from recbole_dsl.compat.on_import import after_import, around_import, replaced
 from recbole_dsl.compat.pickle_protocol import as_protocol_2
-from recbole_dsl.compat.releases import release
+from recbole_dsl.patching import lock
 
 _SINE = "recbole.model.sequential_recommender.sine"
-_KINDS = (
-    "general_recommender",
-    "context_aware_recommender",
-    "sequential_recommender",
-    "knowledge_aware_recommender",
-    "exlib_recommender",
-)
-# classes of models that are not RecBole's own, by the name under which a file knows them
-_own_models: dict[str, type] = {}
 
 
 @around_import(_SINE)
@@ -48,51 +39,27 @@ if _SINE in sys.modules:
     importlib.import_module("torch").autograd.set_detect_anomaly(False)
 
 
-class SavedConfig:
-    """RecBole's ``Config`` as a file has it, which becomes one when its attributes are there.
-
-    A ``Config`` itself is not safe to load: it evaluates the strings that it is made of.
-    """
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        import yaml
-        from recbole.config import Config
-
-        if state.get("yaml_loader") == "yaml.loader.FullLoader":
-            state["yaml_loader"] = yaml.FullLoader
-        state["model_class"] = _model_class(state.get("model_class"))
-        vars(self).update(state)
-        self.__class__ = Config
-
-
 @after_import("recbole.config.configurator")
 def weights_only_config(module: ModuleType) -> None:
     """Since PyTorch 2.6, ``torch.load`` makes only what is declared safe; RecBole's files hold its Config.
 
-    Declared are names: what a file makes of them neither evaluates nor imports anything but RecBole's own modules.
-    The classes of models and the loader of YAML are taken as names, which `SavedConfig` resolves.
+    Declared are names, and what is made of them is data: see `harmless_files` and `saved_arrays`. The classes of
+    models and the loader of YAML are taken as names.
     """
-    import numpy as np
     import torch
     from recbole.utils import enum_type
-    from scipy.sparse import csc_matrix, csr_matrix, lil_matrix
 
-    names = ["yaml.loader.FullLoader", *_recbole_models()]
+    # loads NumPy and SciPy
+    from recbole_dsl.compat.saved_arrays import stand_ins
+
+    names = ["yaml.loader.FullLoader", *recbole_models()]
     kinds = [kind for kind in vars(enum_type).values() if isinstance(kind, type) and issubclass(kind, Enum)]
-    multiarray = np._core.multiarray if release("numpy") >= (2, 0) else np.core.multiarray
-    numbers = [np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefdUO"}, np.ndarray, np.matrix]
-    for package in ("numpy.core", "numpy._core"):
-        numbers += [
-            (getattr(multiarray, name), f"{package}.multiarray.{name}") for name in ("scalar", "_reconstruct")
-        ]
     torch.serialization.add_safe_globals(
         [
             (SavedConfig, "recbole.config.configurator.Config"),
-            SavedConfig,
             *((name, name) for name in names),
             *kinds,
-            *numbers,
-            *(csc_matrix, csr_matrix, lil_matrix),
+            *stand_ins(),
         ]
     )
     find = module.Config._get_model_and_dataset
@@ -103,8 +70,9 @@ def weights_only_config(module: ModuleType) -> None:
         model_class = found[1]
         name = f"{model_class.__module__}.{model_class.__qualname__}"
         if name not in names:
-            _own_models[name] = model_class
-            torch.serialization.add_safe_globals([(name, name)])
+            with lock():
+                own_models[name] = model_class
+                torch.serialization.add_safe_globals([(name, name)])
         return found
 
     module.Config._get_model_and_dataset = find_and_declare
@@ -163,7 +131,8 @@ def weights_only_protocol_in_quick_start(module: ModuleType) -> None:
 
     @functools.wraps(load)
     def load_data_and_model(model_file: Any) -> tuple:
-        return load(as_protocol_2(model_file))
+        with reading(model_file):
+            return load(as_protocol_2(model_file))
 
     module.load_data_and_model = load_data_and_model
 
@@ -183,30 +152,3 @@ def workers_without_generators(module: ModuleType) -> None:
         return state
 
     module.AbstractDataLoader.__getstate__ = without_generators
-
-
-def _recbole_models() -> list[str]:
-    """The names of RecBole's model classes, found as RecBole finds them, without importing any."""
-    import recbole
-
-    root = os.path.dirname(recbole.__file__)
-    models = [file.removesuffix(".yaml") for file in os.listdir(os.path.join(root, "properties", "model"))]
-    return [
-        f"recbole.model.{kind}.{model.lower()}.{model}"
-        for kind in _KINDS
-        for model in models
-        if os.path.isfile(os.path.join(root, "model", kind, f"{model.lower()}.py"))
-    ]
-
-
-def _model_class(name: Any) -> Any:
-    """The class that a file calls ``name``; what is not the name of a model is left as it is."""
-    if name in _own_models:
-        return _own_models[name]
-    if not isinstance(name, str) or name not in _recbole_models():
-        return name
-    module, _, model = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), model)
-    except ImportError:
-        return name

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass, entries_of, make_subclass
+
 
 def compress_graphs(model: nn.Module) -> list[str]:
     """Replace the sparse matrices of ``model``, in place, by ones with a faster product and backward pass.
@@ -21,7 +23,7 @@ def compress_graphs(model: nn.Module) -> list[str]:
     """
     seen: dict[Tensor, PropagationMatrix] = {}
     names = []
-    for prefix, module in list(model.named_modules()):
+    for prefix, module in list(model.named_modules()) if make_subclass is not None else ():
         own = _compress_attributes(module, seen)
         if own and not isinstance(module, _HasGraphs):
             module.__class__ = _with_graphs(type(module))
@@ -47,11 +49,11 @@ class PropagationMatrix(Tensor):
     _compressed: tuple[int, "_CompressedRows"] | None = None
 
     def __new__(cls, matrix: Tensor) -> "PropagationMatrix":
-        return Tensor._make_subclass(cls, matrix.detach())
+        return make_subclass(cls, matrix.detach())
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             if func in _PRODUCTS and not kwargs and len(args) == 2 and _is_supported(*args):
                 matrix, dense = args
                 with torch.autocast(dense.device.type, enabled=False):
@@ -69,8 +71,8 @@ class PropagationMatrix(Tensor):
     def _rows(self) -> "_CompressedRows":
         # a state dict is loaded into a buffer in place
         if self._compressed is None or self._compressed[0] != self._version:
-            rows, columns = self._indices()
-            self._compressed = self._version, _CompressedRows(rows, columns, self._values(), self.shape)
+            (rows, columns), values = entries_of(self)
+            self._compressed = self._version, _CompressedRows(rows, columns, values, self.shape)
         return self._compressed[1]
 
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from recbole_dsl.measure.untouched import random_state_kept, throwaway_copy
+from recbole_dsl.private_torch import TorchDispatchMode
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -30,6 +30,8 @@ def forward_flops(model: nn.Module, forward: Callable[[nn.Module], object]) -> t
     Raises:
         NotToBeCopied: if there is no copy that has nothing in common with ``model``.
     """
+    if TorchDispatchMode is None:
+        raise NotImplementedError("this release of PyTorch shows nobody what it computes")
     counts = []
     for filled in (True, False):
         copied = throwaway_copy(model).eval()
@@ -40,7 +42,7 @@ def forward_flops(model: nn.Module, forward: Callable[[nn.Module], object]) -> t
     return counts[0], counts[1]
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode or object):
     total = 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -98,10 +100,6 @@ _RULES = {
     aten.bmm: lambda out, a, b: _product(a, b),
     aten.addmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
     aten.baddbmm: lambda out, bias, a, b, **_: _product(a, b) + out.numel(),
-    # the product with a propagation matrix: one entry for each id
-    aten._embedding_bag_forward_only: lambda out, table, ids, *_: 2 * (table != 0).sum(-1)[ids].sum(),
-    aten._embedding_bag: lambda out, table, ids, *_: 2 * (table != 0).sum(-1)[ids].sum(),
-    aten._sparse_addmm: lambda out, bias, a, b, **_: _product(a, b),
     aten.convolution: _convolution,
     aten.mul: lambda out, a, b: out.count_nonzero(),
     aten.add: lambda out, a, b, **_: _addition(a, b),
@@ -109,3 +107,11 @@ _RULES = {
     aten.sum: lambda out, a, *_: a.count_nonzero(),
     aten.mean: lambda out, a, *_: a.count_nonzero(),
 }
+# operations of PyTorch's own, which other releases may not have
+_OWN_RULES = {
+    # the product with a propagation matrix: one entry for each id
+    "_embedding_bag_forward_only": lambda out, table, ids, *_: 2 * (table != 0).sum(-1)[ids].sum(),
+    "_embedding_bag": lambda out, table, ids, *_: 2 * (table != 0).sum(-1)[ids].sum(),
+    "_sparse_addmm": lambda out, bias, a, b, **_: _product(a, b),
+}
+_RULES |= {getattr(aten, name): rule for name, rule in _OWN_RULES.items() if hasattr(aten, name)}

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from io import StringIO
 from typing import Any
 
@@ -22,6 +22,7 @@ from recbole_dsl.networks.reading import noting_dataset
 from recbole_dsl.networks.scorer import NetworkScorer
 from recbole_dsl.networks.stored_dataset import rebuild_dataset, store_dataset, token_counts
 from recbole_dsl.networks.stored_weights import read_weights, store_weights
+from recbole_dsl.patching import STDOUT
 from recbole_dsl.serving.artifact import TYPES, Artifact, refused
 from recbole_dsl.serving.lists import Lists
 from recbole_dsl.sparse.deferred import make_the_rest
@@ -31,6 +32,7 @@ from recbole_dsl.training.configs import config_without_data
 from recbole_dsl.training.model_building import make_model
 from recbole_dsl.training.model_caches import drop_caches, restore_model
 from recbole_dsl.training.stored_options import options_without_places
+from recbole_dsl.turns import turn
 
 _PREFIX = "network."
 # what a Config is told that is for scoring on the CPU
@@ -106,6 +108,7 @@ def parts(
     return with_weights(values)
 
 
+@turn()
 def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
     """What scores by the network that `parts` made part of ``artifact``; on the CPU.
 
@@ -179,7 +182,7 @@ def _made(config: Config, dataset: Dataset, checkpoint: Mapping[str, Any], path:
     """The model of ``checkpoint`` as ``load_data_and_model`` makes it, in evaluation mode."""
     construct_transform(config)
     # models of RecBole print while they are made, where recommendations may go
-    with drawing_from(config["seed"]), redirect_stdout(StringIO()):
+    with drawing_from(config["seed"]), STDOUT.by(StringIO()):
         model = make_model(config, dataset, {path: checkpoint})
         restore_model(model, checkpoint, path)
         make_the_rest(model)

@@ -8,19 +8,21 @@ import numpy as np
 import torch
 
 from recbole_dsl.training.random_state import random_state, restore_random_state
+from recbole_dsl.turns import turn
 
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Within it, Python, NumPy and PyTorch draw what they draw after RecBole's ``init_seed``."""
-    before = random_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        restore_random_state(before)
+    with turn():
+        before = random_state()
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            restore_random_state(before)
 
 
 def drawn_so_far() -> tuple:

@@ -23,6 +23,7 @@ from recbole_dsl.serving.lists import Lists
 from recbole_dsl.serving.scorer import Top
 from recbole_dsl.serving.selection import top_of
 from recbole_dsl.training.checked_config import refused_in_one_line
+from recbole_dsl.turns import turn
 
 # scores that are computed at once: by a model that gives those of all items, and by one that is asked for pairs
 _SCORES, _PAIRS = 2**18, 2**13
@@ -147,7 +148,9 @@ class NetworkScorer:
         around: Callable[[slice, Interaction], AbstractContextManager] = lambda part, table: nullcontext(),
     ) -> NDArray[np.float32]:
         scores = np.empty((n, self.dataset.item_num - 1), np.float32)
+        # before the lock, which a training may want that the turn is of
         with (
+            turn() if self.draws else nullcontext(),
             self._lock,
             torch.no_grad(),
             refused_in_one_line(f"model={self.config['model']}: cannot score", is_of_a_file=True),

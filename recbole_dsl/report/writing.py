@@ -8,8 +8,10 @@ from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.files import require_writable, whole_file
 from recbole_dsl.report.facts import name_apart, read_run
 from recbole_dsl.report.page import page_of
+from recbole_dsl.turns import turn
 
 
+@turn()
 def write_report(model_files: Sequence[str], path: str, data_path: str | None = None) -> None:
     """Write the page of ``model_files`` to ``path``, about the first, with the others beside it.
 

@@ -26,6 +26,7 @@ from recbole_dsl.serving.validation import ndcg_at_10
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.quick_start import load_data_and_model
+from recbole_dsl.turns import turn
 
 # users that the recommendations are compared for, and those that are scored at once
 _COMPARED, _BATCH = 5000, 256
@@ -67,6 +68,7 @@ class Export:
         return "\n".join(lines)
 
 
+@turn()
 def export(
     model_file: str,
     path: str,

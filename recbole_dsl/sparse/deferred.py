@@ -1,18 +1,24 @@
 """Tables that are a record of their initialisation until it is known which of their entries are alive."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_any, tree_map_only
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.private_torch import (
+    HAS_WRAPPERS,
+    DisableTorchFunctionSubclass,
+    forbid_data_pointer,
+    make_wrapper_subclass,
+)
 from recbole_dsl.sparse.places import find_places
 from recbole_dsl.sparse.provenance import watched_parameters
+from recbole_dsl.sparse.trees import leaves, map_only
 from recbole_dsl.sparse.view import calling_line
 
 # entries from which on it is worth it; smaller tables are made as usual
@@ -38,7 +44,7 @@ def deferred_tables() -> Iterator[None]:
     initialisation is done on a dense table, one weight at a time. A table that is read before, or that other
     values are written into, is made then. Which tables these are is noted for `sparsify`.
     """
-    with watched_parameters(), _DeferEmpty():
+    with watched_parameters(), _DeferEmpty() if HAS_WRAPPERS else nullcontext():
         yield
 
 
@@ -87,9 +93,9 @@ class _Operation:
     @property
     def brings_values(self) -> bool:
         """Whether it writes other values than random or constant ones, or random ones of a certain generator."""
-        return tree_any(
-            lambda value: isinstance(value, torch.Generator) or (isinstance(value, Tensor) and value.dim() > 0),
-            (self.args, self.kwargs),
+        return any(
+            isinstance(value, torch.Generator) or (isinstance(value, Tensor) and value.dim() > 0)
+            for value in leaves((self.args, self.kwargs))
         )
 
     def zeroes_only(self, row: int, shape: torch.Size) -> bool:
@@ -118,9 +124,9 @@ class DeferredTensor(Tensor):
 
     @staticmethod
     def __new__(cls, shape, dtype, root=None, views=()):
-        made = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+        made = make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
         # what goes past PyTorch's functions to the memory, which is not there, gets an error instead of a crash
-        torch._C._set_throw_on_mutable_data_ptr(made)
+        forbid_data_pointer(made)
         return made
 
     def __init__(self, shape, dtype, root: "DeferredTensor | None" = None, views: tuple[Callable, ...] = ()):
@@ -150,8 +156,8 @@ class DeferredTensor(Tensor):
             args[0]._become(args[1])
             return None
         if func in _MEMORY:
-            args = tree_map_only(DeferredTensor, DeferredTensor.values, args)
-        with torch._C.DisableTorchFunctionSubclass():
+            args = map_only(DeferredTensor, DeferredTensor.values, args)
+        with DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
     @classmethod
@@ -166,7 +172,7 @@ class DeferredTensor(Tensor):
             return own
         if isinstance(own, DeferredTensor) and torch.Tag.inplace_view in func.tags:
             raise _no_such_change(func.overloadpacket.__name__)
-        if isinstance(own, DeferredTensor) and not tree_any(lambda v: isinstance(v, DeferredTensor), others):
+        if isinstance(own, DeferredTensor) and not any(isinstance(v, DeferredTensor) for v in leaves(others)):
             alias = func._schema.arguments[0].alias_info
             returned = func._schema.returns
             if alias is not None and alias.is_write:
@@ -174,7 +180,7 @@ class DeferredTensor(Tensor):
                 return own
             if alias is not None and len(returned) == 1 and str(returned[0].type) == "Tensor":
                 return own._view(func, *others)
-        args, kwargs = tree_map_only(DeferredTensor, DeferredTensor.values, (args, kwargs))
+        args, kwargs = map_only(DeferredTensor, DeferredTensor.values, (args, kwargs))
         return func(*args, **kwargs)
 
     def values(self) -> Tensor:
@@ -194,7 +200,7 @@ class DeferredTensor(Tensor):
     def _write(self, func, args, kwargs) -> None:
         root = self.root
         # numbers may change until it is run
-        args, kwargs = tree_map_only(Tensor, lambda t: t if t.dim() else t.clone(), (args, kwargs))
+        args, kwargs = map_only(Tensor, lambda t: t if t.dim() else t.clone(), (args, kwargs))
         operation = _Operation(self.views, func, args, kwargs, self._is_all())
         if operation.brings_values or root.made is not None:
             self.values()

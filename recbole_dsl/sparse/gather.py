@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from recbole_dsl.private_torch import entries_of
+
 _SIGNED = {
     torch.uint8: torch.int8,
     torch.uint16: torch.int16,
@@ -25,7 +27,7 @@ def spread_out(gradient: Tensor) -> Tensor:
     """A gradient as a dense tensor, whatever its layout."""
     if not gradient.is_sparse:
         return gradient
-    index, values = gradient._indices()[0], gradient._values()
+    (index,), values = entries_of(gradient)
     return values.new_zeros(gradient.shape).index_add_(0, index, values)
 
 

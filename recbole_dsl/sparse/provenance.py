@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from recbole_dsl.private_torch import SEES_ALL, StorageWeakRef, TorchDispatchMode, on_parameter_registration
+from recbole_dsl.sparse.trees import leaves
 
 aten = torch.ops.aten
 
@@ -41,11 +41,16 @@ def watched_parameters() -> Iterator[None]:
     see `brings_values`. So is all that ``nn.Embedding.from_pretrained`` is given. Not seen are writes past
     PyTorch, into an array of NumPy that shares the memory, say.
     """
+    if not SEES_ALL:
+        yield
+        return
     watch = _Watch()
     registered: list[nn.Parameter] = []
+    mine = get_ident()
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is None or parameter.dim() < 2:
+        # PyTorch calls it for the modules of every thread
+        if parameter is None or parameter.dim() < 2 or get_ident() != mine:
             return
         registered.append(parameter)
         is_first = isinstance(module, nn.Embedding) and name == "weight" and name not in module._parameters
@@ -53,7 +58,7 @@ def watched_parameters() -> Iterator[None]:
             # of Embedding.from_pretrained; a table of its own is filled later
             note_values(parameter)
 
-    hook = register_module_parameter_registration_hook(register)
+    hook = on_parameter_registration(register)
     before = _numpy_state()
     try:
         with watch:
@@ -78,7 +83,7 @@ def brings_values(parameter: nn.Parameter) -> bool:
     return getattr(parameter, "_brings_values", False)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode or object):
     """Follows which memory holds nothing but an initialisation."""
 
     def __init__(self):
@@ -96,7 +101,7 @@ class _Watch(TorchDispatchMode):
         written, read = [], []
         for argument in func._schema.arguments:
             is_written = argument.alias_info is not None and argument.alias_info.is_write
-            tensors = [t for t in tree_leaves(arguments.get(argument.name)) if isinstance(t, Tensor) and t.dim()]
+            tensors = [t for t in leaves(arguments.get(argument.name)) if isinstance(t, Tensor) and t.dim()]
             (written if is_written else read).extend(tensors)
         if packet in _LOCATED:
             read = [tensor for tensor in read if tensor.is_floating_point() or tensor.is_complex()]
@@ -109,7 +114,7 @@ class _Watch(TorchDispatchMode):
                 self._note(tensor, True)
         if not written:
             is_initial = packet in _NEW or ((bool(read) or packet is aten.normal) and others_are_initial)
-            for tensor in tree_leaves(out):
+            for tensor in leaves(out):
                 if isinstance(tensor, Tensor) and not self._knows(tensor):
                     self._note(tensor, is_initial)
                     if packet in _EMPTY:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass, foreach_types
 from recbole_dsl.sparse.gather import spread_out
 from recbole_dsl.sparse.rewrite import exchanged
+from recbole_dsl.sparse.trees import map_only
 
 if TYPE_CHECKING:
     from recbole_dsl.sparse.weight import SparseWeight
@@ -79,14 +80,14 @@ class SlotTensor(Tensor):
         elif not _reads_nothing(func):
             _settle((*args, *kwargs.values()))
         keeps, pairs, in_place = _kind(func)
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             if not (keeps or pairs) or torch.compiler.is_compiling():
                 return func(*args, **kwargs)
             groups = _groups(args, kwargs) if pairs else [args[:1]]
             aligned: dict[int, Tensor] = {}
             topologies = [_common(group, in_place, aligned) for group in groups]
             if aligned:
-                args, kwargs = tree_map_only(Tensor, lambda t: aligned.get(id(t), t), (args, kwargs))
+                args, kwargs = map_only(Tensor, lambda t: aligned.get(id(t), t), (args, kwargs))
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) and keeps:
                 return _marked(result, args[0], topologies[0])
@@ -117,7 +118,7 @@ class SlotTensor(Tensor):
 
     def __deepcopy__(self, memo):
         plain = unmarked(self)
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             copied = plain.detach().clone()
         if isinstance(self, Values):
             copied = nn.Parameter(copied, self.requires_grad)
@@ -132,12 +133,7 @@ class Values(SlotTensor, nn.Parameter):
 
 
 # optimizers choose their faster kernels for the types in a list only; without it they are right, and slower
-try:
-    from torch.optim.optimizer import _foreach_supported_types
-except ImportError:
-    pass
-else:
-    _foreach_supported_types.append(Values)
+foreach_types.append(Values)
 
 
 def mark(parameter: nn.Parameter, weight: SparseWeight) -> nn.Parameter:
@@ -152,7 +148,7 @@ def unmarked(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, SlotTensor):
         return tensor
     _settle([tensor])
-    with torch._C.DisableTorchFunctionSubclass():
+    with DisableTorchFunctionSubclass():
         plain = tensor.detach().as_subclass(Tensor)
         return nn.Parameter(plain, tensor.requires_grad) if isinstance(tensor, Values) else plain
 
@@ -181,7 +177,7 @@ def _show_gradient(values: Tensor) -> None:
     weight = _owner_of(values)
     if weight is None or weight.pending is None:
         return
-    with torch._C.DisableTorchFunctionSubclass():
+    with DisableTorchFunctionSubclass():
         gradient = values.grad
         if gradient is not None and gradient.is_sparse and not weight.pending.has_taken(gradient):
             values.grad = spread_out(gradient)

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass, make_wrapper_subclass
+from recbole_dsl.sparse.trees import map_only
 
 # what a tensor is known by, not by its entries
 _KNOWN = {
@@ -37,9 +39,7 @@ class Unmade(Tensor):
 
     @staticmethod
     def __new__(cls, shape, like: Tensor, requires_grad: bool, *_, **__):
-        return Tensor._make_wrapper_subclass(
-            cls, shape, dtype=like.dtype, device=like.device, requires_grad=requires_grad
-        )
+        return make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device, requires_grad=requires_grad)
 
     def made(self) -> Tensor:
         """The tensor, made the first time, with its gradient wherever that is."""
@@ -70,7 +70,7 @@ class Unmade(Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in _KNOWN:
-            with torch._C.DisableTorchFunctionSubclass():
+            with DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         for kind in types if torch.is_grad_enabled() else ():
             rule = kind.rules.get(func) if issubclass(kind, Unmade) else None
@@ -79,7 +79,7 @@ class Unmade(Tensor):
                 if result is not NotImplemented:
                     return result
         made = []
-        args, kwargs = tree_map_only(Unmade, lambda t: made.append(t) or t.made(), (args, kwargs))
+        args, kwargs = map_only(Unmade, lambda t: made.append(t) or t.made(), (args, kwargs))
         for one in made:
             _say_that_made(getattr(func, "__name__", str(func)), type(one).__name__, tuple(one.shape))
         return func(*args, **kwargs)

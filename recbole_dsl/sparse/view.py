@@ -6,9 +6,9 @@ import traceback
 
 import torch
 from torch import nn
-from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass, eval_frame_callback
 
 _IN_PLACE = {
     f"__i{name}__" for name in "add sub mul div truediv floordiv mod pow matmul and or xor lshift rshift".split()
@@ -64,7 +64,7 @@ class DenseView(torch.Tensor):
                 f"{calling_line()}: {name} would write into the dense copy of a sparse weight, where it is lost; "
                 "change the weight before sparsify() or read it only"
             )
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
             if torch.compiler.is_compiling():
                 return result
@@ -75,11 +75,11 @@ class DenseView(torch.Tensor):
 
 def compiler_is_at_work() -> bool:
     """Whether ``torch.compile`` traces this, or what called it, so that it wants plain tensors."""
-    return torch.compiler.is_compiling() or callable(get_eval_frame_callback())
+    return torch.compiler.is_compiling() or callable(eval_frame_callback())
 
 
 def _plain(view: DenseView) -> torch.Tensor:
-    with torch._C.DisableTorchFunctionSubclass():
+    with DisableTorchFunctionSubclass():
         return view.as_subclass(torch.Tensor)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_dsl.private_torch import HAS_WRAPPERS, DisableTorchFunctionSubclass, not_traced
 from recbole_dsl.sparse.compressed_rows import CompressedRows, compress, new_offsets, row_blocks, true_at
 from recbole_dsl.sparse.gather import all_bits, gather, signed_view, spread_out
 from recbole_dsl.sparse.lazy_table import LazyTable
@@ -189,7 +190,7 @@ class SparseWeight(nn.Module):
         if self.pending is not None:
             self.pending.settle()
 
-    @torch._disable_dynamo
+    @not_traced
     def rows(self, ids: Tensor) -> Tensor:
         """Look up the dense rows ``ids`` (any shape, integer): ``(*ids.shape, *shape[1:])``, differentiable."""
         if self._kept is not None and not torch.is_grad_enabled():
@@ -212,7 +213,7 @@ class SparseWeight(nn.Module):
             out = self._few_rows(flat)
         return out.view(*ids.shape, *self.shape[1:])
 
-    @torch._disable_dynamo
+    @not_traced
     def dense(self) -> Tensor:
         """The whole weight as a new dense tensor of ``shape``, differentiable; it is not kept."""
         if self._kept is not None and not torch.is_grad_enabled():
@@ -247,7 +248,7 @@ class SparseWeight(nn.Module):
         To ``isinstance`` it is an ``nn.Parameter``, which models ask for.
         """
         # a compiler traces plain tensors only
-        if self._is_large() and not compiler_is_at_work():
+        if HAS_WRAPPERS and self._is_large() and not compiler_is_at_work():
             self.settle()
             sink = self.gradient_sink if self.values.requires_grad else None
             table = Table(self.values, self.columns, self.row_offsets, self.n_columns, sink)
@@ -433,7 +434,7 @@ class SparseWeight(nn.Module):
             self._kept_positions = self._longest_row = None
             self.topology = Topology(self)
         # whatever the topology of the new values was, it is that of this weight now
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
         index = [prefix + name for name in ("columns", "row_offsets")]
         if strict:

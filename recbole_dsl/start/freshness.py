@@ -18,7 +18,11 @@ _FAR = 9.0
 _MOST = 2048, 256
 # entries from which on a structure would be seen
 _FEWEST = 512
-_NORMS = nn.LayerNorm, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.RMSNorm
+_OF_BATCHES = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+_NORMS = nn.LayerNorm, *_OF_BATCHES, nn.GroupNorm, nn.RMSNorm
 # distinct values that are too few for draws from a continuous distribution
 _FEW_VALUES = 256
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import recbole.trainer.trainer
 from tqdm import tqdm
 
+from recbole_dsl.patching import PROGRESS_BAR
 from recbole_dsl.topology.engine import TopologyUpdate
 
 if TYPE_CHECKING:
@@ -108,11 +108,11 @@ def brief_bars(trainer: "DSLMixin") -> Iterator[None]:
             if trainer.topology_updates:
                 self.set_postfix_str(_topology(trainer.topology_updates), refresh=False)
 
-    usual, recbole.trainer.trainer.tqdm = recbole.trainer.trainer.tqdm, Bar
     try:
-        yield
+        with PROGRESS_BAR.by(Bar):
+            yield
     finally:
-        recbole.trainer.trainer.tqdm, trainer.bar = usual, None
+        trainer.bar = None
 
 
 def show_update(trainer: "DSLMixin") -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch.distributed as dist
 
 from recbole_dsl.errors import TRACEBACK, DSLError, quieten
+from recbole_dsl.patching import lock
 from recbole_dsl.training.process_group import described, is_hosted_by_launch, store_at
 from recbole_dsl.training.process_watch import REASON
 
@@ -44,7 +45,7 @@ def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any
     store = store_at(options["ip"], int(options["port"]), options["offset"] == 0, timeout)
     receiver, sender = context.Pipe(duplex=False)
     processes = []
-    with _threads_divided(options["nproc"]):
+    with lock(), _threads_divided(options["nproc"]):
         for local_rank in range(options["nproc"]):
             of_one = {**options, "local_rank": local_rank}
             process = context.Process(target=_work, args=(work, arguments, of_one, sender))

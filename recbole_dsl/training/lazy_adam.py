@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.adam_tail import AdamTail
@@ -94,7 +95,7 @@ class PendingAdam:
     @torch.no_grad()
     def current(self, slots: Tensor) -> Tensor:
         """The values at ``slots`` (n,), int64, after the steps so far: (n,)."""
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             if self._touched is None:
                 return self._weight.values.data.index_select(0, slots)
             return self._now(*self._entries(slots), self._touched_at(slots))[0]
@@ -103,7 +104,7 @@ class PendingAdam:
     def take_step(self) -> tuple[Tensor, Tensor] | None:
         """Take a step for what has a gradient, which is taken away and returned with the values it is of."""
         values = self._weight.values
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             gradient = values.grad
         if gradient is None or self._weight.pending is not self:
             return None
@@ -114,7 +115,7 @@ class PendingAdam:
         if tail != self._tail:
             self.settle()
             self._tail, self._decays = tail, None
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             slots, of_slots = distinct_entries(gradient)
             self._step(slots, -of_slots if self._group["maximize"] else of_slots)
         if _PART * len(slots) > self._weight.nnz:
@@ -133,7 +134,7 @@ class PendingAdam:
         """Do all that is left to do, so that values and moments are those of Adam."""
         if self._touched is None:
             return
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             for first in range(0, len(self._touched), _BLOCK):
                 some = slice(first, first + _BLOCK)
                 entries = [tensor[some] for tensor in self._tensors()]

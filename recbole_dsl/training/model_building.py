@@ -1,19 +1,13 @@
-"""Making a run's model: sparse from the start, and with nothing evaluated that an option or a file says."""
+"""Making a run's model: sparse from the start, and with nothing read that runs."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from types import SimpleNamespace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
-import recbole.model.context_aware_recommender.kd_dagfm as kd_dagfm
-import recbole.model.general_recommender.ldiffrec as ldiffrec
 from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 
-from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.deferred import deferred_tables
 from recbole_dsl.training.checked_config import refused_in_one_line
 from recbole_dsl.training.pretrained import readable_files
@@ -34,7 +28,6 @@ def make_model(
     """
     with (
         _tables_deferred(config),
-        _nothing_evaluated(),
         readable_files(config, earlier),
         _refused_by_model(config),
     ):
@@ -51,32 +44,3 @@ def _tables_deferred(config: Config) -> AbstractContextManager:
     if config["density"] == 1:
         return nullcontext()
     return deferred_tables()
-
-
-@contextmanager
-def _nothing_evaluated() -> Iterator[None]:
-    """Within it, KD_DAGFM looks its teacher up instead of evaluating it, and LDiffRec reads no pickles."""
-    numpy = SimpleNamespace(**{name: value for name, value in vars(np).items() if not name.startswith("__")})
-    numpy.load = partial(_load_array, np.load)
-    usual = ldiffrec.np
-    kd_dagfm.eval, ldiffrec.np = _teacher, numpy
-    try:
-        yield
-    finally:
-        del kd_dagfm.eval
-        ldiffrec.np = usual
-
-
-def _teacher(name: str) -> Any:
-    found = vars(kd_dagfm).get(name)
-    if not (isinstance(found, type) and found.__module__ == kd_dagfm.__name__):
-        names = [n for n, v in vars(kd_dagfm).items() if isinstance(v, type) and v.__module__ == kd_dagfm.__name__]
-        raise DSLError(f"teacher={name:.80}: must be one of {', '.join(names)}")
-    return found
-
-
-def _load_array(load: Any, file: str, **_: Any) -> np.ndarray:
-    try:
-        return load(file, allow_pickle=False)
-    except ValueError as error:
-        raise DSLError(f"dataset: {file} must be an array of numbers as numpy.save writes it") from error

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
+from recbole_dsl.private_torch import entries_of
+
 # forms of a step that are the user's choice
 _FORMS = ("fused", "foreach", "capturable", "differentiable")
 
@@ -19,9 +21,9 @@ def make_fast(optimizer: optim.Optimizer) -> None:
     parameters, nothing changes. PyTorch's SparseAdam becomes `SparseAdam`.
     """
     if type(optimizer) is optim.SparseAdam:
+        # PyTorch lets the step of a class call hooks when the first of its optimizers is made
+        SparseAdam([torch.zeros(1)])
         optimizer.__class__ = SparseAdam
-        # PyTorch does it for a class when the first of its optimizers is made; hooks of a step are called by it
-        optimizer._patch_step_function()
         return
     groups = optimizer.param_groups
     if any(group.get(form) for group in groups for form in _FORMS):
@@ -87,7 +89,7 @@ def distinct_entries(gradient: Tensor) -> tuple[Tensor, Tensor]:
     Each look-up contributes ascending indices. Those of one, or of two, which is what pairwise losses have, are
     told apart and merged much faster than ``coalesce`` sorts them.
     """
-    index, values = gradient._indices()[0], gradient._values()
+    (index,), values = entries_of(gradient)
     ends = (index.diff() <= 0).nonzero().view(-1) + 1
     if len(ends) == 0:
         return index, values

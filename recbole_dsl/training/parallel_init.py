@@ -1,14 +1,14 @@
 """Making one of RecBole's trainers in one of several processes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import recbole.trainer.trainer as recboles
 import torch.distributed as dist
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 
+from recbole_dsl.patching import TENSORBOARD
 from recbole_dsl.training.processes import data_parallel, is_distributed, is_first, synchronous_norms
 
 
@@ -26,14 +26,12 @@ def parallel_init(trainer: Any, config: Config, model: AbstractRecommender) -> I
     goes_first = is_first(config)
     if not goes_first:
         dist.barrier()
-    usual = recboles.get_tensorboard
     config["single_spec"] = True
-    if not goes_first:
-        recboles.get_tensorboard = lambda logger: _Nowhere()
     try:
-        yield model
+        with nullcontext() if goes_first else TENSORBOARD.by(lambda logger: _Nowhere()):
+            yield model
     finally:
-        config["single_spec"], recboles.get_tensorboard = False, usual
+        config["single_spec"] = False
     if goes_first:
         dist.barrier()
     trainer.distributed_model = data_parallel(config, model)

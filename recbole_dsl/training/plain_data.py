@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass
+
 # marks what a file has no form of its own for
 _KIND = "__kind__"
 # of NumPy's arrays: numbers, truth values, times and text of fixed length, but no objects
@@ -136,7 +138,7 @@ def _plain_tensor(tensor: Tensor) -> Tensor:
     """It without history and class, and with no more memory than it takes itself."""
     tensor = tensor.detach()
     if type(tensor) is not Tensor:
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             tensor = tensor.as_subclass(Tensor)
     if (
         tensor.layout is torch.strided

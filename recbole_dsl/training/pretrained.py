@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recbole_dsl.compat.pickle_protocol import as_protocol_2
 from recbole_dsl.errors import DSLError
+from recbole_dsl.patching import TORCH_LOAD, lock
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.training.checkpoint import FORMAT, read_checkpoint
 
@@ -29,14 +30,13 @@ def readable_files(config: Config, known: Mapping[str, Mapping[str, Any]] | None
     Raises:
         DSLError: naming the option, if a file is missing or cannot be read so.
     """
-    usual = torch.load
 
     def load(file: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
         option = next((name for name, value in config.final_config_dict.items() if value == file), "file")
-        torch.load = usual
         try:
             given = (known or {}).get(file) if isinstance(file, str) else None
-            content = _read(file, map_location, option) if given is None else dict(given)
+            with TORCH_LOAD.undone():
+                content = _read(file, map_location, option) if given is None else dict(given)
         except DSLError:
             raise
         except FileNotFoundError as error:
@@ -44,8 +44,6 @@ def readable_files(config: Config, known: Mapping[str, Mapping[str, Any]] | None
         except Exception as error:
             # PyTorch raises what zip, pickle or its own reader happen to raise on such a file
             raise DSLError(f"{option}={file}: must be a whole checkpoint of recbole_dsl or of RecBole") from error
-        finally:
-            torch.load = load
         if not isinstance(content, dict):
             raise DSLError(f"{option}={file}: must be a checkpoint of recbole_dsl or of RecBole")
         state, shapes = content.get("state_dict"), content.get("shapes")
@@ -54,11 +52,8 @@ def readable_files(config: Config, known: Mapping[str, Mapping[str, Any]] | None
             return content
         return _DenseToo(content, None, f"{option}={file}")
 
-    torch.load = load
-    try:
+    with TORCH_LOAD.by(load):
         yield
-    finally:
-        torch.load = usual
 
 
 def _read(file: Any, map_location: Any, option: str) -> Any:
@@ -76,7 +71,7 @@ def _read(file: Any, map_location: Any, option: str) -> Any:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(source)
         if hasattr(source, "seek"):
             source.seek(0)
-        with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+        with lock(), torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
             return torch.load(source, map_location=map_location, weights_only=True)
 
 

@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.topology.processes import take_from_first
 
+_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
+
 
 def is_distributed(config: Config) -> bool:
     """Whether this is one of several processes."""
@@ -110,7 +112,7 @@ def agree_on_norms(config: Config, model: AbstractRecommender) -> None:
     if not is_distributed(config):
         return
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+        if isinstance(module, _NORMS) and module.running_mean is not None:
             for tensor in (module.running_mean, module.running_var):
                 dist.all_reduce(tensor)
                 tensor /= dist.get_world_size()

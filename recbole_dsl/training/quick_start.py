@@ -40,6 +40,7 @@ from recbole_dsl.training.processes import is_distributed, is_first
 from recbole_dsl.training.run_data import RunData, load_data
 from recbole_dsl.training.run_options import is_of_recbole
 from recbole_dsl.training.trainer import DSLMixin
+from recbole_dsl.turns import training, turn
 
 _REPORT = "recbole_dsl.report.writing"
 # whose warnings the user can do nothing about; those of a model of the user's own are shown
@@ -70,7 +71,7 @@ def run_recbole_dsl(
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
-    with told_to_others(), warnings.catch_warnings():
+    with training(_named(model, config_dict)), told_to_others(), warnings.catch_warnings():
         quieten(_OTHERS)
         result, is_to_tell = _train(model, dataset, config_file_list, options_of_process(config_dict), saved)
         leave()
@@ -135,10 +136,11 @@ def objective_function(
     saved: bool = True,
 ) -> dict[str, Any]:
     """The objective for RecBole's ``HyperTuning`` and Ray Tune, like RecBole's own."""
-    config = build_config(None, None, config_file_list, config_dict)
-    trainer, data = prepare_trial(config, saved)
-    best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
-    test_result = trainer.evaluate(data.test, load_best_model=saved)
+    with training(_named(None, config_dict)):
+        config = build_config(None, None, config_file_list, config_dict)
+        trainer, data = prepare_trial(config, saved)
+        best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
+        test_result = trainer.evaluate(data.test, load_best_model=saved)
     report(test_result or {})
     return {
         "model": config["model"],
@@ -155,18 +157,20 @@ def prepare_trial(config: Config, saved: bool = True) -> tuple[DSLMixin, RunData
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
-    init_seed(config["seed"], config["reproducibility"])
-    with held_back_log(config, replace_handlers=True):
-        data = load_data(config)
+    with training(config["model"]):
         init_seed(config["seed"], config["reproducibility"])
-        trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class)
-        if saved:
-            check_other_parameters(model, derived_names(model))
-            require_writable(config["checkpoint_dir"])
-    return trainer_class(config, model), data
+        with held_back_log(config, replace_handlers=True):
+            data = load_data(config)
+            init_seed(config["seed"], config["reproducibility"])
+            trainer_class = trainer_of(config)
+            model = _sparse_model(config, data, trainer_class)
+            if saved:
+                check_other_parameters(model, derived_names(model))
+                require_writable(config["checkpoint_dir"])
+        return trainer_class(config, model), data
 
 
+@turn()
 def load_data_and_model(model_file: str, data_path: str | None = None, model_class: type | None = None) -> tuple:
     """Load a saved model and the data it was trained on, like ``recbole.quick_start.load_data_and_model``.
 
@@ -198,6 +202,11 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
         restore_model(model, checkpoint, model_file)
         make_the_rest(model)
     return config, model.to(config["device"]), data.dataset, data.train, data.valid, data.test
+
+
+def _named(model: Any, options: Mapping[str, Any] | None) -> str:
+    model = model or (options or {}).get("model") or "a model"
+    return model.__name__ if isinstance(model, type) else str(model)
 
 
 def _how_to_recommend(model_file: str) -> str:

@@ -2,10 +2,15 @@
 
 import random
 from collections.abc import Iterable, Mapping
+from functools import wraps
 from typing import Any
 
 import numpy as np
+import recbole.quick_start.quick_start
+import recbole.utils
 import torch
+
+from recbole_dsl.turns import refuse_to_seed
 
 
 def random_state(loader_generators: Iterable[torch.Generator] = ()) -> dict[str, Any]:
@@ -32,3 +37,28 @@ def restore_random_state(state: Mapping[str, Any], loader_generators: Iterable[t
         torch.cuda.set_rng_state(saved.cpu(), device)
     for generator, saved in zip(loader_generators, state["loaders"]):
         generator.set_state(saved.cpu())
+
+
+def shared_state() -> tuple[Any, ...]:
+    """Everything that RecBole's ``init_seed`` changes in the process."""
+    cudnn = torch.backends.cudnn
+    return random_state(), cudnn.benchmark, cudnn.deterministic
+
+
+def restore_shared_state(state: tuple[Any, ...]) -> None:
+    """Put back what `shared_state` returned."""
+    numbers, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = state
+    restore_random_state(numbers)
+
+
+def guard_seeding() -> None:
+    """Let RecBole's ``init_seed`` refuse to seed while another thread trains."""
+    usual = recbole.utils.utils.init_seed
+
+    @wraps(usual)
+    def init_seed(seed: int, reproducibility: bool) -> None:
+        refuse_to_seed()
+        usual(seed, reproducibility)
+
+    for module in (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start):
+        module.init_seed = init_seed

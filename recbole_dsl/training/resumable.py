@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, wraps
+from inspect import unwrap
 from time import monotonic
 from typing import Any
 
@@ -160,5 +161,5 @@ class Resumable:
 def _names_of_recbole(trainer_class: type) -> set[str]:
     """The attributes of a trainer that RecBole's classes and ours set, rather than the user's own."""
     kinds = [kind for kind in trainer_class.__mro__ if kind.__module__.split(".")[0] in ("recbole", "recbole_dsl")]
-    made = [vars(kind)["__init__"].__code__.co_names for kind in kinds if "__init__" in vars(kind)]
+    made = [unwrap(vars(kind)["__init__"]).__code__.co_names for kind in kinds if "__init__" in vars(kind)]
     return {"_train_epoch", "attributes", *(name for names in made for name in names)}

@@ -47,15 +47,18 @@ from recbole_dsl.training.processes import (
     same_for_all,
     sent_checkpoint,
 )
+from recbole_dsl.training.random_state import guard_seeding, restore_shared_state, shared_state
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_model_file
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
+from recbole_dsl.turns import give_way, training, turn
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
 accept_sparse_states(AbstractRecommender)
+guard_seeding()
 
 
 class DSLMixin(Resumable):
@@ -78,6 +81,7 @@ class DSLMixin(Resumable):
     # ranks below the Config: what `register` was given
     default_options: ClassVar[dict[str, Any]] = {}
 
+    @turn()
     def __init__(self, config: Config, model: AbstractRecommender):
         self.dsl_config, self.sparsity = self.prepare(config, model)
         self.topology = DynamicTopology(self.sparsity.weights, self.dsl_config, on_update=self._log_update)
@@ -148,7 +152,7 @@ class DSLMixin(Resumable):
                 for weight in self.sparsity.weights.values():
                     if weight.pending is not None:
                         weight.pending.end()
-                self.topology.attach(optimizer)
+                self._follow(optimizer)
         elif not any(value is known for value in vars(optimizer).values() for known in self.optimizers):
             raise DSLError(
                 f"optimizer={type(optimizer).__name__}: must be a torch.optim.Optimizer, or call "
@@ -170,46 +174,48 @@ class DSLMixin(Resumable):
         With ``saved``, and unless the option ``save_last`` is False, the state after each epoch is kept beside the
         best epoch's file, for `resume_checkpoint`. A training that was resumed and had ended is not begun again.
         """
-        self.train_data, self._verbose = train_data, verbose
-        _ = self.attributes
-        if saved:
-            check_other_parameters(self.model, derived_names(self.model))
-        self._start_weights(train_data)
-        self.topology.total_steps = steps_to_come(self, train_data, self.start_epoch)
-        self._restore_random_state(train_data)
-        if self._is_finished():
-            self.logger.info(f"nothing left to do: {self._how_it_ended()}")
-            say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
-            # the test is still to come
-            self.eval_collector.data_collect(train_data)
-            result = self.best_valid_score, self.best_valid_result
-        else:
-            with brief_bars(self), self._every_epoch(train_data, saved):
-                result = super().fit(
-                    train_data,
-                    valid_data,
-                    verbose=verbose,
-                    saved=saved,
-                    show_progress=show_progress,
-                    callback_fn=callback_fn,
-                )
-            if saved and is_pretraining(self) and not self._has_saved:
-                # the stage was shorter than its save_step; the next one, and the test, need what it trained
-                self._save_checkpoint(self.pretrain_epochs - 1, verbose=verbose)
-        self.cost = measure_cost(
-            self.model,
-            self.optimizers,
-            forward=self._score_one,
-            checkpoint=self.saved_model_file if saved else None,
-            growth_bytes=max(self.record.growth_bytes, self.topology.growth_peak_bytes),
-            record_bytes=self.topology.record_bytes,
-        )
-        if verbose:
-            self.logger.info(
-                f"{set_color('exploration rate', 'yellow')}: {self.exploration_rate:.4f}\n{self.cost}"
+        with training(self.config["model"]):
+            self.train_data, self._verbose = train_data, verbose
+            _ = self.attributes
+            if saved:
+                check_other_parameters(self.model, derived_names(self.model))
+            self._start_weights(train_data)
+            self.topology.total_steps = steps_to_come(self, train_data, self.start_epoch)
+            self._restore_random_state(train_data)
+            if self._is_finished():
+                self.logger.info(f"nothing left to do: {self._how_it_ended()}")
+                say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
+                # the test is still to come
+                self.eval_collector.data_collect(train_data)
+                result = self.best_valid_score, self.best_valid_result
+            else:
+                with brief_bars(self), self._every_epoch(train_data, saved):
+                    result = super().fit(
+                        train_data,
+                        valid_data,
+                        verbose=verbose,
+                        saved=saved,
+                        show_progress=show_progress,
+                        callback_fn=callback_fn,
+                    )
+                if saved and is_pretraining(self) and not self._has_saved:
+                    # the stage was shorter than its save_step; the next one, and the test, need what it trained
+                    self._save_checkpoint(self.pretrain_epochs - 1, verbose=verbose)
+            self.cost = measure_cost(
+                self.model,
+                self.optimizers,
+                forward=self._score_one,
+                checkpoint=self.saved_model_file if saved else None,
+                growth_bytes=max(self.record.growth_bytes, self.topology.growth_peak_bytes),
+                record_bytes=self.topology.record_bytes,
             )
-        return result
+            if verbose:
+                self.logger.info(
+                    f"{set_color('exploration rate', 'yellow')}: {self.exploration_rate:.4f}\n{self.cost}"
+                )
+            return result
 
+    @turn()
     def evaluate(
         self,
         eval_data: AbstractDataLoader,
@@ -292,8 +298,20 @@ class DSLMixin(Resumable):
         elif not any((self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))):
             # the others work on dense gradients
             make_lazy(optimizer, self.sparsity.weights.values())
-        self.topology.attach(optimizer)
+        self._follow(optimizer)
         return optimizer
+
+    def _follow(self, optimizer: torch.optim.Optimizer) -> None:
+        self.topology.attach(optimizer)
+        optimizer.register_step_post_hook(lambda *_: give_way(shared_state, restore_shared_state))
+
+    def _full_sort_batch_eval(self, batched_data):
+        give_way(shared_state, restore_shared_state)
+        return super()._full_sort_batch_eval(batched_data)
+
+    def _neg_sample_batch_eval(self, batched_data):
+        give_way(shared_state, restore_shared_state)
+        return super()._neg_sample_batch_eval(batched_data)
 
     def _valid_epoch(self, valid_data, show_progress=False):
         began = monotonic()

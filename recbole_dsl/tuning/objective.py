@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recbole.config import Config
+
 from recbole_dsl.compat.for_ray import report_state, reported_state, trial_gpus, trial_name
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.training.configs import stored_config
@@ -17,6 +19,7 @@ from recbole_dsl.training.run_files import last_files
 from recbole_dsl.training.stored_options import given_options
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.tuning.parameters import as_option
+from recbole_dsl.turns import training
 
 
 def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None = None) -> None:
@@ -52,6 +55,11 @@ def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[st
                 shutil.copy(file, folder)
     config = stored_config(None, None, {**options, **_device(), "checkpoint_dir": folder})
     check_dataset(config)
+    with training(config["model"]):
+        _train(config)
+
+
+def _train(config: Config) -> None:
     trainer, data = prepare_trial(config)
     for state in last_files(config)[:1]:
         trainer.resume_checkpoint(state)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_dsl.compiling import compiled_loops
+from recbole_dsl.private_torch import gradient_of_weights
 from recbole_dsl.sparse.gather import all_bits, signed_view
 
 # bytes of a processor's second cache, which a chunk's scores are to fit in beside the vectors; twice that, for
@@ -194,9 +195,7 @@ class Chunk:
             arrays = (tensor.numpy() for tensor in (left, right, of_values, of_vectors))
             self.compiled.add_gradients(*self._arrays(values), *arrays)
             return
-        of_values += torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            left, right, self.columns, self.offsets, self.rows, 0, -1
-        )
+        of_values += gradient_of_weights(left, right, self.columns, self.offsets, self.rows)
         order, starts = self._by_column
         of_vectors += self._bag(self.rows[order], left, starts, values[order])
 

@@ -1,0 +1,78 @@
+"""Names of PyTorch that it does not promise to keep, each with what is lost without it.
+
+Where one is missing the work goes on without it, and a warning says in one line what is lost.
+"""
+
+from logging import getLogger
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_dsl.errors import DSLError
+
+# without these nothing is sparse
+NEEDED = ("torch._C.DisableTorchFunctionSubclass",)
+_GIVEN = "embeddings that a model brings with it are not told from random ones"
+LOST = {
+    "torch.Tensor._make_wrapper_subclass": "large tables, and scores of all items, take the memory of dense ones",
+    "torch.Tensor._make_subclass": "propagation matrices stay as they are, and graph models are slower",
+    "torch.utils._python_dispatch.TorchDispatchMode": f"FLOPs are not counted, and {_GIVEN}",
+    "torch.nn.modules.module.register_module_parameter_registration_hook": _GIVEN,
+    "torch.multiprocessing.reductions.StorageWeakRef": _GIVEN,
+    "torch._C._set_throw_on_mutable_data_ptr": "what writes past PyTorch into a table without memory crashes",
+    "torch._C._dynamo.eval_frame.get_eval_frame_callback": "torch.compile may fail on models with large tables",
+    "torch._disable_dynamo": "importing takes a second longer",
+    "torch.Tensor._indices": "sparse gradients are sorted, which takes longer",
+    "torch.optim.optimizer._foreach_supported_types": "optimizers that have no fused form are slower",
+    "torch.ops.aten._embedding_bag_per_sample_weights_backward": "cross entropy over large tables takes memory",
+}
+
+
+def _found(name: str) -> Any:
+    """What PyTorch has under ``name``; None, with a warning, if nothing."""
+    owner, _, attribute = name.rpartition(".")
+    try:
+        return getattr(resolve_name(owner), attribute)
+    except (ImportError, AttributeError) as error:
+        if name in NEEDED:
+            raise DSLError(
+                f"torch {torch.__version__} has no {name}, without which no weight can be sparse: install an "
+                "earlier torch, or a later recbole-dsl"
+            ) from error
+        getLogger(__name__).warning(f"torch {torch.__version__} has no {name}: {LOST[name]}")
+        return None
+
+
+DisableTorchFunctionSubclass = _found("torch._C.DisableTorchFunctionSubclass")
+make_wrapper_subclass = _found("torch.Tensor._make_wrapper_subclass")
+make_subclass = _found("torch.Tensor._make_subclass")
+TorchDispatchMode = _found("torch.utils._python_dispatch.TorchDispatchMode")
+on_parameter_registration = _found("torch.nn.modules.module.register_module_parameter_registration_hook")
+StorageWeakRef = _found("torch.multiprocessing.reductions.StorageWeakRef")
+forbid_data_pointer = _found("torch._C._set_throw_on_mutable_data_ptr") or (lambda tensor: None)
+eval_frame_callback = _found("torch._C._dynamo.eval_frame.get_eval_frame_callback") or (lambda: None)
+not_traced = _found("torch._disable_dynamo") or torch.compiler.disable
+foreach_types = _found("torch.optim.optimizer._foreach_supported_types") or []
+_indices = _found("torch.Tensor._indices")
+_gradient_of_weights = _found("torch.ops.aten._embedding_bag_per_sample_weights_backward")
+
+# whether tensors without memory can be made, and all that is done to tensors be seen
+HAS_WRAPPERS = make_wrapper_subclass is not None
+SEES_ALL = None not in (TorchDispatchMode, on_parameter_registration, StorageWeakRef)
+
+
+def entries_of(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices and values of a sparse ``tensor``, each index as often as it is there, if PyTorch tells."""
+    if _indices is None:
+        tensor = tensor.coalesce()
+        return tensor.indices(), tensor.values()
+    return tensor._indices(), tensor._values()
+
+
+def gradient_of_weights(left: Tensor, right: Tensor, columns: Tensor, offsets: Tensor, rows: Tensor) -> Tensor:
+    """(entries,): the product of row ``rows[i]`` of ``left`` with row ``columns[i]`` of ``right``."""
+    if _gradient_of_weights is None:
+        return (left.index_select(0, rows) * right.index_select(0, columns)).sum(1)
+    return _gradient_of_weights(left, right, columns, offsets, rows, 0, -1)
