@@ -272,11 +272,16 @@ class DSLMixin(Resumable):
 
     def _build_optimizer(self, **kwargs):
         optimizer = super()._build_optimizer(**kwargs)
-        make_fast(optimizer)
+        # other kernels round in another way, and at density 1 the numbers are to be RecBole's
+        is_plain = self.dsl_config.density == 1
+        if not is_plain or isinstance(optimizer, torch.optim.SparseAdam):
+            make_fast(optimizer)
         if isinstance(optimizer, torch.optim.SparseAdam):
             for weight in self.sparsity.weights.values():
                 weight.sparse_gradient = True
-        elif not any((self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))):
+        elif not any(
+            (is_plain, self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))
+        ):
             # the others work on dense gradients
             make_lazy(optimizer, self.sparsity.weights.values())
         self.topology.attach(optimizer)
