@@ -97,6 +97,12 @@ class WithSparseWeights:
             raise DSLError(f"{name} of {type(self).__name__} is sparse and cannot be assigned to")
         super().__setattr__(name, value)
 
+    def _sparse_weight(self, name: str) -> SparseWeight:
+        # register_parameter and torch.func.functional_call put one there
+        if self._parameters.get(name) is not None:
+            raise DSLError(f"{name} of {type(self).__name__} is sparse and cannot be another parameter")
+        return self._modules[name]
+
 
 class SparseEmbedding(WithSparseWeights, nn.Embedding):
     """An ``nn.Embedding`` of which only the alive entries exist.
@@ -117,10 +123,10 @@ class SparseEmbedding(WithSparseWeights, nn.Embedding):
 
     @property
     def weight(self) -> Tensor:
-        return self._modules["weight"].view()
+        return self._sparse_weight("weight").view()
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._modules["weight"].rows(input)
+        return self._sparse_weight("weight").rows(input)
 
 
 @cache
@@ -134,7 +140,7 @@ def _with_sparse(base: type, names: frozenset) -> type:
 
 
 def _view_of(name: str) -> property:
-    return property(lambda self: self._modules[name].view(), doc=f"Dense view of the sparse {name}.")
+    return property(lambda self: self._sparse_weight(name).view(), doc=f"Dense view of the sparse {name}.")
 
 
 def _names(module: nn.Module) -> frozenset:
