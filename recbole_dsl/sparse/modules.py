@@ -3,10 +3,12 @@
 import copyreg
 from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import Any
 
 from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.lazy_table import LazyTable
 from recbole_dsl.sparse.places import Places
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -62,6 +64,23 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
             is_matrix = parameter.dim() > 1 or id(parameter) in sparse
             groups[weight_decay if is_matrix else 0.0].append(parameter)
     return [{"params": some, "weight_decay": decay} for decay, some in groups.items() if some]
+
+
+def stored_parameters(params: Any) -> Any:
+    """What an optimizer is given, with the values of a sparse weight in the place of its dense view.
+
+    Args:
+        params: a parameter, or parameters, pairs of a name and a parameter, or groups as dictionaries.
+    """
+    if isinstance(params, LazyTable):
+        return params.table.values
+    if isinstance(params, Tensor):
+        return vars(params).get("_values", params)
+    if isinstance(params, dict):
+        return {**params, "params": stored_parameters(params["params"])}
+    if isinstance(params, tuple) and len(params) == 2 and isinstance(params[0], str):
+        return params[0], stored_parameters(params[1])
+    return [stored_parameters(one) for one in params]
 
 
 def dense_class(module: nn.Module) -> type:

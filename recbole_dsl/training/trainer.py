@@ -21,7 +21,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.sparse.loading import accept_sparse_states
-from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.sparse.modules import sparse_weights, stored_parameters
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
@@ -271,6 +271,8 @@ class DSLMixin(Resumable):
         self._has_saved = True
 
     def _build_optimizer(self, **kwargs):
+        if "params" in kwargs:
+            kwargs["params"] = stored_parameters(kwargs["params"])
         optimizer = super()._build_optimizer(**kwargs)
         # other kernels round in another way, and at density 1 the numbers are to be RecBole's
         is_plain = self.dsl_config.density == 1
