@@ -115,6 +115,7 @@ class DeferredTensor(Tensor):
     Attributes:
         root: the matrix that this is a view of, or itself.
         views: how the view is taken of it, one after the other.
+        is_view: whether it was made as one.
         record: of the root, the in-place operations so far that still matter.
         made: of the root, its values, from when they were read.
 
@@ -131,7 +132,7 @@ class DeferredTensor(Tensor):
 
     def __init__(self, shape, dtype, root: "DeferredTensor | None" = None, views: tuple[Callable, ...] = ()):
         self.root = self if root is None else root
-        self.views = views
+        self.views, self.is_view = views, bool(views)
         self.record: list[_Operation] = []
         self.made: Tensor | None = None
 
@@ -153,7 +154,7 @@ class DeferredTensor(Tensor):
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         if func in _NEW_DATA and args and isinstance(args[0], DeferredTensor):
-            args[0]._become(args[1])
+            args[0]._become("data", args[1])
             return None
         if func in _MEMORY:
             args = map_only(DeferredTensor, DeferredTensor.values, args)
@@ -166,7 +167,9 @@ class DeferredTensor(Tensor):
         own, others = args[0] if args else None, (args[1:], kwargs)
         if isinstance(own, DeferredTensor) and func.overloadpacket is aten.set_:
             is_tensor = func is aten.set_.source_Tensor
-            own._become(args[1] if is_tensor else func(torch.empty(0, dtype=own.dtype), *args[1:], **kwargs))
+            own._become(
+                "set_", args[1] if is_tensor else func(torch.empty(0, dtype=own.dtype), *args[1:], **kwargs)
+            )
             return own
         if isinstance(own, DeferredTensor) and func.overloadpacket is aten.detach_:
             return own
@@ -223,11 +226,16 @@ class DeferredTensor(Tensor):
     def _like(self) -> Tensor:
         return _through(self.views, torch.empty(self.root.shape, device="meta"))
 
-    def _become(self, other: Any) -> None:
+    def _become(self, name: str, other: Any) -> None:
         """Share the memory of ``other`` from now on, as after ``self.data = other``."""
+        if self.is_view and not isinstance(self, nn.Parameter):
+            raise DSLError(
+                f"{calling_line()}: {name} would change what .data, .detach() or a slice gave, and not the table; "
+                "write into it (copy_), or set the data of the parameter"
+            )
         same = isinstance(other, Tensor) and (other.shape, other.dtype) == (self.shape, self.dtype)
         if not same or other.device != self.device or other.layout is not torch.strided:
-            raise _no_such_change("data")
+            raise _no_such_change(name)
         other = other.detach()
         if not isinstance(other, DeferredTensor):
             other = _holding(other)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils import swap_tensors
 
 from recbole_dsl.sparse.lazy_scores import LazyScores
 from recbole_dsl.sparse.softmax.sparse_input import is_mostly_zero, times_transposed
 from recbole_dsl.sparse.softmax.table import Table
 from recbole_dsl.sparse.unmade import Unmade
+from recbole_dsl.sparse.view import become, not_to_be_swapped
 
 # columns from which on the input of a layer is looked at whether it is mostly zero, as a user's items are
 _MANY_COLUMNS = 2**11
@@ -51,7 +51,9 @@ class LazyTable(Unmade):
         """The rows of ``table``; ``dense`` makes the dense tensor, once, and ``look_up`` gives rows of it."""
         needs_gradient = torch.is_grad_enabled() and table.values.requires_grad
         shape = (table.n_rows, table.n_columns)
-        return cls(shape, table.values, needs_gradient, table, cache(dense), look_up)
+        lazy = cls(shape, table.values, needs_gradient, table, cache(dense), look_up)
+        not_to_be_swapped(lazy)
+        return lazy
 
     def make(self) -> Tensor:
         return self.dense().t() if self.is_turned else self.dense()
@@ -166,7 +168,7 @@ def _as_in_autocast(x: Tensor, y: LazyTable) -> Tensor:
 
 def _detach(x: LazyTable) -> Any:
     """Of what is dense from now on: nn.Parameter wants it to give what has the same type."""
-    swap_tensors(x, x.made())
+    become(x, x.made())
     return x.detach()
 
 

@@ -3,10 +3,12 @@
 import copyreg
 from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import Any
 
 from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.sparse.lazy_table import LazyTable
 from recbole_dsl.sparse.places import Places
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -64,6 +66,23 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": some, "weight_decay": decay} for decay, some in groups.items() if some]
 
 
+def stored_parameters(params: Any) -> Any:
+    """What an optimizer is given, with the values of a sparse weight in the place of its dense view.
+
+    Args:
+        params: a parameter, or parameters, pairs of a name and a parameter, or groups as dictionaries.
+    """
+    if isinstance(params, LazyTable):
+        return params.table.values
+    if isinstance(params, Tensor):
+        return vars(params).get("_values", params)
+    if isinstance(params, dict):
+        return {**params, "params": stored_parameters(params["params"])}
+    if isinstance(params, tuple) and len(params) == 2 and isinstance(params[0], str):
+        return params[0], stored_parameters(params[1])
+    return [stored_parameters(one) for one in params]
+
+
 def dense_class(module: nn.Module) -> type:
     """The class that ``module`` has, or had before it held sparse weights."""
     return nn.Embedding if type(module) is SparseEmbedding else getattr(type(module), "_dense_class", type(module))
@@ -97,6 +116,12 @@ class WithSparseWeights:
             raise DSLError(f"{name} of {type(self).__name__} is sparse and cannot be assigned to")
         super().__setattr__(name, value)
 
+    def _sparse_weight(self, name: str) -> SparseWeight:
+        # register_parameter and torch.func.functional_call put one there
+        if self._parameters.get(name) is not None:
+            raise DSLError(f"{name} of {type(self).__name__} is sparse and cannot be another parameter")
+        return self._modules[name]
+
 
 class SparseEmbedding(WithSparseWeights, nn.Embedding):
     """An ``nn.Embedding`` of which only the alive entries exist.
@@ -117,10 +142,10 @@ class SparseEmbedding(WithSparseWeights, nn.Embedding):
 
     @property
     def weight(self) -> Tensor:
-        return self._modules["weight"].view()
+        return self._sparse_weight("weight").view()
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._modules["weight"].rows(input)
+        return self._sparse_weight("weight").rows(input)
 
 
 @cache
@@ -134,7 +159,7 @@ def _with_sparse(base: type, names: frozenset) -> type:
 
 
 def _view_of(name: str) -> property:
-    return property(lambda self: self._modules[name].view(), doc=f"Dense view of the sparse {name}.")
+    return property(lambda self: self._sparse_weight(name).view(), doc=f"Dense view of the sparse {name}.")
 
 
 def _names(module: nn.Module) -> frozenset:

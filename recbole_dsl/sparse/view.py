@@ -2,48 +2,79 @@
 
 import copy
 import os
+import sys
 import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils import swap_tensors
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, eval_frame_callback
 
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 _IN_PLACE = {
     f"__i{name}__" for name in "add sub mul div truediv floordiv mod pow matmul and or xor lshift rshift".split()
-} | {"__setitem__", "__set__"}
+} | {"__setitem__", "__set__", "__delete__"}
 # end in "_" but change no element
 _HARMLESS = {"requires_grad_", "retain_grad_"}
+# give memory away that can be written to, unseen
+_STORAGE = torch.Tensor.untyped_storage
+_MEMORY = {
+    *(_STORAGE, torch.Tensor.storage, torch.Tensor.__dlpack__),
+    torch.Tensor.__cuda_array_interface__.__get__,
+}
+_WRITTEN_TO = ("out", "input", "self", "tensor")
 
 
 class DenseView(torch.Tensor):
     """A dense copy of a sparse weight that behaves like a plain tensor, except that writing raises.
 
     The entries live in the sparse weight; an in-place change of the copy would vanish silently.
-    What shares memory with the copy (``.data``, slices, ``.t()``) is protected as well; results with
-    memory of their own are plain tensors. So is what is saved, pickled or deep-copied, and what ``nn.Parameter``
-    makes of it is a parameter of the user's own.
+    What shares memory with the copy (``.data``, slices, ``.t()``) is protected as well, and an array of NumPy is
+    read-only; results with memory of their own are plain tensors. So is what is saved, pickled or deep-copied, and
+    what ``nn.Parameter`` makes of it is a parameter of the user's own.
+
+    ``requires_grad`` is that of the sparse weight's values, and sets theirs. ``grad`` is theirs as a dense tensor,
+    zero where nothing is alive, to be read; None may be assigned to it.
 
     Raises:
-        DSLError: on an in-place operation, an item assignment, or use as ``out=``; it names the line.
+        DSLError: on an in-place operation, an item assignment, use as ``out=``, when its memory is asked for, or
+            when an optimizer is to train it; it names the line. What goes past PyTorch's functions (``data_ptr``,
+            the constructor of ``torch.Tensor``) is not seen.
     """
 
     @classmethod
-    def of(cls, dense: torch.Tensor) -> "DenseView":
-        """``dense`` as one that is an ``nn.Parameter`` to ``isinstance``, as models ask for."""
+    def of(
+        cls, dense: torch.Tensor, values: torch.Tensor, spread: Callable[[torch.Tensor], torch.Tensor]
+    ) -> "DenseView":
+        """``dense`` as one that is an ``nn.Parameter`` to ``isinstance``, as models ask for.
+
+        Args:
+            values: the parameter that it is made of.
+            spread: makes such a dense tensor of a gradient of ``values``.
+        """
         view = dense.as_subclass(cls)
-        view.__dict__["_stands_for_parameter"] = True
+        view.__dict__.update(_values=values, _spread=spread)
+        not_to_be_swapped(view)
         return view
 
     @property
     def _is_param(self) -> bool:
-        return "_stands_for_parameter" in self.__dict__
+        return "_values" in self.__dict__
 
     @_is_param.setter
     def _is_param(self, value: bool) -> None:
         # nn.Parameter marks what it made, by detaching it, of a tensor that is not a plain one
         self.__class__ = nn.Parameter
+
+    def set_(self, *args, **kwargs):
+        # PyTorch does not ask __torch_function__ for it
+        raise _lost("set_")
 
     def __reduce_ex__(self, protocol):
         return _plain(self).__reduce_ex__(protocol)
@@ -58,19 +89,111 @@ class DenseView(torch.Tensor):
             return NotImplemented
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        written = [*args[:1], *kwargs.values()] if _writes(name) else [kwargs.get("out")]
-        if any(isinstance(argument, cls) for argument in written):
-            raise DSLError(
-                f"{calling_line()}: {name} would write into the dense copy of a sparse weight, where it is lost; "
-                "change the weight before sparsify() or read it only"
-            )
+        if func in _OF_PARAMETERS and args[0]._is_param:
+            return _OF_PARAMETERS[func](*args, **kwargs)
+        named = [kwargs[key] for key in _WRITTEN_TO if key in kwargs]
+        written = [*args[:1], *named] if _writes(func) else [kwargs.get("out")]
+        # PyTorch itself asks for the storage to tell tensors apart
+        of_torch = func is _STORAGE and sys._getframe(1).f_code.co_filename.startswith(_TORCH)
+        if (func in _MEMORY and not of_torch) or any(True for _ in _views(written)):
+            raise _lost(name)
         with DisableTorchFunctionSubclass():
-            result = func(*args, **kwargs)
             if torch.compiler.is_compiling():
-                return result
-            if isinstance(result, torch.Tensor) and result is not args[0] and _shares_memory(result, args):
-                return result.as_subclass(cls)
+                return func(*args, **kwargs)
+            views = list(_views((args, kwargs)))
+            versions = [view._version for view in views if not view.is_inference()]
+            result = func(*args, **kwargs)
+            # such as relu(inplace=True), or embedding(max_norm=...)
+            if versions != [view._version for view in views if not view.is_inference()]:
+                raise _lost(name)
+            return _protected(result, views)
+
+
+def _views(values: Any) -> Iterator[DenseView]:
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, DenseView):
+            yield value
+        elif isinstance(value, (list, tuple, dict)):
+            yield from _views(value)
+
+
+def _protected(result: Any, views: list[DenseView]) -> Any:
+    """``result`` of an operation on ``views``, protected as far as it shares their memory."""
+    if isinstance(result, torch.Tensor):
+        if any(result is view for view in views) or result.layout is not torch.strided:
+            return result
+        storage = result.untyped_storage().data_ptr()
+        shares = any(view.untyped_storage().data_ptr() == storage for view in views)
+        return result.as_subclass(DenseView) if shares else result
+    if isinstance(result, np.ndarray):
+        result.flags.writeable = False
         return result
+    if isinstance(result, Iterator):
+        return iter([_protected(one, views) for one in result])
+    if isinstance(result, (list, tuple)) and any(isinstance(one, torch.Tensor) for one in result):
+        protected = [_protected(one, views) for one in result]
+        return type(result)(protected)
+    return result
+
+
+def _gradient(view: DenseView) -> torch.Tensor | None:
+    with DisableTorchFunctionSubclass():
+        if view.retains_grad:
+            return view.grad
+    gradient = view._values.grad
+    if gradient is None:
+        return None
+    return view._spread(gradient).as_subclass(DenseView)
+
+
+def _set_gradient(view: DenseView, gradient: torch.Tensor | None) -> None:
+    if gradient is not None:
+        raise _lost("grad")
+    view._values.grad = None
+
+
+def _set_requires_grad(view: DenseView, requires_grad: bool = True) -> DenseView:
+    view._values.requires_grad = requires_grad
+    return view
+
+
+def _refuse_in_optimizer(view: DenseView) -> bool:
+    # an optimizer asks for it of what is no leaf
+    raise DSLError(
+        f"{calling_line()}: the dense copy of a sparse weight, which is made anew each time, cannot be optimized; "
+        "give the optimizer the parameters() of its module"
+    )
+
+
+_OF_PARAMETERS = {
+    torch.Tensor.grad.__get__: _gradient,
+    torch.Tensor.grad.__set__: _set_gradient,
+    torch.Tensor.requires_grad.__get__: lambda view: view._values.requires_grad,
+    torch.Tensor.requires_grad.__set__: _set_requires_grad,
+    torch.Tensor.requires_grad_: _set_requires_grad,
+    torch.Tensor.is_leaf.__get__: lambda view: False,
+    torch.Tensor.retains_grad.__get__: _refuse_in_optimizer,
+}
+
+
+def _lost(name: str) -> DSLError:
+    return DSLError(
+        f"{calling_line()}: {name} would write into the dense copy of a sparse weight, where it is lost; change "
+        "the weight before sparsify(), read it only, or take the parameters() of its module"
+    )
+
+
+def not_to_be_swapped(tensor: torch.Tensor) -> None:
+    """Let ``swap_tensors`` refuse ``tensor``, as it does with all that is referred to weakly."""
+    tensor.__dict__["_itself"] = weakref.ref(tensor)
+
+
+def become(tensor: torch.Tensor, other: torch.Tensor) -> None:
+    """``swap_tensors`` where ``tensor``, or both, are `not_to_be_swapped`."""
+    for one in (tensor, other):
+        one.__dict__.pop("_itself", None)
+    swap_tensors(tensor, other)
+    not_to_be_swapped(tensor)
 
 
 def compiler_is_at_work() -> bool:
@@ -83,7 +206,10 @@ def _plain(view: DenseView) -> torch.Tensor:
         return view.as_subclass(torch.Tensor)
 
 
-def _writes(name: str) -> bool:
+def _writes(func: Callable) -> bool:
+    if hasattr(func, "_schema"):
+        return func._schema.is_mutable
+    name = getattr(func, "__name__", "")
     if name.startswith("__"):
         return name in _IN_PLACE
     return name.endswith("_") and name not in _HARMLESS
@@ -91,15 +217,8 @@ def _writes(name: str) -> bool:
 
 def calling_line() -> str:
     """The line that called PyTorch, as ``file:number``."""
-    inside = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
+    inside = _TORCH, os.path.dirname(__file__) + os.sep
     for frame in reversed(traceback.extract_stack()):
         if not frame.filename.startswith(inside):
             break
     return f"{frame.filename}:{frame.lineno}"
-
-
-def _shares_memory(result: torch.Tensor, args: tuple) -> bool:
-    if result.layout is not torch.strided:
-        return False
-    storage = result.untyped_storage().data_ptr()
-    return any(isinstance(arg, DenseView) and arg.untyped_storage().data_ptr() == storage for arg in args)

@@ -218,17 +218,19 @@ class SparseWeight(nn.Module):
         """The whole weight as a new dense tensor of ``shape``, differentiable; it is not kept."""
         if self._kept is not None and not torch.is_grad_enabled():
             return self._kept
-        if self.nnz == self.numel:
-            out = self.values.clone()
-        else:
-            out = self.values.new_zeros(self.numel).index_copy_(0, self.positions(), self.values)
-        out = out.view(self.n_rows, self.n_columns)
+        out = self._spread(self.values).view(self.n_rows, self.n_columns)
         self._watch(out, None)
         out = out.view(self.shape)
         if self._keeps_dense and not torch.is_grad_enabled():
             self._kept = out
             self._kept._is_param = True
         return out
+
+    def _spread(self, entries: Tensor) -> Tensor:
+        """A new dense tensor of ``shape`` with ``entries`` (nnz,) where the weight's are alive."""
+        if self.nnz == self.numel:
+            return entries.clone().view(self.shape)
+        return entries.new_zeros(self.numel).index_copy_(0, self.positions(), entries).view(self.shape)
 
     @contextmanager
     def dense_kept(self) -> Iterator[None]:
@@ -252,11 +254,11 @@ class SparseWeight(nn.Module):
             self.settle()
             sink = self.gradient_sink if self.values.requires_grad else None
             table = Table(self.values, self.columns, self.row_offsets, self.n_columns, sink)
-            return LazyTable.of(table, lambda: DenseView.of(self.dense()), self.rows)
+            return LazyTable.of(table, lambda: DenseView.of(self.dense(), self.values, self._spread), self.rows)
         dense = self.dense()
         if dense is self._kept or compiler_is_at_work():
             return dense
-        return DenseView.of(dense)
+        return DenseView.of(dense, self.values, self._spread)
 
     def _is_large(self) -> bool:
         """Whether it is worth to wait whether the dense view is needed, for what trains it."""
@@ -433,7 +435,8 @@ class SparseWeight(nn.Module):
             self.awaits_data, self.brought = False, None
             self._kept_positions = self._longest_row = None
             self.topology = Topology(self)
-        # whatever the topology of the new values was, it is that of this weight now
+        # whatever the topology of the new values was, it is that of this weight now, which takes a copy of them
+        metadata = {**metadata, "assign_to_params_buffers": False}
         with DisableTorchFunctionSubclass():
             super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
         index = [prefix + name for name in ("columns", "row_offsets")]

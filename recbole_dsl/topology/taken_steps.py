@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.gradients import GradientBuffer
 
@@ -101,7 +102,7 @@ class StepGradients:
         self._has_ended = True
 
     def _is_cleared(self) -> bool:
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             gradient = self._weight.values.grad
         return gradient is None or (not gradient.is_sparse and not gradient.any())
 

@@ -7,15 +7,17 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from logging import getLogger
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from recbole.config import Config
+from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import get_environment, init_seed, set_color
+from recbole.utils import get_environment, get_flops, init_seed, set_color
 
 from recbole_dsl.compat.for_ray import report
-from recbole_dsl.errors import quieten, refusal
+from recbole_dsl.errors import one_line, quieten, refusal
 from recbole_dsl.files import require_writable
 from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.checked_config import refused_in_one_line
@@ -247,7 +249,7 @@ def _train(
         # the same in all processes, which need the same weights; each draws numbers of its own in training
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class)
+        model = _sparse_model(config, data, trainer_class, as_in_run_recbole=True)
         if saved:
             check_other_parameters(model, derived_names(model))
             if is_first(config):
@@ -287,8 +289,28 @@ def _train(
     return result, config["local_rank"] == 0
 
 
-def _sparse_model(config: Config, data: RunData, trainer_class: type[DSLMixin]) -> AbstractRecommender:
-    """The model of ``config``, sparse from the start: a table may be larger than the memory."""
+def _sparse_model(
+    config: Config, data: RunData, trainer_class: type[DSLMixin], as_in_run_recbole: bool = False
+) -> AbstractRecommender:
+    """The model of ``config``, sparse from the start: a table may be larger than the memory.
+
+    Args:
+        as_in_run_recbole: whether a model of density 1 is to draw the random numbers that it draws there.
+    """
     model = make_model(config, data.train._dataset)
+    if as_in_run_recbole and config["density"] == 1:
+        _count_flops(config, model.to(config["device"]), data)
     trainer_class.prepare(config, model)
     return model.to(config["device"])
+
+
+def _count_flops(config: Config, model: AbstractRecommender, data: RunData) -> None:
+    """Count as ``run_recbole`` does before it trains, for the random numbers that a model draws meanwhile."""
+    logger = getLogger()
+    try:
+        flops = get_flops(model, data.dataset, config["device"], logger, construct_transform(config))
+    except Exception as error:
+        # a model's predict raises what it likes; run_recbole trains no such model
+        logger.info(f"RecBole cannot count the FLOPs of {config['model']}: {one_line(str(error))}")
+    else:
+        logger.info(set_color("FLOPs", "blue") + f": {flops}")

@@ -24,7 +24,7 @@ from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.sparse.loading import accept_sparse_states
-from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.sparse.modules import sparse_weights, stored_parameters
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
@@ -290,12 +290,19 @@ class DSLMixin(Resumable):
         self._has_saved = True
 
     def _build_optimizer(self, **kwargs):
+        if "params" in kwargs:
+            kwargs["params"] = stored_parameters(kwargs["params"])
         optimizer = super()._build_optimizer(**kwargs)
-        make_fast(optimizer)
+        # other kernels round in another way, and at density 1 the numbers are to be RecBole's
+        is_plain = self.dsl_config.density == 1
+        if not is_plain or isinstance(optimizer, torch.optim.SparseAdam):
+            make_fast(optimizer)
         if isinstance(optimizer, torch.optim.SparseAdam):
             for weight in self.sparsity.weights.values():
                 weight.sparse_gradient = True
-        elif not any((self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))):
+        elif not any(
+            (is_plain, self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))
+        ):
             # the others work on dense gradients
             make_lazy(optimizer, self.sparsity.weights.values())
         self._follow(optimizer)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse import unmade
 from recbole_dsl.sparse.lazy_scores import LazyScores
 from recbole_dsl.sparse.lazy_table import LazyTable
@@ -176,17 +175,6 @@ def test_is_known_by_what_a_tensor_is_known_by(embedding, made):
     scores = vectors(2, 3) @ view.t()
     assert scores.shape == (2, 3, ROWS) and scores.requires_grad
     assert not made()
-
-
-def test_writing_raises(embedding):
-    for write in (
-        lambda w: w.data.zero_(),
-        lambda w: w.add_(1),
-        lambda w: nn.init.zeros_(w),
-        lambda w: w.t().mul_(2),
-    ):
-        with pytest.raises(DSLError, match="would write into the dense copy"):
-            write(embedding.weight)
 
 
 def test_autocast_is_as_exact_as_the_table():

@@ -240,3 +240,27 @@ def test_mixed_precision_trains_and_keeps_the_weights_in_full(model, learner, op
     assert trainer.topology_updates and trainer.evaluate(test_data)
     for weight in trainer.sparsity.weights.values():
         assert weight.values.dtype is torch.float32 and weight.values.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda model: [model.user_embedding.weight, model.item_embedding.weight],
+        lambda model: [{"params": [model.user_embedding.weight]}, {"params": model.item_embedding.weight}],
+        lambda model: [("user", model.user_embedding.weight), ("item", model.item_embedding.weight)],
+    ],
+)
+def test_the_topology_follows_an_optimizer_that_a_trainer_builds_over_tables(options, chosen):
+    class Chosen(Trainer):
+        def __init__(self, config, model):
+            super().__init__(config, model)
+            self.optimizer = self._build_optimizer(params=chosen(model))
+
+    results = []
+    for base in (Trainer, Chosen):
+        config, network, train_data, valid_data, test_data = prepare("BPR", options)
+        trainer = dsl_trainer(base)(config, network)
+        trainer.fit(train_data, valid_data, saved=False, show_progress=False)
+        assert trainer.topology_updates and trainer.optimizer in trainer.topology.optimizers
+        results.append(trainer.evaluate(test_data, load_best_model=False))
+    assert results[1] == results[0]
