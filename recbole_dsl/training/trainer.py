@@ -1,5 +1,6 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
+import os
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -44,7 +45,7 @@ from recbole_dsl.training.processes import (
     sent_checkpoint,
 )
 from recbole_dsl.training.resumable import Resumable
-from recbole_dsl.training.run_files import last_file, new_model_file
+from recbole_dsl.training.run_files import last_file, new_name
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
@@ -93,7 +94,9 @@ class DSLMixin(Resumable):
         except OSError as error:
             place = error.filename or config["checkpoint_dir"]
             raise DSLError(f"{place}: must be a place that can be written: {error.strerror}") from error
-        self.saved_model_file = same_for_all(config, new_model_file(config))
+        # absolute, for a program may change its working folder
+        self.checkpoint_dir = os.path.abspath(config["checkpoint_dir"])
+        self.saved_model_file = os.path.join(self.checkpoint_dir, same_for_all(config, new_name(config)))
         self.last_model_file = last_file(self.saved_model_file)
         self.logger.info(self.sparsity)
         if graphs:

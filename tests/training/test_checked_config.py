@@ -1,10 +1,9 @@
-import sys
 from pathlib import Path
 
 import pytest
 from recbole.model.general_recommender import BPR
 
-from recbole_dsl import DSLError, run, run_recbole_dsl
+from recbole_dsl import DSLError, command_line_options, run, run_recbole_dsl
 from recbole_dsl.training.checked_config import CheckedConfig
 from recbole_dsl.training.configs import build_config
 from recbole_dsl.training.option_checks import check_options
@@ -76,9 +75,9 @@ def test_an_own_trainer_may_know_other_learners(options, monkeypatch):
     assert build_config(OwnModel, "tiny", None, options)["learner"] == "lion"
 
 
-def test_a_string_that_python_fails_on_stays_one(options, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["script.py", "--note=1/0", "--other=exit()"])
-    config = build_config("BPR", "tiny", None, options)
+def test_a_string_that_python_fails_on_stays_one(options):
+    words = command_line_options(["--note=1/0", "--other=exit()", "-f", "x.json", "--a=b=c", "--d"])
+    config = build_config("BPR", "tiny", None, {**options, **words})
     assert (config["note"], config["other"]) == ("1/0", "exit()")
 
 
