@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from recbole_dsl.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from recbole_dsl.config import DSLConfig
+    from recbole_dsl.config import DSLConfig, command_line_options
     from recbole_dsl.errors import DSLError
     from recbole_dsl.graphs.propagation import compress_graphs
     from recbole_dsl.sparse import SparseEmbedding, SparseWeight, sparse_weights
@@ -32,6 +32,7 @@ _HOMES = {
     "SparseWeight": "sparse",
     "SparsityReport": "sparsification",
     "TopologyUpdate": "topology.engine",
+    "command_line_options": "config",
     "compress_graphs": "graphs.propagation",
     "deferred_tables": "sparse.deferred",
     "densify": "sparse.densifying",
@@ -57,6 +58,7 @@ __all__ = [
     "SparseWeight",
     "SparsityReport",
     "TopologyUpdate",
+    "command_line_options",
     "compress_graphs",
     "deferred_tables",
     "densify",

@@ -4,11 +4,13 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from recbole_dsl.config import OPTIONS, describe_options, nearest
+from recbole_dsl.config import OPTIONS, command_line_options, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.report.commands import declare_report, run_report
 from recbole_dsl.serving.commands import declare_export, declare_recommend, run_export, run_recommend
@@ -24,7 +26,8 @@ class Command:
     Attributes:
         summary: what it does, for the list of commands.
         declare: adds its own arguments to a parser.
-        run: does it, with the parsed arguments and those that the parser does not know.
+        run: does it, with the parsed arguments, whose ``given`` are all that are --name=value but for ``own``, and
+            those that the parser does not know.
         own: its options that are none of RecBole's.
     """
 
@@ -68,16 +71,43 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         arguments: the words after the command's name; those of this process if None.
         program: the name that errors and help give to the sub-command; "recbole-dsl" and its own if None.
     """
-    try:
+    with _streams(), _own_sigterm():
         try:
-            _run(arguments, program)
-        finally:
-            # here, for at the end of the process nobody could catch what it raises
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # as with head, whoever reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_PIPE)
+            try:
+                _run(arguments, program)
+            finally:
+                # here, for at the end of the process nobody could catch what it raises
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # as with head, whoever reads has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_PIPE)
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Within it, there is a stream to write to where the process has none, as under pythonw."""
+    with ExitStack() as kept:
+        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+            if stream is None:
+                kept.enter_context(redirect(kept.enter_context(open(os.devnull, "w"))))
+        yield
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None:
+            _on_sigterm(before)
+
+
+def _on_sigterm(handler: Any) -> None:
+    # other threads may set none
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _run(arguments: Sequence[str] | None, program: str | None) -> None:
@@ -96,9 +126,8 @@ def _run(arguments: Sequence[str] | None, program: str | None) -> None:
         parser = _Parser(prog=program, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         command.declare(parser)
         known, others = parser.parse_known_args(words[1:])
-        # RecBole's Config takes its options from here, and warns of what is not --name=value
-        given = [word for word in words[1:] if word.startswith("--") and word.count("=") == 1]
-        sys.argv = [sys.argv[0], *(word for word in given if word[2:].partition("=")[0] not in command.own)]
+        given = command_line_options(words[1:])
+        known.given = {name: word for name, word in given.items() if name not in command.own}
         quieten()
         command.run(known, others)
     except DSLError as error:
@@ -190,7 +219,7 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     from recbole_dsl.training.quick_start import run
 
     # afterwards, for Ray sets its own when it is imported
-    signal.signal(signal.SIGTERM, _terminate)
+    _on_sigterm(_terminate)
     is_new = known.resume in (None, True)
     options = {
         "resume": known.resume,
@@ -203,7 +232,7 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
         known.model or ("BPR" if is_new else None),
         known.dataset or ("ml-100k" if is_new else None),
         config_file_list=known.config_files.split() if known.config_files else None,
-        config_dict={name: value for name, value in options.items() if value is not None} or None,
+        config_dict={**known.given, **{name: value for name, value in options.items() if value is not None}},
         nproc=known.nproc,
         world_size=known.world_size,
         ip=known.ip,
@@ -246,9 +275,9 @@ def _tune(known: argparse.Namespace, others: list[str]) -> None:
 
     given = {name: getattr(known, name) for name in _TUNE_HELP if getattr(known, name) is not None}
     settings = SearchSettings(**given)
-    signal.signal(signal.SIGTERM, _terminate)
+    _on_sigterm(_terminate)
     files = known.config_files.split() if known.config_files else None
-    run_search(known.model or "BPR", known.dataset or "ml-100k", files, settings)
+    run_search(known.model or "BPR", known.dataset or "ml-100k", files, settings, known.given)
 
 
 def _terminate(*_: object) -> None:
@@ -293,10 +322,13 @@ COMMANDS = {
         "Train a RecBole model sparse from scratch, save the best epoch, test it",
         _declare_train,
         _train,
-        own=("resume", "report", "verbose"),
+        own=("config_files", "resume", "report", "verbose"),
     ),
     "tune": Command(
-        "Search over options with RecBole's HyperTuning or Ray Tune", _declare_tune, _tune, own=tuple(_TUNE_HELP)
+        "Search over options with RecBole's HyperTuning or Ray Tune",
+        _declare_tune,
+        _tune,
+        own=("config_files", *_TUNE_HELP),
     ),
     "export": Command("Make one small file of what was trained", declare_export, run_export),
     "recommend": Command("Recommend from that file", declare_recommend, run_recommend),

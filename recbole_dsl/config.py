@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -197,6 +198,17 @@ def _choices() -> dict[str, Iterable[str]]:
         "prune": PRUNE,
         "grow": GROW,
     }
+
+
+def command_line_options(words: Iterable[str] | None = None) -> dict[str, str]:
+    """The options among ``words``, those of this process if None: all that are ``--name=value``.
+
+    They are for ``config_dict``, which reads a string as RecBole reads a word of the command line.
+    """
+    words = getattr(sys, "argv", [])[1:] if words is None else words
+    # with more than one = RecBole reads none
+    given = [word[2:].split("=") for word in words if word.startswith("--") and word.count("=") == 1]
+    return dict(given)
 
 
 def _plain(name: str) -> str:

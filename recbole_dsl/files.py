@@ -1,19 +1,13 @@
-"""Files that appear under their name when they are complete, or not at all, and those that the package has."""
+"""Files that appear under their name when they are complete, or not at all, and what they may replace."""
 
 import contextlib
-import glob
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from recbole_dsl.errors import DSLError
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
+from recbole_dsl.errors import DSLError, refusal
 
 # what must be free in a folder that is to be written
 _ROOM = 2**20
@@ -31,7 +25,9 @@ def or_shipped(path: str) -> str:
 def whole_file(path: str) -> Iterator[BinaryIO]:
     """A new file, to write and read, that appears at ``path`` at the end of the context.
 
-    A kill at any moment, a full disk or an error leaves what was at ``path`` as it was, and nothing beside it.
+    A kill at any moment, a full disk or an error leaves what was at ``path`` as it was. Where there are no
+    nameless files (NFS, macOS, Windows), a killed process leaves a ``.recbole-dsl-*.part`` beside it,
+    which nobody removes: no lock tells whether another machine still writes to it.
 
     Raises:
         OSError: if it cannot be written.
@@ -40,6 +36,45 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
     with _nameless(folder) as file:
         yield file
         _give_name(file, folder, name)
+
+
+def output_file(
+    path: str | os.PathLike, option: str, kind: str, is_ours: Callable[[str], bool], inputs: Iterable[Any] = ()
+) -> str:
+    """Where to write the file that the user names ``path``, with links followed.
+
+    Args:
+        option: what the user named it by, for the error.
+        kind: what is written, for the error: "an artifact".
+        is_ours: tells by its content whether an existing file is of that kind.
+        inputs: files that are read; those that are None or not there are passed over.
+
+    Raises:
+        DSLError: if it is one of ``inputs``, under whatever name, or no file, or has content of another kind.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise refusal(option, path, "the path of a file")
+    name = os.fspath(path)
+    place = os.path.realpath(name)
+    if name.endswith(tuple(filter(None, (os.sep, os.altsep)))) or os.path.isdir(place):
+        raise refusal(option, name, "a file, and is a folder")
+    refuse_inputs(place, option, inputs)
+    try:
+        if os.path.lexists(place) and not os.path.isfile(place):
+            raise refusal(option, name, "a file, and is a device, a pipe or a broken link")
+        # nothing is lost with an empty one, as mktemp makes it
+        if os.path.exists(place) and os.path.getsize(place) and not is_ours(place):
+            raise refusal(option, name, f"a new file, an empty one or {kind}, and is another file")
+    except OSError as error:
+        raise DSLError(f"{option}={name}: must be a file that can be read: {error.strerror}") from error
+    return place
+
+
+def refuse_inputs(path: str, option: str, inputs: Iterable[Any]) -> None:
+    """Raise a DSLError if ``path`` is one of ``inputs``: the same file, whatever it is called."""
+    for file in inputs:
+        if file is not None and os.path.exists(file) and os.path.exists(path) and os.path.samefile(file, path):
+            raise refusal(option, path, f"another file than {os.fspath(file)}, which is read")
 
 
 def require_writable(folder: str, option: str = "checkpoint_dir") -> None:
@@ -62,7 +97,6 @@ def require_writable(folder: str, option: str = "checkpoint_dir") -> None:
 @contextmanager
 def _nameless(folder: str) -> Iterator[BinaryIO]:
     """A new file in ``folder``, to write and read, that is gone with the process unless it is given a name."""
-    _remove_left_behind(folder)
     part = None
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
@@ -71,12 +105,14 @@ def _nameless(folder: str) -> Iterator[BinaryIO]:
         part = _part(folder)
         descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o666)
     with os.fdopen(descriptor, "w+b") as file:
-        _lock(file)
         file.part = part
         try:
             yield file
         finally:
             if file.part is not None:
+                with contextlib.suppress(OSError):
+                    # Windows removes no open files
+                    file.close()
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(file.part)
 
@@ -84,8 +120,10 @@ def _nameless(folder: str) -> Iterator[BinaryIO]:
 def _give_name(file: BinaryIO, folder: str, name: str) -> None:
     file.flush()
     os.fsync(file.fileno())
-    # Windows opens no folders, and has no nameless files
-    descriptor = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    if os.name == "nt":
+        # an open file cannot be renamed there, and a folder not be opened
+        file.close()
+    descriptor = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
     try:
         if file.part is None:
             file.part = _part(folder)
@@ -102,18 +140,4 @@ def _give_name(file: BinaryIO, folder: str, name: str) -> None:
 
 
 def _part(folder: str) -> str:
-    return os.path.join(folder, f".{secrets.token_hex(8)}.part")
-
-
-def _remove_left_behind(folder: str) -> None:
-    """Remove the files that a killed process left without a name of their own; those in use are locked."""
-    for part in glob.glob(os.path.join(glob.escape(folder), ".*.part")):
-        with contextlib.suppress(OSError), open(part, "rb") as file:
-            _lock(file)
-            os.unlink(part)
-
-
-def _lock(file: BinaryIO) -> None:
-    """Lock ``file`` for this process; an OSError if another has it."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return os.path.join(folder, f".recbole-dsl-{secrets.token_hex(8)}.part")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from recbole.config import Config
 
 import recbole_dsl
 from recbole_dsl import cli, run_recbole_dsl, serving
@@ -16,11 +17,18 @@ from recbole_dsl.config import OPTIONS
 from recbole_dsl.start.initialise import INITIALISERS
 from recbole_dsl.topology.grow_criteria import GROW
 from recbole_dsl.topology.prune_criteria import PRUNE
+from recbole_dsl.training.checked_config import CheckedConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# the command line ranks above everything, and shortens every training
+# what RecBole's own Config reads from the command line
 SHORT = ["example.py", "--epochs=1", "--update_interval=5", "--show_progress=False", "--train_batch_size=4096"]
+
+
+def shorten(patch):
+    """Give every training in an example, by our calls too, the options SHORT."""
+    patch.setattr(sys, "argv", SHORT)
+    patch.setattr(CheckedConfig, "_load_cmd_line", Config._load_cmd_line)
 
 
 def blocks_of(page):
@@ -31,7 +39,7 @@ def blocks_of(page):
 def saved(tmp_path_factory):
     """A folder with a model that was trained before, as the pages take one for granted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", SHORT)
+        shorten(patch)
         patch.chdir(tmp_path_factory.mktemp("saved"))
         run_recbole_dsl(model="BPR", dataset="ml-100k")
         return Path("saved").resolve()
@@ -40,7 +48,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.stem)
 def test_every_example_runs(page, saved, monkeypatch):
     shutil.copytree(saved, "saved")
-    monkeypatch.setattr(sys, "argv", SHORT)
+    shorten(monkeypatch)
     for table in (PRUNE, GROW, INITIALISERS):
         for name, value in table.items():
             monkeypatch.setitem(table, name, value)

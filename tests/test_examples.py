@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from recbole_dsl.training.checked_config import CheckedConfig
 from tests.running import train
 from tests.serving.artifacts import make
 
@@ -49,8 +50,8 @@ def test_a_notebook_runs_and_is_read_on_a_page(notebook, monkeypatch):
     cells = json.loads(notebook.read_text())["cells"]
     assert sum(len(cell["source"]) for cell in cells) <= 60
     assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
-    # the command line ranks above everything, and shortens every training
-    monkeypatch.setattr(sys, "argv", ["notebook.py", "--epochs=1", "--show_progress=False"])
+    short = {"epochs": 1, "show_progress": False}
+    monkeypatch.setattr(CheckedConfig, "_load_cmd_line", lambda self: short)
     names = {"__name__": "notebook"}
     for cell in cells:
         if cell["cell_type"] == "code":

@@ -16,6 +16,9 @@ from recbole_dsl.report.figures import (
 from recbole_dsl.report.markup import figure, grid, table, tile
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_MARK = '<p class="faint">recbole-dsl report of '
+# of a page, in which the mark is
+_BEGIN = 2**16
 _STYLE = os.path.join(os.path.dirname(__file__), "style.css")
 
 
@@ -43,13 +46,20 @@ def page_of(runs: Sequence[RunFacts]) -> str:
             # whatever a file calls itself, the page neither loads nor runs anything
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             f"<title>{escape(title)}</title><style>{style}</style></head><body><main>",
-            f'<p class="faint">recbole-dsl report of {escape(", ".join(run.file for run in runs))}</p>',
+            f"{_MARK}{escape(', '.join(run.file for run in runs))}</p>",
             f"<h1>{escape(title)}</h1>",
             *sections,
             "</main></body></html>",
             "",
         ]
     )
+
+
+def is_page(path: str) -> bool:
+    """Whether the file at ``path`` is a page that `page_of` made."""
+    with open(path, "rb") as file:
+        begin = file.read(_BEGIN)
+    return begin.startswith(b"<!doctype html>") and _MARK.encode() in begin
 
 
 def _section(title: str, parts: Iterable[str]) -> list[str]:

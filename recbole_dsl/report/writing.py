@@ -4,10 +4,10 @@ import logging
 import os
 from collections.abc import Sequence
 
-from recbole_dsl.errors import DSLError, refusal
-from recbole_dsl.files import require_writable, whole_file
+from recbole_dsl.errors import DSLError
+from recbole_dsl.files import output_file, require_writable, whole_file
 from recbole_dsl.report.facts import name_apart, read_run
-from recbole_dsl.report.page import page_of
+from recbole_dsl.report.page import is_page, page_of
 from recbole_dsl.turns import turn
 
 
@@ -23,11 +23,10 @@ def write_report(model_files: Sequence[str], path: str, data_path: str | None = 
         data_path: where the folder of the dataset is, if it has moved since.
 
     Raises:
-        DSLError: if one is no whole checkpoint, or the page cannot be written.
+        DSLError: if one is no whole checkpoint, the page cannot be written, or ``path`` is a file of another kind.
     """
-    if os.path.isdir(path):
-        raise refusal("output", path, "a file, and is a folder")
-    require_writable(os.path.dirname(os.path.abspath(path)), "output")
+    place = output_file(path, "output", "a page of recbole-dsl report", is_page, model_files)
+    require_writable(os.path.dirname(place), "output")
     # what RecBole logs of options and data is the training's
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
@@ -38,7 +37,7 @@ def write_report(model_files: Sequence[str], path: str, data_path: str | None = 
     name_apart(runs)
     content = page_of(runs).encode()
     try:
-        with whole_file(path) as file:
+        with whole_file(place) as file:
             file.write(content)
     except OSError as error:
         raise DSLError(f"output={path}: must be a file that can be written: {error.strerror}") from error

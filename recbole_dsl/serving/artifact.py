@@ -24,6 +24,8 @@ TYPES = {"U8": "u1", "U16": "u2", "U32": "u4", "I8": "i1", "F16": "f2", "F32": "
 # arrays that do not belong to one kind of model
 _COMMON = ("users.", "items.", "seen.", "popularity")
 _MOST = 2**31 - 2
+# how long a header may be, for safetensors too
+_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,17 @@ def write_artifact(path: str, header: Mapping[str, Any], arrays: Mapping[str, ND
     except OSError as error:
         raise DSLError(f"artifact={shown(path)}: must be a place that can be written: {error.strerror}") from error
     return len(content)
+
+
+def is_artifact(path: str) -> bool:
+    """Whether the file at ``path`` says that it is an artifact, whole or damaged, of whatever version."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            text = json.loads(file.read(min(length, _HEADER)))["__metadata__"][_KEY]
+            return json.loads(text)["format"] == FORMAT
+        except (ValueError, TypeError, LookupError, RecursionError):
+            return False
 
 
 def read_artifact(path: str | os.PathLike) -> Artifact:

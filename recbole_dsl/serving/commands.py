@@ -106,7 +106,8 @@ def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
     if known.output is None:
         print_recommendations(shown, sys.stdout.buffer, format)
     else:
-        write_recommendations(shown, known.output, format)
+        inputs = [known.artifact, known.users_file, known.histories, known.items_file, known.exclude_file]
+        write_recommendations(shown, known.output, format, inputs)
 
 
 def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator]:

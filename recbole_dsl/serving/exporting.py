@@ -13,8 +13,8 @@ from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.errors import DSLError, refusal
-from recbole_dsl.files import require_writable
-from recbole_dsl.serving.artifact import Artifact, write_artifact
+from recbole_dsl.files import output_file, require_writable
+from recbole_dsl.serving.artifact import Artifact, is_artifact, write_artifact
 from recbole_dsl.serving.lists import Lists, offsets_of
 from recbole_dsl.serving.product_form import ProductForm, before_propagation, product_form, scores_of
 from recbole_dsl.serving.recommender import KINDS, Recommender
@@ -108,9 +108,8 @@ def export(
     is_number = isinstance(density, (int, float)) and not isinstance(density, bool)
     if density is not None and not (is_number and 0 < density <= 1):
         raise refusal("density", density, "a number in (0, 1]")
-    if os.path.isdir(path):
-        raise refusal("artifact", path, "a file, and is a folder")
-    require_writable(os.path.dirname(os.path.abspath(path)), "artifact")
+    place = output_file(path, "artifact", "an artifact", is_artifact, [model_file])
+    require_writable(os.path.dirname(place), "artifact")
     config, model, dataset, train, valid, test = load_data_and_model(model_file, data_path, model_class)
     model.eval()
     n_users, n_items = dataset.user_num - 1, dataset.item_num - 1
@@ -157,7 +156,7 @@ def export(
         if compare and form is not None:
             wanted = _interactions([valid._dataset], n_users)
             ndcg = _compare(artifact, model, trained, wanted)
-    n_bytes = write_artifact(path, header, arrays)
+    n_bytes = write_artifact(place, header, arrays)
     # a network has data beside its weights
     prefixes = ("product.", "network.weights.")
     table_bytes = sum(array.nbytes for name, array in parts[1].items() if name.startswith(prefixes))

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError, refusal, shown
-from recbole_dsl.files import whole_file
+from recbole_dsl.files import output_file, whole_file
 
 FORMATS = ("csv", "jsonl", "parquet")
 COLUMNS = ("user", "rank", "item", "score")
 
 # users (n,), items (n, k) with None for nothing, scores (n, k)
 Batch = tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]]
+# how long the first line may be
+_LINE = 2**24
 Write = Callable[[Batch], None]
 
 
@@ -42,16 +44,22 @@ def format_of(path: str | None, given: str | None) -> str:
     return chosen
 
 
-def write_recommendations(batches: Iterable[Batch], path: str, format: str) -> None:
+def write_recommendations(
+    batches: Iterable[Batch], path: str, format: str, inputs: Iterable[str | None] = ()
+) -> None:
     """Write ``batches`` to a file that appears at ``path`` when it is complete.
 
     csv and parquet have a row for each item, `COLUMNS`; jsonl has a line for each user, with what is there for it.
 
+    Args:
+        inputs: files that ``batches`` are made from.
+
     Raises:
-        DSLError: if it cannot be written.
+        DSLError: if it cannot be written, or is one of ``inputs`` or a file of another kind.
     """
+    place = output_file(path, "output", f"recommendations in {format}", _ARE_OURS[format], inputs)
     try:
-        with whole_file(path) as file, _WRITERS[format](file) as write:
+        with whole_file(place) as file, _WRITERS[format](file) as write:
             for batch in batches:
                 write(batch)
     except OSError as error:
@@ -125,4 +133,27 @@ def _parquet() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
+def _is_csv(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.readline(_LINE).strip() == ",".join(COLUMNS).encode()
+
+
+def _is_jsonl(path: str) -> bool:
+    with open(path, "rb") as file:
+        try:
+            line = json.loads(file.readline(_LINE))
+        except (ValueError, RecursionError):
+            return False
+    return isinstance(line, dict) and line.keys() == {"user", "items", "scores"}
+
+
+def _is_parquet(path: str) -> bool:
+    pyarrow, parquet = _parquet()
+    try:
+        return tuple(parquet.read_schema(path).names) == COLUMNS
+    except pyarrow.ArrowException:
+        return False
+
+
+_ARE_OURS = {"csv": _is_csv, "jsonl": _is_jsonl, "parquet": _is_parquet}
 _WRITERS = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet_file}

@@ -54,6 +54,10 @@ class CheckedConfig(Config):
         with refused_in_one_line("the options"):
             super().__init__(model, dataset, list(config_file_list or ()) or None, dict(config_dict or {}))
 
+    def _load_cmd_line(self):
+        # the words of this process may be those of a program that calls us; a command of ours says them itself
+        return {}
+
     def _load_config_files(self, file_list):
         options = {}
         for file in file_list or ():

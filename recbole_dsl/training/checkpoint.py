@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.files import output_file
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
 from recbole_dsl.sparse.places import find_places
 from recbole_dsl.sparse.validity import topology_problem
@@ -18,6 +20,8 @@ from recbole_dsl.training.whole_files import damage, write_whole
 
 FORMAT = "recbole_dsl"
 VERSION = 3
+# what the pickle in a checkpoint begins with, and the part of the file in which it begins
+_SAYS_SO, _BEGIN = rb"format.{1,8}recbole_dslq", 4096
 # for who looks at the file with PyTorch alone
 _HOW_TO_READ = "recbole_dsl.load_data_and_model(file) gives back the model"
 
@@ -28,10 +32,23 @@ def write_checkpoint(path: str, state: Mapping[str, Any]) -> None:
     The file appears under its name when it is complete; a kill before that leaves the previous file whole.
 
     Raises:
-        DSLError: if it cannot be written.
+        DSLError: if it cannot be written, or another file than a checkpoint is there.
     """
+    refuse_other_file(path)
     content = {"format": FORMAT, "version": VERSION, "how_to_read": _HOW_TO_READ, **state}
     write_whole(path, lambda file: torch.save(content, file))
+
+
+def refuse_other_file(path: str) -> None:
+    """Raise a DSLError if at ``path`` is anything but a checkpoint, which one may replace."""
+    output_file(path, "checkpoint_dir", "a checkpoint of recbole_dsl", is_checkpoint)
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether the file at ``path`` says that it is a checkpoint, whole or damaged, of whatever version."""
+    with open(path, "rb") as file:
+        begin = file.read(_BEGIN)
+    return begin.startswith(b"PK") and re.search(_SAYS_SO, begin, re.DOTALL) is not None
 
 
 def read_checkpoint(

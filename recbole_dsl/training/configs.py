@@ -126,7 +126,7 @@ def config_without_data(
 
 
 def stored_config(model: str | type | None, dataset: str | None, options: Mapping[str, Any]) -> Config:
-    """The Config of ``options``, checked but for the data; nothing of them is evaluated, and no command line read.
+    """The Config of ``options``, checked but for the data; nothing of them is evaluated.
 
     Args:
         model: name or class of the model; None if ``options`` says it. So with ``dataset``.

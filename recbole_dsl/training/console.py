@@ -1,8 +1,10 @@
 """What a training says on the console: a start, a line for each epoch, an end. RecBole's log file has the rest."""
 
+import io
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from tqdm import tqdm
 
 from recbole_dsl.patching import PROGRESS_BAR
 from recbole_dsl.topology.engine import TopologyUpdate
+from recbole_dsl.training.run_files import from_here
 
 if TYPE_CHECKING:
     from recbole_dsl.training.trainer import DSLMixin
@@ -51,7 +54,7 @@ def _brief_handlers() -> list[logging.Handler]:
     return [h for h in logging.getLogger().handlers if any(isinstance(f, BriefConsole) for f in h.filters)]
 
 
-def say_start(trainer: "DSLMixin", data: Any, saved: bool) -> None:
+def say_start(trainer: "DSLMixin", data: Any, saved: bool, log: str | None) -> None:
     """Data, model, what is sparse, what is not and why, and where the files go: five lines."""
     report, dataset, config = trainer.sparsity, data.dataset, trainer.config
     per_user = f", {dataset.avg_actions_of_users:.0f} a user" if dataset.uid_field else ""
@@ -64,9 +67,8 @@ def say_start(trainer: "DSLMixin", data: Any, saved: bool) -> None:
     alive = f"{report.nnz:,} of {report.numel:,} weights alive ({report.density:.4g})"
     say(f"sparse  {alive}: {_named(report.weights)}")
     say(f"dense   {_why_dense(report.dense)}")
-    logs = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
-    log = f"; log: {os.path.relpath(logs[0])}" if logs else ""
-    say(f"files   {trainer.saved_model_file if saved else 'none are saved'}{log}")
+    where = f"; log: {from_here(log)}" if log else ""
+    say(f"files   {from_here(trainer.saved_model_file) if saved else 'none are saved'}{where}")
 
 
 def say_epoch(trainer: "DSLMixin", epoch: int) -> None:
@@ -90,20 +92,24 @@ def say_end(trainer: "DSLMixin", test_result: Mapping[str, float] | None, next_c
     if test_result:
         say("test    " + "  ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
     if next_command:
-        say(f"look    recbole-dsl report {shlex.quote(trainer.saved_model_file)}")
+        say(f"look    recbole-dsl report {shlex.quote(from_here(trainer.saved_model_file))}")
         say(f"next    {next_command}")
 
 
 @contextmanager
 def brief_bars(trainer: "DSLMixin") -> Iterator[None]:
     """Within it, RecBole's bars vanish at their end and show the topology; where nobody looks, there are none."""
-    if not _brief_handlers():
+    is_seen = sys.stderr is not None
+    if is_seen and not _brief_handlers():
         yield
         return
 
+    # tqdm fails where there is no stream, as under pythonw
+    hidden = {} if is_seen else {"disable": True, "file": io.StringIO()}
+
     class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any):
-            super().__init__(*args, **{"disable": None, **kwargs, "leave": False})
+            super().__init__(*args, **{"disable": None, **kwargs, "leave": False, **hidden})
             trainer.bar = self
             if trainer.topology_updates:
                 self.set_postfix_str(_topology(trainer.topology_updates), refresh=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from recbole_dsl.errors import TRACEBACK, DSLError, quieten
+from recbole_dsl.errors import TRACEBACK, DSLError, quieten, refusal
 from recbole_dsl.patching import lock
 from recbole_dsl.training.process_group import described, is_hosted_by_launch, store_at
 from recbole_dsl.training.process_watch import REASON
@@ -23,6 +23,8 @@ from recbole_dsl.training.process_watch import REASON
 _GRACE = 10.0
 _POLL = 0.3
 _UNTIL_READ = 3.0
+# the exit code of a process that was to start others while it imported the script
+_UNGUARDED = 78
 
 
 def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any], timeout: float) -> Any:
@@ -41,6 +43,11 @@ def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any
     Raises:
         DSLError: with the reason for which they ended.
     """
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is not None and not os.path.exists(script):
+        raise refusal(
+            "nproc", options["nproc"], "1 in a script that is no file, as each process imports the script"
+        )
     context = multiprocessing.get_context("spawn")
     store = store_at(options["ip"], int(options["port"]), options["offset"] == 0, timeout)
     receiver, sender = context.Pipe(duplex=False)
@@ -70,6 +77,13 @@ def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any
     finally:
         _end(processes, signal.SIGKILL, 0 if not results else _GRACE)
     return results[0] if results else None
+
+
+def refuse_in_import() -> None:
+    """End this process if it is one of a launch that is still importing the script; that launch says why."""
+    # multiprocessing's own mark, and its own check comes too late: only where a process is started
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(_UNGUARDED)
 
 
 def _await(processes: list, receiver: Any, store: dist.Store, offset: int, results: list, notes: list) -> None:
@@ -120,6 +134,8 @@ def _noted(store: dist.Store, reason: str) -> str:
 
 
 def _how_it_ended(rank: int, code: int) -> str:
+    if code == _UNGUARDED:
+        return 'nproc: must be given under `if __name__ == "__main__":`, as each process imports the script'
     if code > 0:
         return f"process {rank} ended with exit code {code}, and the others with it"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
@@ -174,8 +190,10 @@ def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], s
     if options["local_rank"] == 0:
         sender.send(("result", result))
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # under pythonw there are none
+        if stream is not None:
+            stream.flush()
     # threads of a process group that has been left may abort a process while it ends
     os._exit(0)
 

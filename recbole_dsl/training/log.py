@@ -1,97 +1,138 @@
-"""RecBole's log, opened when there is something to log about."""
+"""The log of a run: handlers of its own beside those that a program has, which stay as they are."""
 
 import logging
-from collections.abc import Iterator
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 
 import colorlog
 from recbole.config import Config
-from recbole.utils import init_logger
+from recbole.utils import get_local_time
 from recbole.utils.logger import log_colors_config
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.training.console import make_brief
 
-# of a handler: that a run of ours has made it
-_OURS = "_of_a_run"
+_FOLDER = "log"
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextmanager
-def console_log(config: Config) -> Iterator[logging.Logger]:
-    """Log to the console, and to no file; a program that has set up its own log keeps that."""
-    root = logging.getLogger()
-    if not root.handlers:
-        root.setLevel(_level(config))
-        root.addHandler(_console())
-        _mark_ours(root)
-    yield root
+def console_log(config: Config) -> Iterator[Callable[[], None]]:
+    """As `run_log`, but at once, and to no file."""
+    with _beside_a_program(config) as (add, is_alone):
+        if is_alone:
+            add(*_console())
+        yield lambda: None
 
 
 @contextmanager
-def held_back_log(
-    config: Config, replace_handlers: bool = False, is_brief: bool = False
-) -> Iterator[logging.Logger]:
-    """Hold the log back; call RecBole's ``init_logger`` at the end and give its handlers what came before.
+def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str]]:
+    """Within it, hold the log of a run back until the function that is given is called.
 
-    A run before this one in the process keeps its own file: its handlers are taken away. Those of a program that
-    has set up its own log stay, and get what a run logs.
-    An error within leaves no log file and no handler behind, and nothing on the console but what it says itself.
+    That opens a log file, which no other run has, gives it and the console all that came before, and returns the
+    file's path. An error before leaves no file, and nothing on the console but what it says itself. A program that
+    has set up its own log keeps it: its handlers get what passes its levels, and the console is its own.
 
     Args:
-        replace_handlers: remove the handlers that are there, as RecBole's tuner does before each trial.
         is_brief: show on the console only what `console.say` says, and what went wrong.
     """
-    root = logging.getLogger()
-    for handler in root.handlers[:]:
-        is_ours = getattr(handler, _OURS, False)
-        if is_ours or replace_handlers:
-            root.removeHandler(handler)
-        if is_ours:
-            handler.close()
-    own_handlers = bool(root.handlers)
-    level = root.level
-    memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-    if not own_handlers:
-        root.setLevel(_level(config))
-        root.addHandler(memory)
-    try:
-        yield root
-    except BaseException:
-        root.setLevel(level)
-        raise
-    finally:
-        root.removeHandler(memory)
-    try:
-        init_logger(config)
-    except OSError as error:
-        raise DSLError(f"log: must be a folder that can be written: {error.strerror}") from error
-    if not own_handlers:
-        _mark_ours(root)
-    if is_brief and not own_handlers:
-        for handler in root.handlers:
-            # a FileHandler is one too
-            if type(handler) is logging.StreamHandler:
+    with _beside_a_program(config) as (add, is_alone):
+        memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+        add(memory)
+
+        def begin() -> str:
+            file = _file(config)
+            console = _console() if is_alone else []
+            for handler in console if is_brief else ():
                 make_brief(handler)
-    for record in memory.buffer:
-        for handler in root.handlers:
-            if record.levelno >= handler.level:
-                handler.handle(record)
+            logging.getLogger().removeHandler(memory)
+            add(*console, file)
+            for record in memory.buffer:
+                for handler in (*console, file):
+                    if record.levelno >= handler.level:
+                        handler.handle(record)
+            return file.baseFilename
+
+        yield begin
 
 
-def _mark_ours(root: logging.Logger) -> None:
-    for handler in root.handlers:
-        setattr(handler, _OURS, True)
+@contextmanager
+def _beside_a_program(config: Config) -> Iterator[tuple[Callable[..., None], bool]]:
+    """A function that adds handlers until the end of the context, and whether there are no others."""
+    root = logging.getLogger()
+    others, level, own = root.handlers[:], root.level, []
+    as_before = _AsBefore(level)
+
+    def add(*handlers: logging.Handler) -> None:
+        for handler in handlers:
+            handler.setLevel(_level(config))
+            own.append(handler)
+            root.addHandler(handler)
+
+    for handler in others:
+        handler.addFilter(as_before)
+    root.setLevel(min(level, _level(config)))
+    try:
+        yield add, not others
+    finally:
+        for handler in own:
+            root.removeHandler(handler)
+            handler.close()
+        for handler in others:
+            handler.removeFilter(as_before)
+        root.setLevel(level)
 
 
-def _console() -> logging.Handler:
+class _AsBefore(logging.Filter):
+    """Lets through what loggers let through while the root's level was ``level``."""
+
+    def __init__(self, level: int):
+        super().__init__()
+        self.level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None and logger.parent is not None:
+            if logger.level:
+                return True
+            logger = logger.parent
+        return record.levelno >= self.level
+
+
+class _WithoutColors(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _COLORS.sub("", super().format(record))
+
+
+def _file(config: Config) -> logging.FileHandler:
+    folder = os.path.join(_FOLDER, config["model"])
+    # RecBole's name, of which two runs in a second may have the same
+    name = f"{config['model']}-{config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}.log"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        file = logging.FileHandler(os.path.join(folder, name), mode="x", encoding="utf-8")
+    except OSError as error:
+        raise DSLError(f"{_FOLDER}: must be a folder that can be written: {error.strerror}") from error
+    file.setFormatter(_WithoutColors("%(asctime)-15s %(levelname)s  %(message)s", "%a %d %b %Y %H:%M:%S"))
+    return file
+
+
+def _console() -> list[logging.Handler]:
+    # a program without a console, as of pythonw, has no stream
+    if sys.stderr is None:
+        return []
     console = logging.StreamHandler()
     console.setFormatter(
         colorlog.ColoredFormatter(
             "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M", log_colors=log_colors_config
         )
     )
-    return console
+    return [console]
 
 
 def _level(config: Config) -> int:

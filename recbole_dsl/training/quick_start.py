@@ -3,10 +3,10 @@
 import importlib
 import os
 import shlex
-import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from logging import getLogger
 from multiprocessing.queues import SimpleQueue
 from typing import Any
@@ -17,6 +17,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, get_flops, init_seed, set_color
 
 from recbole_dsl.compat.for_ray import report
+from recbole_dsl.config import command_line_options
 from recbole_dsl.errors import one_line, quieten, refusal
 from recbole_dsl.files import require_writable
 from recbole_dsl.sparse.deferred import make_the_rest
@@ -24,8 +25,8 @@ from recbole_dsl.training.checked_config import refused_in_one_line
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
 from recbole_dsl.training.console import say, say_end, say_start
-from recbole_dsl.training.launching import launch
-from recbole_dsl.training.log import console_log, held_back_log
+from recbole_dsl.training.launching import launch, refuse_in_import
+from recbole_dsl.training.log import console_log, run_log
 from recbole_dsl.training.model_building import make_model
 from recbole_dsl.training.model_caches import derived_names, restore_model
 from recbole_dsl.training.option_checks import check_processes
@@ -40,7 +41,8 @@ from recbole_dsl.training.process_options import (
 )
 from recbole_dsl.training.processes import is_distributed, is_first
 from recbole_dsl.training.run_data import RunData, load_data
-from recbole_dsl.training.run_options import is_of_recbole
+from recbole_dsl.training.run_files import from_here
+from recbole_dsl.training.run_options import OF_A_PROCESS, is_of_recbole
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.turns import training, turn
 
@@ -60,8 +62,9 @@ def run_recbole_dsl(
     """Train a RecBole model sparse from scratch, validate, stop early, save and test.
 
     Takes what ``recbole.quick_start.run_recbole`` takes and returns what it returns. Every RecBole option
-    and every option of `DSLConfig` may be in ``config_file_list``, ``config_dict`` or on the command line; with
-    ``verbose`` the console shows all that the log file has, and with ``report`` the page of the run is written.
+    and every option of `DSLConfig` may be in ``config_file_list`` or ``config_dict``; with ``verbose`` the console
+    shows all that the log file has, and with ``report`` the page of the run is written. The command line is not
+    read, as it may be another program's: `command_line_options` is for a script whose options it has.
 
     Args:
         model: model name; None if an option says it. So with ``dataset``.
@@ -115,6 +118,7 @@ def run(
         return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
     if nproc == 1 and world_size == -1:
         return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
+    refuse_in_import()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     # what is wrong for one process is wrong for all: say it once, before any starts
     config, _ = run_config(model, dataset, config_file_list, config_dict)
@@ -140,9 +144,9 @@ def objective_function(
     """The objective for RecBole's ``HyperTuning`` and Ray Tune, like RecBole's own."""
     with training(_named(None, config_dict)):
         config = build_config(None, None, config_file_list, config_dict)
-        trainer, data = prepare_trial(config, saved)
-        best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
-        test_result = trainer.evaluate(data.test, load_best_model=saved)
+        with prepare_trial(config, saved) as (trainer, data):
+            best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
+            test_result = trainer.evaluate(data.test, load_best_model=saved)
     report(test_result or {})
     return {
         "model": config["model"],
@@ -153,23 +157,24 @@ def objective_function(
     }
 
 
-def prepare_trial(config: Config, saved: bool = True) -> tuple[DSLMixin, RunData]:
-    """The trainer and the data of one trial of a search, whatever the trials before it in this process were.
+@contextmanager
+def prepare_trial(config: Config, saved: bool = True) -> Iterator[tuple[DSLMixin, RunData]]:
+    """The trainer and the data of one trial of a search, and its log until the end of the context.
 
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
-    with training(config["model"]):
+    with training(config["model"]), run_log(config) as begin_log:
         init_seed(config["seed"], config["reproducibility"])
-        with held_back_log(config, replace_handlers=True):
-            data = load_data(config)
-            init_seed(config["seed"], config["reproducibility"])
-            trainer_class = trainer_of(config)
-            model = _sparse_model(config, data, trainer_class)
-            if saved:
-                check_other_parameters(model, derived_names(model))
-                require_writable(config["checkpoint_dir"])
-        return trainer_class(config, model), data
+        data = load_data(config)
+        init_seed(config["seed"], config["reproducibility"])
+        trainer_class = trainer_of(config)
+        model = _sparse_model(config, data, trainer_class)
+        if saved:
+            check_other_parameters(model, derived_names(model))
+            require_writable(config["checkpoint_dir"])
+        begin_log()
+        yield trainer_class(config, model), data
 
 
 @turn()
@@ -193,8 +198,9 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
     config = config_of(checkpoint, model_file, {} if data_path is None else {"data_path": data_path}, model_class)
     with (
         refused_in_one_line(f"model_file={model_file}: its options cannot be used", is_of_a_file=True),
-        console_log(config) as logger,
+        console_log(config),
     ):
+        logger = getLogger()
         init_seed(config["seed"], config["reproducibility"])
         logger.info(config)
         data = load_data(config, may_download=False)
@@ -241,24 +247,37 @@ def _train(
         refuse_different_runs(config, resumed)
     init_seed(config["seed"], config["reproducibility"])
     is_brief = not config["verbose"]
-    with held_back_log(config, is_brief=is_brief) if is_first(config) else console_log(config) as logger:
-        logger.info(sys.argv)
-        logger.info(config)
-        data = load_data(config)
-        logger.info(data.dataset)
-        # the same in all processes, which need the same weights; each draws numbers of its own in training
-        init_seed(config["seed"], config["reproducibility"])
-        trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class, as_in_run_recbole=True)
-        if saved:
-            check_other_parameters(model, derived_names(model))
-            if is_first(config):
-                require_writable(config["checkpoint_dir"])
-        logger.info(model)
+    with run_log(config, is_brief) if is_first(config) else console_log(config) as begin_log:
+        return _train_logged(config, resumed, saved, begin_log), config["local_rank"] == 0
+
+
+def _train_logged(
+    config: Config, resumed: str | None, saved: bool, begin_log: Callable[[], str | None]
+) -> dict[str, Any]:
+    logger = getLogger()
+    unread = _unread_words(config)
+    if unread:
+        logger.warning(
+            f"{', '.join(unread)} on the command line: not read; "
+            "config_dict=recbole_dsl.command_line_options() takes options from there"
+        )
+    logger.info(config)
+    data = load_data(config)
+    logger.info(data.dataset)
+    # the same in all processes, which need the same weights; each draws numbers of its own in training
+    init_seed(config["seed"], config["reproducibility"])
+    trainer_class = trainer_of(config)
+    model = _sparse_model(config, data, trainer_class, as_in_run_recbole=True)
+    if saved:
+        check_other_parameters(model, derived_names(model))
+        if is_first(config):
+            require_writable(config["checkpoint_dir"])
+    logger.info(model)
+    log = begin_log()
     trainer = trainer_class(config, model)
     if resumed is not None:
         trainer.resume_checkpoint(resumed)
-    say_start(trainer, data, saved)
+    say_start(trainer, data, saved, log)
     best_valid_score, best_valid_result = trainer.fit(
         data.train, data.valid, saved=saved, show_progress=config["show_progress"]
     )
@@ -271,22 +290,29 @@ def _train(
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
     if saved and is_of_recbole(config.model_class):
-        next_command = _how_to_recommend(trainer.saved_model_file)
+        next_command = _how_to_recommend(from_here(trainer.saved_model_file))
         logger.info(set_color("to recommend", "yellow") + f": {next_command}")
     say_end(trainer, test_result, next_command)
     if saved and config["report"] and is_first(config):
-        page = f"{os.path.splitext(trainer.saved_model_file)[0]}.html"
+        page = f"{os.path.splitext(from_here(trainer.saved_model_file))[0]}.html"
         # it loads runs by what is in this file
         importlib.import_module(_REPORT).write_report([trainer.saved_model_file], page)
         logger.info(set_color("report", "yellow") + f": {page}")
         say(f"page    {page}")
-    result = {
+    return {
         "best_valid_score": best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": best_valid_result,
         "test_result": test_result,
     }
-    return result, config["local_rank"] == 0
+
+
+def _unread_words(config: Config) -> list[str]:
+    """Options of RecBole on the command line that the call of a script has not taken over."""
+    known = (
+        config.final_config_dict.keys() - config.external_config_dict.keys() - OF_A_PROCESS - {"model", "dataset"}
+    )
+    return [f"--{name}" for name in command_line_options() if name in known]
 
 
 def _sparse_model(

@@ -1,5 +1,6 @@
 """Training that can be stopped at any moment and goes on from its last state."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from torch.optim import Optimizer
 
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.attributes import AttributeWatch
-from recbole_dsl.training.checkpoint import write_checkpoint
+from recbole_dsl.training.checkpoint import refuse_other_file, write_checkpoint
 from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_caches import derived_names
 from recbole_dsl.training.processes import agree_on_values, begin_epoch, is_first
-from recbole_dsl.training.run_files import best_file, last_file
+from recbole_dsl.training.run_files import best_file, from_here, last_file
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import restore_random, restore_run, run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
@@ -46,12 +47,15 @@ class Resumable:
         the file of a best epoch it does too, unless gradients for the next topology update were being summed.
 
         Raises:
-            DSLError: if the file is not a whole checkpoint of such a run; nothing is changed then.
+            DSLError: if the file is not a whole checkpoint of such a run, or the run would write over other files;
+                nothing is changed then.
         """
         path = str(resume_file)
+        best, last = (os.path.abspath(file) for file in (best_file(path), last_file(path)))
+        for file in {best, last} - {os.path.abspath(path)}:
+            refuse_other_file(file)
         checkpoint = restore_run(self, path)
-        self.saved_model_file = best_file(path)
-        self.last_model_file = last_file(path)
+        self.saved_model_file, self.last_model_file = best, last
         if checkpoint["run"] != "unknown":
             self.run_name = checkpoint["run"]
         self.start_epoch = checkpoint["epoch"] + 1
@@ -124,7 +128,7 @@ class Resumable:
             self._keep_last(self._epoch, saved)
         except KeyboardInterrupt as interrupt:
             if saved and self._keeps_last:
-                interrupt.add_note(f"to go on: recbole-dsl train --resume={self.last_model_file}")
+                interrupt.add_note(f"to go on: recbole-dsl train --resume={from_here(self.last_model_file)}")
             raise
         finally:
             del self._train_epoch

@@ -15,7 +15,9 @@ from recbole.data.dataset import Dataset
 from recbole.data.utils import save_split_dataloaders
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.files import output_file
 from recbole_dsl.training.data_checks import check_lines, check_loaded, explained
+from recbole_dsl.training.processes import is_distributed
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,16 @@ def load_data(config: Config, may_download: bool = True) -> RunData:
     with _no_default_pickles(config):
         dataset = load_dataset(config, may_download)
     if config["save_dataset"]:
+        name = f"{config['dataset']}-{type(dataset).__name__}.pth"
         with _named_problem(config, "save_dataset"):
+            _refuse_other(config, name, "save_dataset")
             dataset.save()
     with _no_default_pickles(config), explained(config):
         train, valid, test = data_preparation(config, dataset)
     if config["save_dataloaders"]:
+        name = f"{config['dataset']}-for-{config['model']}-dataloader.pth"
         with _named_problem(config, "save_dataloaders"):
+            _refuse_other(config, name, "save_dataloaders")
             _save_loaders(config, (train, valid, test))
     return RunData(dataset, train, valid, test)
 
@@ -67,19 +73,32 @@ def load_dataset(config: Config, may_download: bool = True) -> Dataset:
         return dataset
     if not may_download:
         raise DSLError(f"dataset={config['dataset']}: must be a folder of atomic files at {path}")
-    missing = [path]
-    while not os.path.isdir(os.path.dirname(os.path.abspath(missing[-1]))):
-        missing.append(os.path.dirname(os.path.abspath(missing[-1])))
     try:
-        return create_dataset(config)
-    except (OSError, ValueError, SystemExit, RuntimeError) as error:
-        if os.path.isfile(os.path.join(path, f"{config['dataset']}.inter")):
-            # RecBole waits for other processes after a download, and fails when it has none
-            return load_dataset(config)
-        for folder in missing:
-            if os.path.isdir(folder) and not os.listdir(folder):
-                os.rmdir(folder)
+        if is_distributed(config):
+            return create_dataset(config)
+        _download(config, path)
+    except (OSError, ValueError, SystemExit, RuntimeError, EOFError) as error:
         raise DSLError(f"dataset={config['dataset']}: not in {path} and not to be downloaded") from error
+    return load_dataset(config)
+
+
+def _download(config: Config, path: str) -> None:
+    """Let RecBole download the dataset of ``config`` to ``path``, where it is complete or not there."""
+    parent = os.path.dirname(os.path.abspath(path))
+    existing = parent
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
+    with tempfile.TemporaryDirectory(prefix=".recbole-dsl-", dir=existing) as place:
+        config["data_path"] = os.path.join(place, config["dataset"])
+        try:
+            create_dataset(config)
+        except ValueError:
+            # RecBole waits for other processes after a download, and fails when it has none
+            if not os.path.isfile(os.path.join(config["data_path"], f"{config['dataset']}.inter")):
+                raise
+        os.makedirs(parent, exist_ok=True)
+        os.rename(config["data_path"], path)
+        config["data_path"] = path
 
 
 @contextmanager
@@ -97,10 +116,23 @@ def _no_default_pickles(config: Config) -> Iterator[None]:
             config[name] = value
 
 
+def _refuse_other(config: Config, name: str, option: str) -> None:
+    """Raise a DSLError if what RecBole saves as ``name`` would replace a file of another kind."""
+    file = os.path.join(config["checkpoint_dir"], name)
+    output_file(file, option, "one that RecBole has saved", _is_pickle)
+
+
+def _is_pickle(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
 @contextmanager
 def _named_problem(config: Config, option: str) -> Iterator[None]:
     try:
         yield
+    except DSLError:
+        raise
     except Exception as error:
         # pickling fails as the data happens to be
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -9,11 +9,16 @@ from recbole.utils import get_local_time
 _BEST, _LAST = ".pth", ".last"
 
 
-def new_model_file(config: Config) -> str:
-    """A path for the best epoch of a new run: RecBole's name, made unique, in ``checkpoint_dir``."""
+def new_name(config: Config) -> str:
+    """The name of the best epoch's file of a new run: RecBole's, made unique."""
     # of the system's randomness: runs of one seed, on several machines too, must not meet
-    name = f"{config['model']}-{get_local_time()}-{secrets.token_hex(3)}{_BEST}"
-    return os.path.join(config["checkpoint_dir"], name)
+    return f"{config['model']}-{get_local_time()}-{secrets.token_hex(3)}{_BEST}"
+
+
+def from_here(path: str) -> str:
+    """``path`` as a command would name it, in or below the current folder."""
+    short = os.path.relpath(path)
+    return path if short.startswith(os.pardir) else short
 
 
 def last_file(model_file: str) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from logging import getLogger
 from typing import Any
 
 from recbole.config import Config
@@ -30,17 +31,17 @@ _NEEDED = {
 
 
 # options that tell one of several processes apart
-_OF_A_PROCESS = frozenset(
+OF_A_PROCESS = frozenset(
     {"local_rank", "world_size", "nproc", "ip", "port", "offset", "group_offset", "process_timeout"}
 )
 # options that Config makes from what it was given, in a form that it would not take
-_DERIVED = _OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
+_DERIVED = OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
 
 
 def options_to_save(config: Config) -> dict[str, Any]:
     """The options of a run as plain data, from which the same Config can be built."""
     final = {k: v for k, v in config.final_config_dict.items() if k not in _DERIVED}
-    given = {k: v for k, v in config.external_config_dict.items() if k not in _OF_A_PROCESS}
+    given = {k: v for k, v in config.external_config_dict.items() if k not in OF_A_PROCESS}
     return plain_entries({**given, **final})
 
 
@@ -69,6 +70,19 @@ def has_gradients(name: str, model_type: ModelType | None) -> bool:
     return name not in _WITHOUT_GRADIENTS and model_type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)
 
 
+def _check_names(config: Config, known: set[str]) -> None:
+    """`check_option_names`; of words of the command line, which RecBole reads whose ever it is, only a warning."""
+    given, words = dict(config.external_config_dict), {}
+    for name in config.cmd_config_dict:
+        if name not in config.file_config_dict and name not in config.variable_config_dict:
+            words[name] = given[name] if name == "own_options" else given.pop(name)
+    check_option_names(given, known, of_recbole=False)
+    try:
+        check_option_names({**words, "own_options": given.get("own_options")}, known, of_recbole=False)
+    except DSLError as error:
+        getLogger().warning(f"command line: {error}")
+
+
 def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> DSLConfig:
     """The DSL options of a RecBole ``config``, written back to it as they are used.
 
@@ -76,7 +90,7 @@ def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> D
         DSLError: if one is wrong, or looks mistyped.
     """
     known = set(config.internal_config_dict).union(*config.parameters.values())
-    check_option_names(config.external_config_dict, known, of_recbole=False)
+    _check_names(config, known)
     needed = _NEEDED.get(config["model"], {})
     given = {**needed, **(defaults or {}), **config.final_config_dict}
     if "exclude" in needed:

@@ -10,18 +10,16 @@ from recbole_dsl.training.checked_config import CheckedConfig
 class _GivenOptions(CheckedConfig):
     """What the user says, before it is known of which model."""
 
-    def __init__(
-        self, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None, command_line: bool
-    ):
+    def __init__(self, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None):
         self.yaml_loader = self._build_yaml_loader()
         self.file_config_dict = self._load_config_files(list(config_file_list or ()) or None)
         self.variable_config_dict = self._load_variable_config_dict(dict(config_dict or {}))
-        self.cmd_config_dict = self._load_cmd_line() if command_line else {}
+        self.cmd_config_dict = self._load_cmd_line()
         self._merge_external_config_dict()
 
 
 class StoredConfig(CheckedConfig):
-    """A Config of options that a file holds: none is evaluated, and the command line has no part in it."""
+    """A Config of options that a file holds: none is evaluated."""
 
     # its program may have had code of its own
     must_be_read = False
@@ -29,15 +27,10 @@ class StoredConfig(CheckedConfig):
     def _load_variable_config_dict(self, config_dict):
         return dict(config_dict or {})
 
-    def _load_cmd_line(self):
-        return {}
 
-
-def given_options(
-    config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None, command_line: bool = True
-) -> dict[str, Any]:
-    """The options of the files, the dictionary and, if asked for, the command line, each as RecBole reads it."""
-    return dict(_GivenOptions(config_file_list, config_dict, command_line).external_config_dict)
+def given_options(config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of the files and the dictionary, each as RecBole reads it."""
+    return dict(_GivenOptions(config_file_list, config_dict).external_config_dict)
 
 
 def options_without_places(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

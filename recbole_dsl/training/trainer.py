@@ -1,5 +1,6 @@
 """RecBole's trainers, with sparse weights and a topology that follows the training."""
 
+import os
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ from recbole_dsl.training.processes import (
 )
 from recbole_dsl.training.random_state import guard_seeding, restore_shared_state, shared_state
 from recbole_dsl.training.resumable import Resumable
-from recbole_dsl.training.run_files import last_file, new_model_file
+from recbole_dsl.training.run_files import last_file, new_name
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
@@ -102,7 +103,9 @@ class DSLMixin(Resumable):
             raise DSLError(f"{place}: must be a place that can be written: {error.strerror}") from error
         if type(self.eval_collector) is Collector:
             self.eval_collector = RankingCollector(config)
-        self.saved_model_file = same_for_all(config, new_model_file(config))
+        # absolute, for a program may change its working folder
+        self.checkpoint_dir = os.path.abspath(config["checkpoint_dir"])
+        self.saved_model_file = os.path.join(self.checkpoint_dir, same_for_all(config, new_name(config)))
         self.last_model_file = last_file(self.saved_model_file)
         self.logger.info(self.sparsity)
         if graphs:

@@ -21,7 +21,7 @@ _CHUNK = 2**20
 def write_whole(path: str, write: Callable[[BinaryIO], None], option: str = "checkpoint_dir") -> None:
     """Let ``write`` fill a zip archive that appears at ``path``, with its checksum, when it is complete.
 
-    A kill at any moment, a full disk or an error leaves what was at ``path`` as it was, and nothing beside it.
+    A kill at any moment, a full disk or an error leaves what was at ``path`` as it was; see `whole_file`.
 
     Args:
         option: what the user named the place by, for the error.

@@ -2,12 +2,11 @@
 
 import glob
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from recbole.config import Config
 
 from recbole_dsl.compat.for_ray import report_state, reported_state, trial_gpus, trial_name
 from recbole_dsl.errors import DSLError, refusal
@@ -19,7 +18,6 @@ from recbole_dsl.training.run_files import last_files
 from recbole_dsl.training.stored_options import given_options
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.tuning.parameters import as_option
-from recbole_dsl.turns import training
 
 
 def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None = None) -> None:
@@ -45,9 +43,8 @@ def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[st
     if name is None:
         raise DSLError("tune_objective: must be run by Ray Tune, as the trainable of a ray.tune.Tuner")
     options = _options(config_dict, config_file_list)
-    folder = os.path.abspath(os.path.join("saved", name))
-    # of an earlier worker; what it has reported is given back
-    shutil.rmtree(folder, ignore_errors=True)
+    # what an earlier worker has reported is given back; its own folder stays
+    folder = os.path.abspath(os.path.join("saved", f"{name}-{secrets.token_hex(3)}"))
     os.makedirs(folder)
     with reported_state() as reported:
         if reported is not None:
@@ -55,21 +52,16 @@ def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[st
                 shutil.copy(file, folder)
     config = stored_config(None, None, {**options, **_device(), "checkpoint_dir": folder})
     check_dataset(config)
-    with training(config["model"]):
-        _train(config)
+    with prepare_trial(config) as (trainer, data):
+        for state in last_files(config)[:1]:
+            trainer.resume_checkpoint(state)
 
+        def report(epoch: int, score: float) -> None:
+            trainer.keep_last_state(epoch)
+            _report(trainer, epoch, score, trainer.last_valid_result)
 
-def _train(config: Config) -> None:
-    trainer, data = prepare_trial(config)
-    for state in last_files(config)[:1]:
-        trainer.resume_checkpoint(state)
-
-    def report(epoch: int, score: float) -> None:
-        trainer.keep_last_state(epoch)
-        _report(trainer, epoch, score, trainer.last_valid_result)
-
-    begin = trainer.start_epoch
-    trainer.fit(data.train, data.valid, verbose=False, callback_fn=report)
+        begin = trainer.start_epoch
+        trainer.fit(data.train, data.valid, verbose=False, callback_fn=report)
     if trainer.start_epoch == begin > 0 and trainer.last_valid_result is None:
         # it was killed after its last report; Ray wants one from each worker
         _report(trainer, begin - 1, trainer.best_valid_score, trainer.best_valid_result)
@@ -95,7 +87,7 @@ def _report(trainer: DSLMixin, epoch: int, score: float, result: Mapping[str, fl
 
 
 def _options(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None) -> dict[str, Any]:
-    options = given_options([_at_start(file) for file in config_file_list or ()], None, command_line=False)
+    options = given_options([_at_start(file) for file in config_file_list or ()], None)
     for name, value in config_dict.items():
         try:
             # a model may be given by its class

@@ -140,7 +140,7 @@ def run_search(
     check_dataset(config)
     algo = _algo(settings, parameters)
     draws = _draws(algo, parameters, settings.trials, config["seed"]) if settings.engine == "ray" else None
-    folder = _folder(settings, options, parameters, algo, draws)
+    folder = _folder(settings, options, parameters, algo, draws, [settings.params_file, *(config_file_list or ())])
     if not os.path.isdir(config["data_path"]):
         # once, rather than by each of the trials that begin together
         load_dataset(config)
@@ -262,6 +262,7 @@ def _folder(
     parameters: Sequence[Parameter],
     algo: str,
     draws: Sequence[Mapping[str, Any]] | None,
+    inputs: Sequence[str | None],
 ) -> SearchFolder:
     search = {
         "format": "a search of recbole_dsl",
@@ -275,7 +276,7 @@ def _folder(
     if draws is not None:
         search |= {"scheduler": settings.scheduler, "trials": len(draws)}
     name = f"{options['model']}-{options['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
-    return SearchFolder(settings.output or os.path.join("tuned", name), search)
+    return SearchFolder(settings.output or os.path.join("tuned", name), search, inputs)
 
 
 def _line(trial: Trial, total: int, config: Config) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from recbole_dsl.errors import DSLError, one_line, shown
-from recbole_dsl.files import require_writable
+from recbole_dsl.files import refuse_inputs, require_writable
 from recbole_dsl.training.stored_options import names_a_place
 from recbole_dsl.training.whole_files import copy_whole, write_text
 from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, Trial
@@ -23,15 +23,19 @@ class SearchFolder:
     Args:
         path: an empty folder, one that does not exist yet, or that of the same search, which then goes on.
         search: what the search is, as plain data; nothing that a trial's result depends on is left out.
+        inputs: files that the search reads; it writes over none of them.
 
     Raises:
-        DSLError: if it has other files, or those of another search. Nothing is written yet.
+        DSLError: if it has other files, those of another search, or inputs. Nothing is written yet.
     """
 
-    def __init__(self, path: str, search: Mapping[str, Any]):
+    def __init__(self, path: str, search: Mapping[str, Any], inputs: Iterable[str | None] = ()):
         self.path = os.path.abspath(path)
         self._search = json.loads(json.dumps(search))
         self._goes_on = self._has_this_search()
+        inputs = list(inputs)
+        for name in (SEARCH, TABLE, PLOT, BEST_OPTIONS, BEST_MODEL, BEST_RESULT):
+            refuse_inputs(self.file(name), "output", inputs)
 
     def begin(self) -> None:
         """Make it, or go on with it.
@@ -46,9 +50,9 @@ class SearchFolder:
     def file(self, *names: str) -> str:
         return os.path.join(self.path, *names)
 
-    def trial_folder(self, number: int) -> str:
-        """Where the files of trial ``number`` are, and of no other."""
-        return self.file("trials", str(number))
+    def trial_folder(self, name: int | str) -> str:
+        """Where the files of the trial ``name`` are, and of no other: its number, and more if that is taken."""
+        return self.file("trials", str(name))
 
     def copy(self, source: str, name: str) -> None:
         """Copy a file into the folder, under ``name``."""
@@ -87,7 +91,7 @@ class SearchFolder:
         write_text(self.file(BEST_RESULT), json.dumps(content, indent=1) + "\n", "output")
 
     def _has_this_search(self) -> bool:
-        if not os.path.lexists(self.path) or (os.path.isdir(self.path) and not os.listdir(self.path)):
+        if is_free(self.path):
             return False
         try:
             with open(self.file(SEARCH), encoding="utf-8") as file:
@@ -102,6 +106,11 @@ class SearchFolder:
                 one, other = (shown(json.dumps(search.get(name))) for search in (before, self._search))
                 raise DSLError(f"output={self.path}: is of another search: its {name} is {one}, and here {other}")
         return True
+
+
+def is_free(folder: str) -> bool:
+    """Whether ``folder`` is empty, or not there."""
+    return not os.path.lexists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
 
 
 def _row(row: dict[str, Any]) -> Trial:

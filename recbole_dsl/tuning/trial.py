@@ -14,7 +14,6 @@ from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.quick_start import prepare_trial
 from recbole_dsl.training.run_files import last_files
-from recbole_dsl.turns import training
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 # what an engine is told of a trial that failed: worse than any metric, and finite, as engines take differences
@@ -77,22 +76,17 @@ def train_trial(config: Config, on_evaluation: Callable[[int, float], None] | No
     Returns:
         the fields score, valid, epochs and file of its `Trial`, the last one within ``checkpoint_dir``.
     """
-    with training(config["model"]):
-        return _trained(config, on_evaluation)
+    with prepare_trial(config) as (trainer, data):
+        for state in last_files(config)[:1]:
+            trainer.resume_checkpoint(state)
+        epochs = [trainer.start_epoch]
 
+        def evaluated(epoch: int, score: float) -> None:
+            epochs.append(epoch + 1)
+            if on_evaluation is not None:
+                on_evaluation(epoch, score)
 
-def _trained(config: Config, on_evaluation: Callable[[int, float], None] | None) -> dict[str, Any]:
-    trainer, data = prepare_trial(config)
-    for state in last_files(config)[:1]:
-        trainer.resume_checkpoint(state)
-    epochs = [trainer.start_epoch]
-
-    def evaluated(epoch: int, score: float) -> None:
-        epochs.append(epoch + 1)
-        if on_evaluation is not None:
-            on_evaluation(epoch, score)
-
-    score, valid = trainer.fit(data.train, data.valid, verbose=False, callback_fn=evaluated)
+        score, valid = trainer.fit(data.train, data.valid, verbose=False, callback_fn=evaluated)
     if valid is None:
         raise DSLError("valid_metric: has no result, as there are no validation data")
     return {
@@ -106,8 +100,7 @@ def _trained(config: Config, on_evaluation: Callable[[int, float], None] | None)
 def test_trial(config: Config, file: str) -> dict[str, float]:
     """The metrics on the test data of the model in ``file``, which a trial by ``config`` has left."""
     read_checkpoint(file, model=config["model"])
-    with training(config["model"]):
-        trainer, data = prepare_trial(config)
+    with prepare_trial(config) as (trainer, data):
         trainer.eval_collector.data_collect(data.train)
         result = trainer.evaluate(data.test, model_file=file)
     return {name: float(value) for name, value in (result or {}).items()}

@@ -2,20 +2,21 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 from recbole.trainer import HyperTuning
 from recbole.trainer.hyper_tuning import exhaustive_search
 
+from recbole_dsl.files import require_writable
 from recbole_dsl.training.whole_files import write_text
 from recbole_dsl.tuning.parameters import Parameter
-from recbole_dsl.tuning.search_files import SearchFolder
+from recbole_dsl.tuning.search_files import SearchFolder, is_free
 from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, described, train_trial, trial_config
 
 # where fmin looks for a seed when it is given none
@@ -123,20 +124,24 @@ def _key(values: Mapping[str, Any]) -> str:
 
 
 def _train(search: RecBoleSearch, folder: SearchFolder, number: int, values: dict[str, Any]) -> Trial:
-    place = folder.trial_folder(number)
-    options_file = os.path.join(place, "options.json")
     content = json.dumps(values) + "\n"
-    if not os.path.isfile(options_file) or _text(options_file) != content:
-        # of a trial that was not finished, and is now another one
-        shutil.rmtree(place, ignore_errors=True)
-        os.makedirs(place)
-        write_text(options_file, content, "output")
+    place = folder.trial_folder(number)
+    for other in count(2):
+        options_file = os.path.join(place, "options.json")
+        if os.path.isfile(options_file) and _text(options_file) == content:
+            break
+        if is_free(place):
+            require_writable(place, "output")
+            write_text(options_file, content, "output")
+            break
+        # of a trial that was not finished and is another one now, or of nobody knows whom
+        place = folder.trial_folder(f"{number}-{other}")
     try:
         done = train_trial(trial_config({**search.options, **values}, place))
     except Exception as error:
         # a learning rate with which the loss is no number ends its trial, not the search
         return Trial(number, FAILED, values, error=described(error))
-    done["file"] = f"trials/{number}/{done['file']}"
+    done["file"] = f"trials/{os.path.basename(place)}/{done['file']}"
     return Trial(number, FINISHED, values, **done)
 
 

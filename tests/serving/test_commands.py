@@ -158,7 +158,8 @@ def test_a_line_that_is_no_history_is_named(line, capfd):
 
 
 def test_a_file_that_is_there_stays_until_the_new_one_is_whole(monkeypatch, recommender):
-    Path("a.csv").write_text("before")
+    before = "user,rank,item,score\nu1,1,i1,0.5\n"
+    Path("a.csv").write_text(before)
     size = type(recommender.scorer).batch_size
     monkeypatch.setattr(type(recommender.scorer), "batch_size", 3)
     usual, calls = Recommender.recommend, []
@@ -173,7 +174,7 @@ def test_a_file_that_is_there_stays_until_the_new_one_is_whole(monkeypatch, reco
     with pytest.raises(SystemExit) as exit:
         main(["recommend", "model.rdsl", "--users=all", "--output=a.csv"])
     assert exit.value.code == 130 and size > 3
-    assert Path("a.csv").read_text() == "before" and sorted(os.listdir()) == ["a.csv", "model.rdsl"]
+    assert Path("a.csv").read_text() == before and sorted(os.listdir()) == ["a.csv", "model.rdsl"]
 
 
 def test_help_loads_nothing_heavy():

@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +6,7 @@ from recbole import evaluator
 from recbole.evaluator.base_metric import TopkMetric
 from recbole.model.general_recommender import BPR
 
-from recbole_dsl import DSLError, run, run_recbole_dsl
+from recbole_dsl import DSLError, command_line_options, run, run_recbole_dsl
 from recbole_dsl.training import checked_config, process_group
 from recbole_dsl.training.checked_config import CheckedConfig, refused_in_one_line
 from recbole_dsl.training.configs import build_config
@@ -82,9 +81,11 @@ def test_an_own_trainer_may_know_other_learners(options, monkeypatch):
     assert build_config(OwnModel, "tiny", None, options)["learner"] == "lion"
 
 
-def test_a_string_that_python_fails_on_stays_one(options, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["script.py", "--note=1/0", "--other=exit()", "--own_options=note,other"])
-    config = build_config("BPR", "tiny", None, options)
+def test_a_string_that_python_fails_on_stays_one(options):
+    words = command_line_options(
+        ["--note=1/0", "--other=exit()", "--own_options=note,other", "-f", "x.json", "--a=b=c", "--d"]
+    )
+    config = build_config("BPR", "tiny", None, {**options, **words})
     assert (config["note"], config["other"]) == ("1/0", "exit()")
 
 

@@ -1,13 +1,17 @@
 """What the console shows of a training, and that the log has the rest."""
 
+import glob
 import io
 import logging
 import os
+import sys
+import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
-from recbole_dsl import run_recbole_dsl
+from recbole_dsl import cli, run_recbole_dsl
 from recbole_dsl.errors import quieten
 from recbole_dsl.training.console import make_brief, say
 
@@ -63,3 +67,45 @@ def test_the_log_of_a_program_stays(options, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
     run_recbole_dsl("BPR", "tiny", config_dict=options)
     assert logging.getLogger().handlers == [handler]
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.WARNING])
+def test_beside_a_programs_log_the_file_is_whole_and_nothing_else_changes(options, monkeypatch, level):
+    root, stream = logging.getLogger(), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    monkeypatch.setattr(root, "handlers", [handler])
+    monkeypatch.setattr(root, "level", level)
+    monkeypatch.setattr(sys, "argv", ["host.py", "--workers=4", "--epochs=99", "-f", "kernel.json"])
+    run_recbole_dsl("BPR", "tiny", config_dict=options)
+    assert root.handlers == [handler] and root.level == level and handler.filters == []
+    (file,) = glob.glob("log/BPR/*.log")
+    log = Path(file).read_text()
+    assert "test result" in log and "epoch 3 training" in log and "epoch 4 " not in log
+    assert ("test result" in stream.getvalue()) == (level <= logging.INFO)
+    # which earlier versions read
+    assert "--epochs on the command line: not read" in stream.getvalue()
+
+
+def test_a_program_without_streams_trains_and_logs(options, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    run_recbole_dsl("BPR", "tiny", config_dict={**options, "show_progress": True})
+    assert "test result" in Path(*glob.glob("log/BPR/*.log")).read_text()
+    assert logging.getLogger().handlers == []
+
+
+def test_the_command_runs_without_streams_and_in_a_thread(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    found = []
+
+    def work():
+        with pytest.raises(SystemExit) as exit:
+            cli.main(["train", "--density=0"])
+        found.append(exit.value.code)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [2]

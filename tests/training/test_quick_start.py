@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from recbole.quick_start import run_recbole
 
 import recbole_dsl
-from recbole_dsl import DSLError, run_recbole_dsl
+from recbole_dsl import DSLError, command_line_options, run_recbole_dsl
 from recbole_dsl.training import configs, run_options
 from recbole_dsl.training.trainer import DSLMixin
 
@@ -36,7 +36,7 @@ def test_command_line_ranks_above_dict_above_files_above_defaults(options, monke
     Path("a.yaml").write_text("density: 0.5\nupdate_ratio: 0.4\nlearning_rate: 0.5\nprune: set\n")
     monkeypatch.setattr(sys, "argv", ["script.py", "--density=0.2", "--learning_rate=0.02"])
     options = {**options, "density": 0.3, "update_ratio": 0.1}
-    config = configs.build_config("BPR", "tiny", ["a.yaml"], options)
+    config = configs.build_config("BPR", "tiny", ["a.yaml"], {**options, **command_line_options()})
     values = [config[n] for n in ("density", "learning_rate", "update_ratio", "prune", "schedule")]
     assert values == [0.2, 0.02, 0.1, "set", "cosine"]
     assert options["density"] == 0.3, "the caller's dict is left alone"
