@@ -53,6 +53,7 @@ class NetworkScorer:
     histories: Lists | None
     draws: bool
     noted: set[str] | None = None
+    why_no_histories = "as it scores trained users only"
     takes_users: bool = True
     _asks_for_pairs: bool = False
     _averages: dict[nn.Embedding, Tensor] = field(default_factory=dict)
@@ -67,6 +68,9 @@ class NetworkScorer:
     def batch_size(self) -> int:
         """How many users are scored at once."""
         return 1 if self.draws else max(1, _SCORES // self.dataset.item_num)
+
+    def prepare(self) -> None:
+        """As `Scorer.prepare`: nothing, as a network is made and tried when it is loaded."""
 
     def top(self, users: NDArray[np.int64], k: int, exclude: Lists | None, candidates: NDArray | None) -> Top:
         """As `Scorer.top`."""
