@@ -136,8 +136,8 @@ def exact_scores(
 ) -> NDArray[np.float32]:
     """The scores of pairs of a row of ``queries`` (n, n_columns) and an item, both (pairs,).
 
-    A score is the sum of the products, each exact in float64, added up in float64 by ascending columns, multiplied
-    by the item's factor, and rounded to float32. So it depends neither on the machine nor on what else is searched.
+    A score is the sum of the products, each exact in float64, added up in float64 by ascending columns, times the
+    item's factor, and rounded to float32. So it depends neither on the machine nor on what else is searched.
     """
     entries, lengths = table.entries_of(items)
     owners = np.repeat(np.arange(len(items)), lengths)

@@ -187,7 +187,7 @@ class ProductScorer:
 
 
 def _gram(table: Table) -> NDArray[np.float64]:
-    """(n_columns, n_columns): the products of a table's columns, by work that follows its entries where few are."""
+    """(n_columns, n_columns): the products of a table's columns, by its entries where these are few."""
     n_columns = table.n_columns
     if _PER_PAIR * (np.diff(table.offsets) ** 2).sum() < table.n_rows * n_columns**2:
         # takes longer to load than most tables take

@@ -78,7 +78,7 @@ class Recommender:
         return cls(header, users, items, Seen.read(artifact), scorer)
 
     def prepare(self) -> None:
-        """Do now what requests would wait for, so that the first is as fast as any other; call it before the first.
+        """Do now what the first requests would wait for, so that they are as fast as any other.
 
         It builds the lists that items are searched by, compiles the search or loads what was compiled (seconds the
         first time on a machine, with the extra ``serve``), and scores a user, a history and an item. Without it no

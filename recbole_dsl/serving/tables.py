@@ -133,7 +133,7 @@ class Table:
         return Entries(values, columns, self.offsets)
 
     def blocks(self, cells: int = _BLOCK) -> Iterator[tuple[int, int]]:
-        """First row and end row of blocks of about so many ``cells``, so that they are small when they are dense."""
+        """First row and end row of blocks that are small when they are dense: of about so many ``cells``."""
         height = max(1, cells // self.n_columns)
         for start in range(0, self.n_rows, height):
             yield start, min(start + height, self.n_rows)

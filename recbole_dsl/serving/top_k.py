@@ -37,9 +37,8 @@ class ExactTopK:
 
     The answer is that of brute force, to the bit: an item's score is the sum of its products with the query, exact
     in float64, added up in float64 by ascending columns and rounded to float32; the highest comes first, and of
-    equal ones the smaller id. NumPy alone finds it until `prepare` is called, and where Numba is not there. From then
-    on compiled loops do, which is chosen by the work: inverted lists, or dense products where the table or the
-    queries are dense and many.
+    equal ones the smaller id. NumPy alone finds it until `prepare` is called, and where Numba is not there. From
+    then on compiled loops do: inverted lists, or dense products where the table or the queries are dense and many.
 
     Lists take 6 bytes for each entry, and Numba 100 MB once in a process. It may be searched from several threads.
     """
@@ -72,6 +71,8 @@ class ExactTopK:
         self._table = table
         self._largest = table.largest()
         self._longest = int(np.diff(table.row_offsets).max(initial=0))
+        # whose lists are this one's too
+        self._unscaled = self
         self._lists: ItemLists | None = None
         self._bounds: Bounds | None = None
         # set last, when all that it works on is there
@@ -88,7 +89,7 @@ class ExactTopK:
         Table and lists are this one's: it takes no memory but for the factors and the blocks' bounds.
         """
         search = self._with(replace(self._table, factors=np.ascontiguousarray(factors, np.float32)))
-        search._lists = self._lists
+        search._unscaled = self
         return search
 
     def prepare(self) -> None:
@@ -115,7 +116,7 @@ class ExactTopK:
         return search
 
     def _build(self) -> None:
-        self._lists = self._lists or build_lists(self._table)
+        self._unscaled._lists = self._lists = self._unscaled._lists or build_lists(self._table)
         self._bounds = self._lists.bounds(self._table.factors)
 
     def search(

@@ -222,11 +222,8 @@ def test_nothing_is_compiled_after_prepare(monkeypatch, keep):
     table = sp.csr_matrix(sparse_normal(random, 50))
     parts = keep(table.data), keep(table.indices.astype(np.uint8)), keep(table.indptr)
     search = ExactTopK(*parts, 64)
-    searches = [
-        search,
-        search.scaled(keep(random.random(50).astype(np.float32))),
-        ExactTopK.of_dense(table.toarray()),
-    ]
+    factors = keep(random.random(50).astype(np.float32))
+    searches = [search, search.scaled(factors), ExactTopK.of_dense(table.toarray())]
     for one in searches:
         one.prepare()
     compiled = {name: f.signatures for name, f in vars(top_k._compiled()).items() if hasattr(f, "signatures")}
@@ -254,6 +251,11 @@ def test_preparing_again_or_from_several_threads_makes_everything_once(monkeypat
         list(pool.map(lambda _: search.prepare(), range(8)))
     search.scaled(np.ones(64, np.float32)).prepare()
     assert made.count(64) == 1
+    other = search_of(np.eye(64, dtype=np.float32))
+    scaled = other.scaled(np.ones(64, np.float32))
+    scaled.prepare()
+    other.prepare()
+    assert other._lists is scaled._lists
 
 
 def test_it_works_without_numba_and_imports_neither_torch_nor_recbole():
