@@ -12,7 +12,7 @@ from recbole_dsl.compiling import compiled
 def search_lists(
     queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets, factors,
-    items, list_offsets, places, list_values, block, highest, lowest,
+    items, list_offsets, places, list_values, block, highest, lowest, place_factors,
     ids, scores,
 ):  # fmt: skip
     """Fill ``ids`` and ``scores`` (n, k) with the best items of each query, block by block, by falling bounds.
@@ -65,9 +65,9 @@ def search_lists(
                 at = b * n_columns + alive[i]
                 for entry in range(list_offsets[at], list_offsets[at + 1]):
                     sums[places[entry]] += weight * list_values[entry]
-            if len(factors):
+            if len(place_factors):
                 for j in range(height):
-                    sums[j] *= factors[items[first + j]]
+                    sums[j] *= place_factors[first + j]
             _offer(
                 sums[:height], items, first, margins[query], vector, excluded, allowed,
                 values, columns, row_offsets, factors, heap_scores, heap_ids,

@@ -16,10 +16,17 @@ _ROWS, _BLOCKS = 2**15, 64
 
 
 class Bounds(NamedTuple):
-    """(n_columns, blocks) float32 each, between which a block's values of a column are, 0 for those missing."""
+    """What is known of the lists' blocks where each item is multiplied by a factor.
+
+    Attributes:
+        highest, lowest: (n_columns, blocks) float32, between which a block's values of a column are, those that
+            are missing taken for 0.
+        factors: (n_items,) float32, of the item at each place; (0,) where there are none.
+    """
 
     highest: NDArray[np.float32]
     lowest: NDArray[np.float32]
+    factors: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class ItemLists:
         """Between which values of a column the items of a block are, each item multiplied by its factor."""
         n_blocks = -(-len(self.items) // self.block)
         n_columns = (len(self.offsets) - 1) // max(1, n_blocks)
-        bounds = Bounds(*np.zeros((2, n_columns, n_blocks), np.float32))
+        bounds = np.zeros((2, n_columns, n_blocks), np.float32)
+        of_places = np.zeros(0, np.float32) if factors is None else factors[self.items]
         for first in range(0, n_blocks, _BLOCKS):
             stop = min(first + _BLOCKS, n_blocks)
             starts = self.offsets[first * n_columns : stop * n_columns + 1]
@@ -52,7 +60,7 @@ class ItemLists:
             if factors is not None:
                 begins = np.repeat(np.arange(first, stop) * self.block, n_columns)
                 places = np.repeat(begins, lengths) + self.places[starts[0] : starts[-1]]
-                values = values * factors[self.items[places]]
+                values = values * of_places[places]
             filled = np.flatnonzero(lengths)
             for extremes, choose in zip(bounds, (np.maximum, np.minimum)):
                 found = np.zeros(len(lengths), np.float32)
@@ -62,7 +70,7 @@ class ItemLists:
                 partial = lengths < self.block
                 found[partial] = choose(found[partial], 0)
                 extremes[:, first:stop] = found.reshape(-1, n_columns).T
-        return bounds
+        return Bounds(*bounds, of_places)
 
 
 def build_lists(table: ItemTable, block: int = BLOCK) -> ItemLists:
