@@ -160,9 +160,11 @@ def _held(
     artifact: Artifact, state: Mapping[str, Any], shapes: Mapping[str, list[int]], histories: Lists | None
 ) -> Held:
     sparse = {f"{name}.{part}" for name in shapes for part in PARTS}
+    tables = [array.nbytes for name, array in artifact.arrays.items() if "_feat/" in name]
     return Held(
         [*shapes.values(), *(tuple(tensor.shape) for name, tensor in state.items() if name not in sparse)],
         sum(array.nbytes for array in artifact.arrays.values()),
+        sum(tables),
         artifact.header["n_users"] + 1,
         artifact.header["n_items"] + 1,
         0 if histories is None else int(np.diff(histories.offsets).max(initial=0)),

@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 _ELEMENTS, _CALLS, _TOKENS, _LONGEST = 2**26, 20_000, 2**16, 2**12
 # for each element of the weights, for each weight, for each user or item; no model of RecBole takes half as many
 _PER_ELEMENT, _CALLS_PER_WEIGHT, _CALLS_PER_ROW = 128, 500, 128
+# elements for each byte of the tables of its data, whose rows a graph model takes for edges, each with a vector
+_PER_TABLE_BYTE = 2**14
 # how many times the entries in the file the cells of a sparse weight may be
 _MOST_CELLS = 1000
 # the largest number among a model's options, whatever it holds, and that number times the rows of a table
@@ -43,12 +45,14 @@ class Held:
     Attributes:
         shapes: of its weights, sparse ones as the dense weights that they stand for.
         n_bytes: of all its arrays.
+        table_bytes: of those that are the tables of its data.
         n_users: with the padding; so with ``n_items``.
         longest: of the histories of users; 0 where there are none.
     """
 
     shapes: Sequence[Sequence[int]]
     n_bytes: int
+    table_bytes: int
     n_users: int
     n_items: int
     longest: int
@@ -61,7 +65,7 @@ class Held:
     @property
     def most_elements(self) -> int:
         elements = sum(math.prod(shape) for shape in self.shapes)
-        return _ELEMENTS + _PER_ELEMENT * (elements + self.n_bytes)
+        return _ELEMENTS + _PER_ELEMENT * (elements + self.n_bytes) + _PER_TABLE_BYTE * self.table_bytes
 
     @property
     def most_calls(self) -> int:
