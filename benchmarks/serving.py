@@ -1,4 +1,4 @@
-"""Serving: exact top k against dense products, implicit and faiss, a fresh process, and all users of ml-1m.
+"""Serving: exact top k against dense products, implicit and faiss, a fresh process, requests, and all of ml-1m.
 
     python -m benchmarks.serving --threads 1
     python -m benchmarks.serving --threads 1 --rows many --tables power-law
@@ -21,7 +21,7 @@ import scipy.sparse as sp
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks import serving_fresh
+from benchmarks import serving_fresh, serving_requests
 from benchmarks.alternate import Times, alternate, time_cells
 from benchmarks.report import parse, print_header, print_table
 from benchmarks.serving_tables import drawn_with_noise, ml_1m_tables, power_law_tables
@@ -30,7 +30,7 @@ from recbole_dsl.serving import Recommender
 from recbole_dsl.serving.lists import Lists
 from recbole_dsl.serving.top_k import ExactTopK
 
-ROWS = ("one", "many", "fresh", "all")
+ROWS = ("one", "many", "fresh", "requests", "reload", "all")
 TABLES = ("power-law", "ml-1m drawn")
 _OURS, _DENSE = "ours", "dense product and topk, PyTorch"
 # RecBole's default size of an evaluation's batch, a user at a time, and one that it is fastest with
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, nargs=2, default=(2, 20), help="on the generated data, and on ml-1m")
     parser.add_argument("--at_once", type=int, default=256)
     parser.add_argument("--one_by_one", type=int, default=32, help="users of a round, one at a time")
+    parser.add_argument("--requests", type=int, default=1000, help="of each kind")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=7)
     options = parse(parser, arguments)
@@ -144,6 +145,51 @@ def _print_fresh(options: argparse.Namespace, _: Sequence[Searched]) -> None:
     )
 
 
+def _print_requests(options: argparse.Namespace, _: Sequence[Searched]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = serving_requests.first_requests(_int8_file(options, folder), options.k, options.requests)
+    start, loaded, prepared, asked, second, peak = (f"{size:.0f}" for size in found["memory"])
+    print_header(
+        f"The first {options.requests:,} requests of a process",
+        options,
+        f"{_what_serves(options)} Loaded in {found['loading']:.1f} s, prepared in {found['preparing']:.1f} s. "
+        f"Resident memory: {start} MB with NumPy imported, {loaded} loaded, {prepared} prepared, {asked} after "
+        f"the requests, {second} with a second one loaded and prepared, at most {peak}.",
+    )
+    rows = [[kind, *serving_requests.spread(found["seconds"][kind])] for kind in serving_requests.KINDS]
+    print_table(["requests for", "median ms", "99 %", "slowest", "by the median"], rows)
+
+
+def _print_reload(options: argparse.Namespace, _: Sequence[Searched]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = serving_requests.reloads(_int8_file(options, folder), options.k, options.rounds)
+    print_header(
+        "A reload under eight clients",
+        options,
+        f"{_what_serves(options)} Threads of one process ask for users, histories and similar items without a "
+        f"pause, before and during {options.rounds} reloads, of {median(found['reloads']):.1f} s each; "
+        f"{found['wrong']} answers were wrong. {found['memory']:.0f} MB in the end.",
+    )
+    rows = [
+        [when, f"{len(found[when]):,}", *serving_requests.spread(found[when])] for when in ("before", "during")
+    ]
+    print_table(["when", "requests", "median ms", "99 %", "slowest", "by the median"], rows)
+
+
+def _what_serves(options: argparse.Namespace) -> str:
+    return (
+        f"{options.users:,} users and {options.items:,} items, the power-law tables, D = 64, density 0.1, int8. "
+        "Each request is for one user, drawn at random, a history of 1 to 20 items, or an item."
+    )
+
+
+def _int8_file(options: argparse.Namespace, folder: str) -> Path:
+    users, items = (table[1:] for table in _power_law_tables(options))
+    path = Path(folder) / "int8.rdsl"
+    serving_fresh.write_tables(path, users, items, "int8")
+    return path
+
+
 def _print_all(options: argparse.Namespace, _: Sequence[Searched]) -> None:
     users, items = (table[1:] for table in ml_1m_tables(options.data_path, options.epochs[1]))
     evaluations = {}
@@ -158,9 +204,7 @@ def _print_all(options: argparse.Namespace, _: Sequence[Searched]) -> None:
         serving_fresh.write_tables(path, users, items, "fp32", Lists(*map(np.int64, (seen.indptr, seen.indices))))
         recommender = Recommender.load(path)
         tokens = recommender.users.all.tolist()
-        # so much work that the lists are there when it is measured
-        for _ in range(2):
-            recommender.recommend(tokens, k=options.k)
+        recommender.prepare()
         sides = {
             **evaluations,
             "ours, in a process of its own": lambda: serving_fresh.ask_for_all(path, options.k),
@@ -187,7 +231,14 @@ def _evaluation(config, train_data) -> Callable[..., float]:
     return lambda data: _seconds_of(lambda: trainer.evaluate(data, load_best_model=False))
 
 
-_PRINTERS = {"one": _print_one, "many": _print_many, "fresh": _print_fresh, "all": _print_all}
+_PRINTERS = {
+    "one": _print_one,
+    "many": _print_many,
+    "fresh": _print_fresh,
+    "requests": _print_requests,
+    "reload": _print_reload,
+    "all": _print_all,
+}
 _HEAD = ["table", "side", "median ms a user", "min - max", "this / ours", "index, s"]
 
 

@@ -8,6 +8,8 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.serving import Recommender
 
 recommender = Recommender.load(os.environ.get("ARTIFACT", "model.rdsl"))
+# the server takes requests when this module has been read, so none of them waits for what is made here
+recommender.prepare()
 app = FastAPI()
 
 

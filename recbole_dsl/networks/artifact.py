@@ -16,12 +16,12 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.networks.histories import last_sequences, read_histories, store_histories
 from recbole_dsl.networks.json_form import as_bytes, from_bytes, from_json, to_json
-from recbole_dsl.networks.limits import check_counts, no_larger_weights
+from recbole_dsl.networks.limits import Held, WorkBounded, check_cells, check_counts, numbers_checked
 from recbole_dsl.networks.randomness import drawing_from, drawn_so_far
 from recbole_dsl.networks.reading import noting_dataset
 from recbole_dsl.networks.scorer import NetworkScorer
 from recbole_dsl.networks.stored_dataset import rebuild_dataset, store_dataset, token_counts
-from recbole_dsl.networks.stored_weights import read_weights, store_weights
+from recbole_dsl.networks.stored_weights import PARTS, read_weights, store_weights
 from recbole_dsl.patching import STDOUT
 from recbole_dsl.serving.artifact import TYPES, Artifact, refused
 from recbole_dsl.serving.lists import Lists
@@ -141,16 +141,38 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
     config["data_path"] = _NOWHERE
     with _understood(artifact):
         n_users, n_items = artifact.header["n_users"] + 1, artifact.header["n_items"] + 1
-        check_counts(token_counts(header["data"]), n_users, n_items, state, shapes, config)
-        dataset = rebuild_dataset(config, header["data"], arrays)
         histories = read_histories(arrays, n_users, n_items) if header["has_histories"] else None
+        held = _held(artifact, state, shapes, histories)
+        check_cells(shapes, state)
+        check_counts(token_counts(header["data"]), held, config)
+        dataset = rebuild_dataset(config, header["data"], arrays)
         draws = bool(header["draws"])
     with (
         refused_in_one_line(str(refused(artifact.path, "its model cannot be made")), is_of_a_file=True),
-        no_larger_weights(state, shapes),
+        numbers_checked(config, held),
+        WorkBounded(held),
     ):
         model = _made(config, dataset, checkpoint, artifact.path)
-    return NetworkScorer(model, config, dataset, histories, draws)
+    scorer = NetworkScorer(model, config, dataset, histories, draws)
+    cannot_score = str(refused(artifact.path, "its model cannot score"))
+    with refused_in_one_line(cannot_score, is_of_a_file=True), WorkBounded(held):
+        scorer.try_out()
+    return scorer
+
+
+def _held(
+    artifact: Artifact, state: Mapping[str, Any], shapes: Mapping[str, list[int]], histories: Lists | None
+) -> Held:
+    sparse = {f"{name}.{part}" for name in shapes for part in PARTS}
+    tables = [array.nbytes for name, array in artifact.arrays.items() if "_feat/" in name]
+    return Held(
+        [*shapes.values(), *(tuple(tensor.shape) for name, tensor in state.items() if name not in sparse)],
+        sum(array.nbytes for array in artifact.arrays.values()),
+        sum(tables),
+        artifact.header["n_users"] + 1,
+        artifact.header["n_items"] + 1,
+        0 if histories is None else int(np.diff(histories.offsets).max(initial=0)),
+    )
 
 
 @contextmanager

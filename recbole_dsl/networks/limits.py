@@ -1,8 +1,14 @@
-"""What a file may make a model take: no weight larger than those that the file holds."""
+"""What a file may make a model take: weights, work and counts that follow what the file holds.
+
+A header says how many layers, steps and columns there are, which must not be believed before the weights show it.
+So a model is made and tried under a budget of PyTorch's calls and of the elements that they give. The numbers
+among its options are looked at when it reads them, for the sake of loops in Python and of NumPy's arrays.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,65 +16,162 @@ from recbole.config import Config
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# what is taken whatever the file holds: weights that are in no state dict, and fields that no weight is of
-_SMALL, _FEW = 2**22, 2**16
-_LONGEST = 2**16
+# what is taken whatever the file holds: elements and calls, tokens of a field, items of a sequence
+_ELEMENTS, _CALLS, _TOKENS, _LONGEST = 2**26, 20_000, 2**16, 2**12
+# for each element of the weights, for each weight, for each user or item; no model of RecBole takes half as many
+_PER_ELEMENT, _CALLS_PER_WEIGHT, _CALLS_PER_ROW = 128, 500, 128
+# elements for each byte of the tables of its data, whose rows a graph model takes for edges, each with a vector
+_PER_TABLE_BYTE = 2**14
+# how many times the entries in the file the cells of a sparse weight may be
+_MOST_CELLS = 1000
+# the largest number among a model's options, whatever it holds, and that number times the rows of a table
+_ANY_NUMBER, _MOST_NUMBER, _MOST_ROWS = 2**9, 2**16, 2**22
+# numbers that count a training's steps
+_OF_TRAINING = frozenset({"total_anneal_steps", "train_batch_size", "eval_batch_size", "epochs", "seed"})
+# what makes a tensor of the size that it is told
+_RANGES = frozenset("arange linspace logspace".split())
+_REPEATERS = frozenset("repeat tile repeat_interleave".split())
+_MAKERS = _RANGES.union(
+    _REPEATERS,
+    "empty zeros ones full rand randn randint randperm eye normal".split(),
+    "new_empty new_zeros new_ones new_full".split(),
+)
 
 
-@contextmanager
-def no_larger_weights(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> Iterator[None]:
-    """Within it, a module that makes a weight larger than all in ``state`` raises a ValueError before it does.
+@dataclass(frozen=True)
+class Held:
+    """What a file holds of a network.
 
-    Args:
-        shapes: of the dense weights that sparse ones in ``state`` stand for.
+    Attributes:
+        shapes: of its weights, sparse ones as the dense weights that they stand for.
+        n_bytes: of all its arrays.
+        table_bytes: of those that are the tables of its data.
+        n_users: with the padding; so with ``n_items``.
+        longest: of the histories of users; 0 where there are none.
     """
-    sizes = [tensor.numel() for tensor in state.values()] + [math.prod(shape) for shape in shapes.values()]
-    with _Refusing(max(_SMALL, *sizes)):
-        yield
+
+    shapes: Sequence[Sequence[int]]
+    n_bytes: int
+    table_bytes: int
+    n_users: int
+    n_items: int
+    longest: int
+
+    @property
+    def widest(self) -> int:
+        """The most rows or columns of a weight; S3Rec has a row less than there are tokens."""
+        return 2 + max((n for shape in self.shapes for n in shape), default=0)
+
+    @property
+    def most_elements(self) -> int:
+        elements = sum(math.prod(shape) for shape in self.shapes)
+        return _ELEMENTS + _PER_ELEMENT * (elements + self.n_bytes) + _PER_TABLE_BYTE * self.table_bytes
+
+    @property
+    def most_calls(self) -> int:
+        rows = self.n_users + self.n_items
+        return _CALLS + _CALLS_PER_WEIGHT * len(self.shapes) + _CALLS_PER_ROW * rows
 
 
-def check_counts(
-    counts: Mapping[str, int],
-    n_users: int,
-    n_items: int,
-    state: Mapping[str, Tensor],
-    shapes: Mapping[str, Sequence[int]],
-    config: Config,
-) -> None:
-    """Refuse more tokens of a field than any weight in ``state`` has rows or columns for, and endless sequences.
+def check_cells(shapes: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> None:
+    """Refuse sparse weights whose ``shapes`` say far more than their entries in ``state``.
+
+    Raises:
+        ValueError: naming one.
+    """
+    for name, shape in shapes.items():
+        if math.prod(shape) > _MOST_CELLS * (state[f"{name}.values"].numel() + shape[0]):
+            raise ValueError(f"{name} of the shape {list(shape)} has too few entries in the file")
+
+
+def check_counts(counts: Mapping[str, int], held: Held, config: Config) -> None:
+    """Refuse more tokens of a field than any weight has rows or columns for, and endless sequences.
 
     Args:
         counts: field -> how many tokens it is said to have.
-        n_users: with the padding; so with ``n_items``.
 
     Raises:
         ValueError: naming the field or the option.
     """
-    every = [tuple(tensor.shape) for tensor in state.values()] + [tuple(shape) for shape in shapes.values()]
-    # S3Rec has a row less than there are tokens
-    most = max([_FEW, *(n + 2 for shape in every for n in shape)])
-    known = {config["USER_ID_FIELD"]: n_users, config["ITEM_ID_FIELD"]: n_items}
+    known = {config["USER_ID_FIELD"]: held.n_users, config["ITEM_ID_FIELD"]: held.n_items}
     for field, count in counts.items():
         if field in known and count != known[field]:
             raise ValueError(f"{field} has {count} tokens, must have {known[field]}")
-        if field not in known and not 0 <= count <= most:
+        if field not in known and not 0 <= count <= max(_TOKENS, held.widest):
             raise ValueError(f"{field} has {count} tokens, which is more than the weights are of")
-    longest = config["MAX_ITEM_LIST_LENGTH"]
-    if longest is not None and longest > _LONGEST:
-        raise ValueError(f"MAX_ITEM_LIST_LENGTH={longest} must be at most {_LONGEST}")
+    length, longest = config["MAX_ITEM_LIST_LENGTH"], max(_LONGEST, held.widest, held.longest)
+    if length is not None and not 1 <= length <= longest:
+        raise ValueError(f"MAX_ITEM_LIST_LENGTH={length} must be from 1 to {longest}")
 
 
-class _Refusing(TorchFunctionMode):
-    """Modules make their weights by ``torch.empty``."""
+@contextmanager
+def numbers_checked(config: Config, held: Held) -> Iterator[None]:
+    """Within it, to read an option of ``config`` that is larger than the file can be of raises a ValueError."""
+    rows = max(held.n_users, held.n_items, 1)
+    most = max(_ANY_NUMBER, held.widest, min(_MOST_NUMBER, _MOST_ROWS // rows))
+    kind = type(config)
 
-    def __init__(self, most: int):
+    def read(self: Config, name: str) -> Any:
+        value = kind.__getitem__(self, name)
+        if name not in _OF_TRAINING and (largest := _largest(value)) > most:
+            raise ValueError(f"{name}={largest} must be at most {most}, as the weights are no larger")
+        return value
+
+    config.__class__ = type(kind.__name__, (kind,), {"__getitem__": read})
+    try:
+        yield
+    finally:
+        config.__class__ = kind
+
+
+def _largest(value: Any) -> int:
+    """The largest integer in ``value``, and in what it is made of."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
+
+
+class WorkBounded(TorchFunctionMode):
+    """Within it, PyTorch raises a ValueError before it does more than a model of what is ``held`` should take."""
+
+    def __init__(self, held: Held):
         super().__init__()
-        self._most = most
+        self._elements, self._calls = held.most_elements, held.most_calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.empty and args:
-            shape = args[0] if isinstance(args[0], (tuple, list)) else args
-            size = math.prod(n for n in shape if isinstance(n, int))
-            if size > self._most:
-                raise ValueError(f"a weight of {tuple(shape)} is larger than all in the file")
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        self._calls -= 1
+        if self._calls < 0:
+            raise ValueError("it takes more steps than the weights in the file are for")
+        # what is written to in place may be there in name only, and what is made is not there yet
+        self._take(max((_size(value) for value in args if isinstance(value, Tensor)), default=0), 0)
+        if (name := getattr(func, "__name__", "")) in _MAKERS:
+            self._take(_told(name, args, kwargs), 0)
+        found = func(*args, **kwargs)
+        if isinstance(found, Tensor):
+            self._take(_size(found), 1)
+        return found
+
+    def _take(self, size: int, times: int) -> None:
+        if size > self._elements:
+            raise ValueError("it takes tensors larger than the weights in the file are for")
+        self._elements -= times * size
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() if tensor.layout is torch.strided else tensor._nnz()
+
+
+def _told(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """How many elements the maker ``name`` is told to make."""
+    numbers = [value for value in args if isinstance(value, int)]
+    if name in _RANGES:
+        return max(numbers, default=0)
+    shapes = [value for value in (kwargs.get("size"), *args) if isinstance(value, (list, tuple))]
+    shape = [n for n in (shapes[0] if shapes else numbers) if isinstance(n, int)]
+    if name == "eye" and len(shape) == 1:
+        shape = 2 * shape
+    copied = _size(args[0]) if name in _REPEATERS and isinstance(args[0], Tensor) else 1
+    return copied * math.prod(shape)

@@ -27,6 +27,8 @@ from recbole_dsl.turns import turn
 
 # scores that are computed at once: by a model that gives those of all items, and by one that is asked for pairs
 _SCORES, _PAIRS = 2**18, 2**13
+# items that are scored to see whether a model that is asked for pairs can score
+_TRIED = 2
 
 
 @dataclass
@@ -54,8 +56,10 @@ class NetworkScorer:
     histories: Lists | None
     draws: bool
     noted: set[str] | None = None
+    why_no_histories = "as it scores trained users only"
     takes_users: bool = True
     _asks_for_pairs: bool = False
+    _is_tried: bool = False
     _averages: dict[nn.Embedding, Tensor] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,8 +70,26 @@ class NetworkScorer:
 
     @property
     def batch_size(self) -> int:
-        """How many users are scored at once."""
-        return 1 if self.draws else max(1, _SCORES // self.dataset.item_num)
+        """How many users are scored at once: few if there are many items, or sequences are long."""
+        longest = self._longest if self._is_sequential else 0
+        return 1 if self.draws else max(1, _SCORES // max(self.dataset.item_num, 32 * longest, longest**2 // 8))
+
+    def prepare(self) -> None:
+        """As `Scorer.prepare`: nothing, as a network is made and tried when it is loaded."""
+
+    def try_out(self) -> None:
+        """Score a user, and a history where the model takes it: what it lacks shows itself.
+
+        Raises:
+            DSLError, ValueError: if it cannot score.
+        """
+        self._is_tried = True
+        try:
+            self.scores(np.zeros(1, np.int64))
+            if self.takes_histories:
+                self.scores_for(Lists.of([[0]]))
+        finally:
+            self._is_tried = False
 
     def top(self, users: NDArray[np.int64], k: int, exclude: Lists | None, candidates: NDArray | None) -> Top:
         """As `Scorer.top`."""
@@ -116,6 +138,10 @@ class NetworkScorer:
                 "histories; this one knows the users that it was trained on only"
             )
         return self._of_histories(Lists(histories.offsets, histories.ids + 1), None)
+
+    @property
+    def _longest(self) -> int:
+        return self.config["MAX_ITEM_LIST_LENGTH"]
 
     @property
     def _is_sequential(self) -> bool:
@@ -184,19 +210,20 @@ class NetworkScorer:
                 self._asks_for_pairs = True
         items = self.dataset.get_item_feature().to(self.config["device"])
         size = max(1, _PAIRS // len(table))
+        n_scored = min(_TRIED, self.dataset.item_num) if self._is_tried else self.dataset.item_num
         parts = []
-        for start in range(0, self.dataset.item_num, size):
-            some = items[start : min(start + size, self.dataset.item_num)]
+        for start in range(0, n_scored, size):
+            some = items[start : min(start + size, n_scored)]
             pairs = table.repeat_interleave(len(some))
             pairs.update(some.repeat(len(table)))
             parts.append(self.model.predict(pairs).view(len(table), len(some)))
-        return torch.cat(parts, 1)
+        return nn.functional.pad(torch.cat(parts, 1), (0, self.dataset.item_num - n_scored))
 
     def _table_of(self, users: NDArray[np.int64]) -> Interaction:
         return self.dataset.join(Interaction({self.dataset.uid_field: torch.from_numpy(users)}))
 
     def _sequences(self, histories: Lists) -> Interaction:
-        longest = self.config["MAX_ITEM_LIST_LENGTH"]
+        longest = self._longest
         sequences = np.zeros((histories.n, longest), np.int64)
         # who has done nothing gets a sequence of padding, the first of which is read; a model that can make
         # nothing of it, and says NaN, recommends nothing

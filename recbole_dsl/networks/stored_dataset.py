@@ -33,7 +33,7 @@ _KINDS = {
     ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
 }
 # rows that are taken for true of a table of which the file has runs only
-_MOST_CLAIMED = 2**24
+_MOST_CLAIMED = 2**19
 
 
 def store_dataset(dataset: Dataset, read: Read, arrays: MutableMapping[str, np.ndarray]) -> dict[str, Any]:

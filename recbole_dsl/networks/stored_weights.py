@@ -15,7 +15,7 @@ from recbole_dsl.serving.tables import MOST_COLUMNS, Table
 from recbole_dsl.sparse.compressed_rows import new_offsets
 from recbole_dsl.sparse.gather import smallest_unsigned
 
-_PARTS = ("values", "columns", "row_offsets")
+PARTS = ("values", "columns", "row_offsets")
 
 
 def store_weights(
@@ -40,10 +40,10 @@ def store_weights(
     for name, shape in shapes.items():
         mark = _mark(state[f"{name}.values"], name)
         if mark not in known:
-            parts = {part: array_of(state[f"{name}.{part}"]) for part in _PARTS}
+            parts = {part: array_of(state[f"{name}.{part}"]) for part in PARTS}
             known[mark] = _store_sparse(parts, shape, values, f"{prefix}{len(known)}", arrays)
         stored["sparse"][name] = known[mark]
-    parts = {f"{name}.{part}" for name in shapes for part in _PARTS}
+    parts = {f"{name}.{part}" for name in shapes for part in PARTS}
     for name in [name for name in state if name not in parts]:
         mark = _mark(state[name], name)
         if mark not in known:

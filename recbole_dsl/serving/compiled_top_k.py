@@ -11,15 +11,15 @@ from recbole_dsl.compiling import compiled
 @compiled()
 def search_lists(
     queries, margins, exclude_offsets, exclude_ids, allowed,
-    values, columns, row_offsets,
-    items, list_offsets, places, list_values, highest, lowest, block,
+    values, columns, row_offsets, factors,
+    items, list_offsets, places, list_values, block, highest, lowest, place_factors,
     ids, scores,
 ):  # fmt: skip
     """Fill ``ids`` and ``scores`` (n, k) with the best items of each query, block by block, by falling bounds.
 
     A sum in float32, of an item's score or of a block's bound, is wrong by ``margins`` (n,) at most. Empty arrays
-    stand for no exclusions, no limits of the items, and for the columns of a dense table. Returns how many blocks
-    were visited.
+    stand for no exclusions, no limits of the items, no factors of them, and for the columns of a dense table.
+    Returns how many blocks were visited.
     """
     n_columns, blocks = highest.shape
     n_items = len(items)
@@ -65,9 +65,12 @@ def search_lists(
                 at = b * n_columns + alive[i]
                 for entry in range(list_offsets[at], list_offsets[at + 1]):
                     sums[places[entry]] += weight * list_values[entry]
+            if len(place_factors):
+                for j in range(height):
+                    sums[j] *= place_factors[first + j]
             _offer(
                 sums[:height], items, first, margins[query], vector, excluded, allowed,
-                values, columns, row_offsets, heap_scores, heap_ids,
+                values, columns, row_offsets, factors, heap_scores, heap_ids,
             )  # fmt: skip
         _sort(heap_scores, heap_ids)
     return visited
@@ -76,7 +79,7 @@ def search_lists(
 @compiled()
 def offer_scores(
     rough, first, queries, margins, exclude_offsets, exclude_ids, allowed,
-    values, columns, row_offsets,
+    values, columns, row_offsets, factors,
     ids, scores,
 ):  # fmt: skip
     """Take into the heaps ``ids`` and ``scores`` (n, k) the best of ``rough`` (n, m), items from ``first`` on."""
@@ -87,7 +90,7 @@ def offer_scores(
             excluded = exclude_ids[exclude_offsets[query] : exclude_offsets[query + 1]]
         _offer(
             rough[query], no_items, first, margins[query], queries[query], excluded, allowed,
-            values, columns, row_offsets, scores[query], ids[query],
+            values, columns, row_offsets, factors, scores[query], ids[query],
         )  # fmt: skip
 
 
@@ -107,8 +110,10 @@ def sort_heaps(ids, scores):
 
 @compiled()
 def _offer(
-    rough, items, first, margin, vector, excluded, allowed, values, columns, row_offsets, heap_scores, heap_ids
-):
+    rough, items, first, margin, vector, excluded, allowed,
+    values, columns, row_offsets, factors,
+    heap_scores, heap_ids,
+):  # fmt: skip
     dense = len(columns) == 0
     least = heap_scores[0] - margin
     for start in range(0, len(rough), 64):
@@ -139,6 +144,8 @@ def _offer(
             for entry in range(begin, row_offsets[item + 1]):
                 column = entry - begin if dense else np.int64(columns[entry])
                 total += np.float64(vector[column]) * np.float64(values[entry])
+            if len(factors):
+                total *= np.float64(factors[item])
             score = np.float32(total) + np.float32(0)
             if score > heap_scores[0] or (score == heap_scores[0] and item < heap_ids[0]):
                 heap_scores[0], heap_ids[0] = score, item

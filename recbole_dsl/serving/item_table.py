@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError, refusal
 
+# rows whose entries are worked on at once
+_ROWS = 2**15
+
 
 @dataclass(frozen=True)
 class ItemTable:
@@ -17,12 +20,14 @@ class ItemTable:
         columns: (nnz,) integers, ascending in each row; (0,) of a dense table, whose rows have all columns.
         row_offsets: (n_items + 1,) int64, where each row begins.
         n_columns: width.
+        factors: (n_items,) float32, what each row is multiplied by; None for 1.
     """
 
     values: NDArray[np.float32]
     columns: NDArray
     row_offsets: NDArray[np.int64]
     n_columns: int
+    factors: NDArray[np.float32] | None = None
 
     @property
     def n_items(self) -> int:
@@ -36,11 +41,31 @@ class ItemTable:
     def density(self) -> float:
         return len(self.values) / max(1, self.n_items * self.n_columns)
 
+    def largest(self) -> float:
+        """The largest magnitude of an entry."""
+        if self.factors is None:
+            return float(max(self.values.max(initial=0), -self.values.min(initial=0)))
+        largest = 0.0
+        for first in range(0, self.n_items, _ROWS):
+            offsets = self.row_offsets[first : first + _ROWS + 1]
+            magnitudes = np.abs(self.values[offsets[0] : offsets[-1]])
+            scaled = magnitudes * np.repeat(self.factors[first : first + _ROWS], np.diff(offsets))
+            largest = max(largest, float(scaled.max(initial=0)))
+        return largest
+
+    def first_row(self) -> "ItemTable":
+        """A table of it alone, in arrays of the same types."""
+        offsets = self.row_offsets[:2]
+        entries = slice(0, offsets[-1])
+        factors = None if self.factors is None else self.factors[:1]
+        return ItemTable(self.values[entries], self.columns[entries], offsets, self.n_columns, factors)
+
     def take(self, items: NDArray[np.int64]) -> "ItemTable":
         """The rows ``items`` (m,), in that order."""
         entries, lengths = self.entries_of(items)
         columns = self.columns if self.is_dense else self.columns[entries]
-        return ItemTable(self.values[entries], columns, np.append(0, lengths.cumsum()), self.n_columns)
+        factors = None if self.factors is None else self.factors[items]
+        return ItemTable(self.values[entries], columns, np.append(0, lengths.cumsum()), self.n_columns, factors)
 
     def entries_of(self, items: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where the entries of ``items`` (m,) are, one item after the other, and how many each has, (m,)."""
@@ -50,7 +75,10 @@ class ItemTable:
         return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths), lengths
 
     def dense_rows(self, first: int, stop: int) -> NDArray[np.float32]:
-        """(stop - first, n_columns): the rows from ``first`` to ``stop``, of a dense table without a copy."""
+        """(stop - first, n_columns): the rows from ``first`` to ``stop``, without their factors.
+
+        Those of a dense table are no copy.
+        """
         start, end = self.row_offsets[first], self.row_offsets[stop]
         if self.is_dense:
             return self.values[start:end].reshape(-1, self.n_columns)
@@ -67,7 +95,8 @@ def sparse_table(values: NDArray, columns: NDArray, row_offsets: NDArray, n_colu
     Raises:
         DSLError: if they do not fit each other, a row's columns do not ascend, or a value is not finite.
     """
-    values, columns, offsets = map(np.asarray, (values, columns, row_offsets))
+    # of one layout, for which the loops are compiled
+    values, columns, offsets = (np.require(array, None, "CA") for array in (values, columns, row_offsets))
     if values.ndim != 1 or values.dtype != np.float32:
         raise refusal("values", f"{values.dtype} of {values.ndim} dimensions", "float32 of one dimension")
     if columns.shape != values.shape or columns.dtype.kind not in "iu":
@@ -107,8 +136,8 @@ def exact_scores(
 ) -> NDArray[np.float32]:
     """The scores of pairs of a row of ``queries`` (n, n_columns) and an item, both (pairs,).
 
-    A score is the sum of the products, each exact in float64, added up in float64 by ascending columns, and
-    rounded to float32. So it depends neither on the machine nor on what else is searched.
+    A score is the sum of the products, each exact in float64, added up in float64 by ascending columns, times the
+    item's factor, and rounded to float32. So it depends neither on the machine nor on what else is searched.
     """
     entries, lengths = table.entries_of(items)
     owners = np.repeat(np.arange(len(items)), lengths)
@@ -116,6 +145,8 @@ def exact_scores(
     products = queries[query_of[owners], columns].astype(np.float64) * table.values[entries]
     # adds one after the other, where sums and dot products of NumPy choose an order of their own
     sums = np.bincount(owners, products, len(items)) if len(items) else np.zeros(0)
+    if table.factors is not None:
+        sums = sums * table.factors[items]
     # no negative zeros
     return sums.astype(np.float32) + np.float32(0)
 

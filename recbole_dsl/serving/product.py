@@ -1,6 +1,7 @@
 """Models whose score is the product of a user's and an item's vector."""
 
 from functools import cached_property
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ TRANSFORMS = ("none", "sigmoid")
 # how much the length of a folded-in vector counts, relative to the mean of the items' products with each other;
 # of those tried on ml-100k the best on the validation data
 _RIDGE = 0.6
-# products of all columns with each other are made for histories
 _MOST_COLUMNS = 2**12
+# columns up to which histories are taken: to fold one in takes their third power
+_MOST_FOR_HISTORIES = 2**10
+# how much longer SciPy takes for the product of two entries than a dense product for that of two cells
+_PER_PAIR = 200
 # how many times the entries in the file the dense ones may be that are made of them
 _MOST_TIMES = 1000
 
@@ -75,11 +79,24 @@ class ProductScorer:
     """
 
     takes_users = True
-    takes_histories = True
+    why_no_histories = f"as its vectors have more than {_MOST_FOR_HISTORIES} columns, too many to fold one in"
     batch_size = 1024
 
     def __init__(self, users: Table, items: Table, transform: str = "none", has_bias: bool = False):
         self.users, self.items, self.transform, self.has_bias = users, items, transform, has_bias
+        self._lock = RLock()
+
+    @property
+    def takes_histories(self) -> bool:
+        """Whether the vectors are so short that histories are folded in."""
+        return self.items.n_columns <= _MOST_FOR_HISTORIES
+
+    def prepare(self) -> None:
+        """As `Scorer.prepare`."""
+        self._by_product.prepare()
+        self._by_cosine.prepare()
+        if self.takes_histories:
+            self.fold_in(Lists.of([[0]]))
 
     def top(
         self, users: NDArray[np.int64], k: int, exclude: Lists | None, candidates: NDArray[np.bool_] | None
@@ -99,7 +116,9 @@ class ProductScorer:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         queries = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
         itself = Lists(np.arange(len(items) + 1), items)
-        return self._by_cosine.search(queries, k, itself, candidates)
+        with self._lock:
+            search = self._by_cosine
+        return search.search(queries, k, itself, candidates)
 
     def fold_in(self, histories: Lists) -> NDArray[np.float32]:
         """(n, n_columns): the vectors of users who had ``histories``.
@@ -111,26 +130,30 @@ class ProductScorer:
         distinct, places = np.unique(histories.ids, return_inverse=True)
         vectors = self.items.dense_rows(distinct).astype(np.float64)
         n_free = self.items.n_columns - self.has_bias
+        with self._lock:
+            prior = self._prior
         bias = float(self.users.dense_rows(np.zeros(1, np.int64))[0, -1]) if self.has_bias else 0.0
         for user in range(histories.n):
             of_user = vectors[places[histories.offsets[user] : histories.offsets[user + 1]]]
             free = of_user[:, :n_free]
             wanted = 1 - bias * of_user[:, -1] if self.has_bias else np.ones(len(of_user))
-            out[user, :n_free] = np.linalg.solve(self._prior[:n_free, :n_free] + free.T @ free, free.T @ wanted)
+            out[user, :n_free] = np.linalg.solve(prior[:n_free, :n_free] + free.T @ free, free.T @ wanted)
             out[user, n_free:] = bias
         return out
 
+    # of the parts that are made when they are first needed, each once, however many threads need it
     @cached_property
     def _by_product(self) -> ExactTopK:
-        entries = self.items.rows(0, self.items.n_rows)
+        entries = self.items.all_rows()
         return ExactTopK(entries.values, entries.columns, entries.offsets, self.items.n_columns)
 
     @cached_property
     def _by_cosine(self) -> ExactTopK:
-        entries = self.items.rows(0, self.items.n_rows).times_columns(self._counts_as_likeness)
-        squares = np.bincount(entries.rows(), entries.values.astype(np.float64) ** 2, entries.n_rows)
-        entries = entries.times_rows((1 / np.sqrt(np.where(squares > 0, squares, 1))).astype(np.float32))
-        return ExactTopK(entries.values, entries.columns, entries.offsets, self.items.n_columns)
+        squares = np.empty(self.items.n_rows)
+        for start, stop in self.items.blocks():
+            entries = self.items.rows(start, stop).times_columns(self._counts_as_likeness)
+            squares[start:stop] = np.bincount(entries.rows(), entries.values.astype(np.float64) ** 2, stop - start)
+        return self._by_product.scaled((1 / np.sqrt(np.where(squares > 0, squares, 1))).astype(np.float32))
 
     @cached_property
     def _counts_as_likeness(self) -> NDArray[np.float32]:
@@ -141,11 +164,8 @@ class ProductScorer:
     def _prior(self) -> NDArray[np.float64]:
         """What is added to the products of a history's vectors: those of all items, and a ridge."""
         n_columns = self.items.n_columns
-        gram = np.zeros((n_columns, n_columns))
-        for start, stop in self.items.blocks():
-            block = self.items.rows(start, stop).dense(n_columns).astype(np.float64)
-            gram += block.T @ block
         n_free = n_columns - self.has_bias
+        gram = _gram(self.items)
         ridge = _RIDGE * np.trace(gram[:n_free, :n_free]) / n_free
         # a table of zeros has a solution too
         return gram + max(ridge, np.finfo(np.float32).tiny) * np.eye(n_columns)
@@ -157,8 +177,28 @@ class ProductScorer:
         exclude: Lists | None,
         candidates: NDArray[np.bool_] | None,
     ) -> Top:
-        ids, scores = self._by_product.search(queries, k, exclude, candidates)
+        with self._lock:
+            search = self._by_product
+        ids, scores = search.search(queries, k, exclude, candidates)
         if self.transform == "sigmoid":
             with np.errstate(over="ignore"):
                 scores[ids >= 0] = 1 / (1 + np.exp(-scores[ids >= 0]))
         return ids, scores
+
+
+def _gram(table: Table) -> NDArray[np.float64]:
+    """(n_columns, n_columns): the products of a table's columns, by its entries where these are few."""
+    n_columns = table.n_columns
+    if _PER_PAIR * (np.diff(table.offsets) ** 2).sum() < table.n_rows * n_columns**2:
+        # takes longer to load than most tables take
+        from scipy.sparse import csr_array
+
+        entries = table.all_rows()
+        values = entries.values.astype(np.float64)
+        matrix = csr_array((values, entries.columns, entries.offsets), (table.n_rows, n_columns))
+        return (matrix.T @ matrix).toarray()
+    gram = np.zeros((n_columns, n_columns))
+    for start, stop in table.blocks(2**18):
+        block = table.rows(start, stop).dense(n_columns).astype(np.float64)
+        gram += block.T @ block
+    return gram

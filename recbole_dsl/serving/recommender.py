@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ KINDS = {"product": "recbole_dsl.serving.product", "network": "recbole_dsl.netwo
 UNKNOWN = ("error", "popular")
 # tokens that an error names
 _NAMED = 5
+# scores from which on a job of many batches is prepared for
+_WORTH_PREPARING = 2**25
 
 # (n, k) tokens, or (k,) for one user, and their scores
 Recommendations = tuple[NDArray[np.object_], NDArray[np.float32]]
@@ -43,6 +47,7 @@ class Recommender:
 
     def __init__(self, header: dict[str, Any], users: Tokens, items: Tokens, seen: Seen, scorer: Scorer):
         self.header, self.users, self.items, self.seen, self.scorer = header, users, items, seen, scorer
+        self._lock, self._is_prepared = threading.Lock(), False
 
     @classmethod
     def load(cls, path: str | os.PathLike, model_class: type | None = None) -> "Recommender":
@@ -71,6 +76,29 @@ class Recommender:
         of_kind = importlib.import_module(KINDS[header["kind"]])
         scorer = of_kind.load(artifact) if header["kind"] == "product" else of_kind.load(artifact, model_class)
         return cls(header, users, items, Seen.read(artifact), scorer)
+
+    def prepare(self) -> None:
+        """Do now what the first requests would wait for, so that they are as fast as any other.
+
+        It builds the lists that items are searched by, compiles the search or loads what was compiled (seconds the
+        first time on a machine, with the extra ``serve``), and scores a user, a history and an item. Without it no
+        request waits for any of that: items are then searched by NumPy alone, which takes longer for many items.
+        It may be called more than once, and while requests are answered.
+        """
+        with self._lock:
+            if self._is_prepared:
+                return
+            self.scorer.prepare()
+            # what is left is made by asking, also for who is not known
+            item = self.items[0]
+            self._top_of_users(np.array([-1]), self.seen.level, 1, None)
+            if self.scorer.takes_users:
+                self.recommend([self.users[0]], 1)
+            if self.scorer.takes_histories:
+                self.recommend_for([[item]], 1)
+            with suppress(DSLError):
+                self.similar_items([item], 1)
+            self._is_prepared = True
 
     def recommend(
         self,
@@ -131,7 +159,7 @@ class Recommender:
         The other arguments, what is returned and what is raised are as in `recommend`.
         """
         if not self.scorer.takes_histories:
-            raise DSLError(f"histories: {self.header['model']} takes none, as it scores trained users only")
+            raise DSLError(f"histories: {self.header['model']} takes none, {self.scorer.why_no_histories}")
         _choice("unknown", unknown, UNKNOWN)
         lists = self._histories(histories, skip_unknown=unknown == "popular")
         _, k, allowed = self._choices(k, "none", items, exclude)
@@ -189,6 +217,7 @@ class Recommender:
             ids = self.users.ids(names.tolist())
             if (ids < 0).any():
                 raise _unknown("users", names.tolist(), ids)
+        self._prepare_for(len(names))
         for start in range(0, len(names), size):
             part = names[start : start + size]
             yield (part, *self.recommend(part.tolist(), k, **options))
@@ -200,6 +229,7 @@ class Recommender:
         if options.get("unknown", "error") == "error":
             # what is wrong with one of them is said before there is any answer
             self._histories(histories, skip_unknown=False)
+        self._prepare_for(len(names))
         for start in range(0, len(names), self.scorer.batch_size):
             part = slice(start, start + self.scorer.batch_size)
             yield (np.array(names[part], object), *self.recommend_for(histories[part], k, **options))
@@ -207,9 +237,15 @@ class Recommender:
     def batches_of_similar(self, items: Sequence[str], k: int = 10, **options: Any) -> Iterator[Batch]:
         """`similar_items`, a batch at a time."""
         self._item_ids("items", items)
+        self._prepare_for(len(items))
         for start in range(0, len(items), self.scorer.batch_size):
             part = list(items[start : start + self.scorer.batch_size])
             yield (np.array(part, object), *self.similar_items(part, k, **options))
+
+    def _prepare_for(self, n: int) -> None:
+        """`prepare` where that takes less time than it saves for ``n`` users."""
+        if n * len(self.items) >= _WORTH_PREPARING:
+            self.prepare()
 
     def _vectors(self, convert: Callable[[Table], Any]) -> Vectors:
         if self.header["kind"] != "product":

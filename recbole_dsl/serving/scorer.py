@@ -21,12 +21,17 @@ class Scorer(Protocol):
     Attributes:
         takes_users: whether it scores users that were trained on, by `top`.
         takes_histories: whether it scores lists of items, by `top_for`.
+        why_no_histories: where it does not, why, in words that go on from "takes none, ".
         batch_size: how many users it wants at once.
     """
 
     takes_users: bool
     takes_histories: bool
+    why_no_histories: str
     batch_size: int
+
+    def prepare(self) -> None:
+        """Make, load and compile now what is else made in the first answers, or not at all. Requests may go on."""
 
     def top(
         self, users: NDArray[np.int64], k: int, exclude: Lists | None, candidates: NDArray[np.bool_] | None

@@ -124,9 +124,17 @@ class Table:
             decoded = signed * np.repeat(scales, np.diff(offsets))
         return Entries(decoded, columns, offsets)
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
-        """First row and end row of blocks that are small when they are dense."""
-        height = max(1, _BLOCK // self.n_columns)
+    def all_rows(self) -> Entries:
+        """Every row, decoded a block at a time, so that little else is there meanwhile."""
+        values, columns = np.empty(self.nnz, np.float32), np.empty(self.nnz, column_type(self.n_columns))
+        for start, stop in self.blocks():
+            here, block = slice(self.offsets[start], self.offsets[stop]), self.rows(start, stop)
+            values[here], columns[here] = block.values, block.columns
+        return Entries(values, columns, self.offsets)
+
+    def blocks(self, cells: int = _BLOCK) -> Iterator[tuple[int, int]]:
+        """First row and end row of blocks that are small when they are dense: of about so many ``cells``."""
+        height = max(1, cells // self.n_columns)
         for start in range(0, self.n_rows, height):
             yield start, min(start + height, self.n_rows)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recbole_dsl.compiling import compiled_loops
 from recbole_dsl.errors import DSLError, refusal
-from recbole_dsl.serving.item_lists import BLOCK, ItemLists, build_lists
+from recbole_dsl.serving.item_lists import Bounds, ItemLists, build_lists
 from recbole_dsl.serving.item_table import ItemTable, dense_table, sparse_table
 from recbole_dsl.serving.lists import Lists
 from recbole_dsl.serving.plain_top_k import search_plainly
@@ -25,8 +26,6 @@ Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 _BATCH = 256
 # items whose dense rows and scores are there at once: as many as stay in a processor's cache with their rows
 _ITEMS = 2**13
-# scores in all from which compiling, or loading what was compiled, and building the lists is worth it
-_WORTH_COMPILING = 2**25
 # candidates of all items, up to which they are searched by themselves
 _FEW = 1 / 16
 # queries that are searched by lists before the rest may be by products
@@ -38,12 +37,10 @@ class ExactTopK:
 
     The answer is that of brute force, to the bit: an item's score is the sum of its products with the query, exact
     in float64, added up in float64 by ascending columns and rounded to float32; the highest comes first, and of
-    equal ones the smaller id. What finds it is chosen by the work: inverted lists, or dense products where the
-    table or the queries are dense and many, both compiled by Numba; NumPy alone for little work or where
-    Numba is not there.
+    equal ones the smaller id. NumPy alone finds it until `prepare` is called, and where Numba is not there. From
+    then on compiled loops do: inverted lists, or dense products where the table or the queries are dense and many.
 
-    Lists take 6 bytes for each entry and, as Numba, are there only when they are worth it: call `prepare` to have
-    them before the first query. It may be searched from several threads.
+    Lists take 6 bytes for each entry, and Numba 100 MB once in a process. It may be searched from several threads.
     """
 
     def __init__(self, values: NDArray[np.float32], columns: NDArray, row_offsets: NDArray, n_columns: int):
@@ -72,27 +69,55 @@ class ExactTopK:
 
     def _hold(self, table: ItemTable) -> None:
         self._table = table
-        self._largest = float(np.abs(table.values).max(initial=0))
+        self._largest = table.largest()
         self._longest = int(np.diff(table.row_offsets).max(initial=0))
+        # whose lists are this one's too
+        self._unscaled = self
         self._lists: ItemLists | None = None
+        self._bounds: Bounds | None = None
+        # set last, when all that it works on is there
+        self._compiled: ModuleType | None = None
         self._lock = Lock()
-        self._scores_so_far = 0
 
     @property
     def n_items(self) -> int:
         return self._table.n_items
 
+    def scaled(self, factors: NDArray[np.float32]) -> "ExactTopK":
+        """The same table with each item's vector multiplied by one of ``factors`` (n_items,), at least 0.
+
+        Table and lists are this one's: it takes no memory but for the factors and the blocks' bounds.
+        """
+        search = self._with(replace(self._table, factors=np.ascontiguousarray(factors, np.float32)))
+        search._unscaled = self
+        return search
+
     def prepare(self) -> None:
-        """Build the lists and load what is compiled now rather than in a search; nothing without Numba."""
-        if (compiled := _compiled()) is None:
-            return
-        queries = np.zeros((1, self._table.n_columns), np.float32)
-        nothing = np.zeros(1, np.float32)
-        allowed = np.zeros(self.n_items, np.bool_)
-        if not self._table.is_dense:
-            self._by_lists(compiled, queries, nothing, 1, None, allowed)
-        self._by_products(compiled, queries, nothing, 1, None, allowed)
-        self._scores_so_far = _WORTH_COMPILING
+        """Build the lists and compile, or load what was compiled, so that no search has to wait for either.
+
+        Nothing without Numba, and nothing the second time. Searches may go on meanwhile.
+        """
+        with self._lock:
+            if self._compiled is not None or (compiled := _compiled()) is None:
+                return
+            # compiled for the types of the arrays that they are called with, which a single row has too
+            row = self._with(self._table.first_row())
+            queries, margins = np.zeros((1, self._table.n_columns), np.float32), np.zeros(1, np.float32)
+            if not self._table.is_dense:
+                row._build()
+                row._by_lists(compiled, queries, margins, 1, None, None)
+                self._build()
+            row._by_products(compiled, queries, margins, 1, None, None)
+            self._compiled = compiled
+
+    def _with(self, table: ItemTable) -> "ExactTopK":
+        search = type(self).__new__(type(self))
+        search._hold(table)
+        return search
+
+    def _build(self) -> None:
+        self._unscaled._lists = self._lists = self._unscaled._lists or build_lists(self._table)
+        self._bounds = self._lists.bounds(self._table.factors)
 
     def search(
         self,
@@ -126,11 +151,11 @@ class ExactTopK:
         n = self._check_queries(queries)
         left_out = _lists_of(exclude, n, self.n_items)
         chosen = _ids_of(candidates, self.n_items)
-        way = self._way(n, chosen)
+        way = self._way(chosen)
 
         def search_part(part: slice) -> Found:
             vectors = queries[part].toarray() if _is_sparse(queries) else queries[part]
-            vectors = np.ascontiguousarray(vectors, np.float32)
+            vectors = np.require(vectors, np.float32, "CAW")
             excluded = left_out and left_out.between(part.start, part.stop)
             if vectors.any(1).all():
                 return way(vectors, self._margins(vectors), k, excluded)
@@ -145,7 +170,7 @@ class ExactTopK:
                 return _joined(pool.map(search_part, parts), n, k)
         return _joined(map(search_part, parts), n, k)
 
-    def _way(self, n: int, chosen: NDArray[np.int64] | None) -> Callable[..., Found]:
+    def _way(self, chosen: NDArray[np.int64] | None) -> Callable[..., Found]:
         table, allowed = self._table, None
         if chosen is not None and len(chosen) <= _FEW * table.n_items:
             few = table.take(chosen)
@@ -153,9 +178,7 @@ class ExactTopK:
         if chosen is not None:
             allowed = np.zeros(table.n_items, np.bool_)
             allowed[chosen] = True
-        self._scores_so_far += n * table.n_items
-        compiled = _compiled() if self._scores_so_far >= _WORTH_COMPILING else None
-        if compiled is None:
+        if (compiled := self._compiled) is None:
             return lambda *rest: search_plainly(table, *rest, allowed)
         by = self._by_products if table.is_dense else self._by_the_faster
         return lambda *rest: by(compiled, *rest, allowed)
@@ -174,28 +197,27 @@ class ExactTopK:
 
     def _by_lists(self, compiled, queries, margins, k, exclude, allowed) -> tuple[NDArray, NDArray, float]:
         """What was found, and which share of the blocks was visited."""
-        with self._lock:
-            self._lists = self._lists or build_lists(self._table)
-        lists, table = self._lists, self._table
+        lists, bounds, table = self._lists, self._bounds, self._table
         ids, scores = _heaps(len(queries), k)
         visited = compiled.search_lists(
             queries, margins, *_arrays(exclude, allowed),
-            table.values, table.columns, table.row_offsets,
-            lists.items, lists.offsets, lists.places, lists.values, lists.highest, lists.lowest, BLOCK,
+            *_rows(table), lists.items, lists.offsets, lists.places, lists.values, lists.block, *bounds,
             ids, scores,
         )  # fmt: skip
-        return ids, scores, visited / max(1, len(queries) * lists.highest.shape[1])
+        return ids, scores, visited / max(1, len(queries) * bounds.highest.shape[1])
 
     def _by_products(self, compiled, queries, margins, k, exclude, allowed) -> Found:
         table = self._table
         ids, scores = _heaps(len(queries), k)
         compiled.empty_heaps(ids, scores)
         for first in range(0, table.n_items, _ITEMS):
-            rough = queries @ table.dense_rows(first, min(first + _ITEMS, table.n_items)).T
+            stop = min(first + _ITEMS, table.n_items)
+            rough = queries @ table.dense_rows(first, stop).T
+            if table.factors is not None:
+                rough *= table.factors[first:stop]
             compiled.offer_scores(
-                rough, first, queries, margins, *_arrays(exclude, allowed),
-                table.values, table.columns, table.row_offsets, ids, scores,
-            )  # fmt: skip
+                rough, first, queries, margins, *_arrays(exclude, allowed), *_rows(table), ids, scores
+            )
         compiled.sort_heaps(ids, scores)
         return ids, scores
 
@@ -250,7 +272,7 @@ def _products_are_faster(density: float, queries: NDArray[np.float32], visited: 
     densities 0.1 to 1, 1 to 256 at once, in ms a query on one thread. Products pay for making the rows dense once.
     """
     alive = np.count_nonzero(queries) / queries.size
-    by_products = 0.55 + (4 + 30 * density) / len(queries)
+    by_products = (0.55 + (4 + 30 * density) / len(queries)) * max(1, queries.shape[1] / 64)
     by_lists = visited * (0.3 + 25 * density * alive)
     return by_products < by_lists
 
@@ -323,8 +345,14 @@ def _ids_of(candidates: ArrayLike | None, n_items: int) -> NDArray[np.int64] | N
 
 def _arrays(exclude: Lists | None, allowed: NDArray[np.bool_] | None) -> tuple[NDArray, NDArray, NDArray]:
     nothing = np.zeros(0, np.int64)
-    offsets, ids = (nothing, nothing) if exclude is None else map(np.ascontiguousarray, exclude)
+    # arrays that may not be written to are of another type to Numba
+    offsets, ids = (nothing, nothing) if exclude is None else (np.require(a, None, "CAW") for a in exclude)
     return offsets, ids, np.zeros(0, np.bool_) if allowed is None else allowed
+
+
+def _rows(table: ItemTable) -> tuple[NDArray, ...]:
+    factors = np.zeros(0, np.float32) if table.factors is None else table.factors
+    return table.values, table.columns, table.row_offsets, factors
 
 
 def _heaps(n: int, k: int) -> Found:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from recbole_dsl.training.whole_files import damage
-from tests.faults import bad_inputs, good_inputs, hostile_files, kills
+from tests.faults import bad_inputs, good_inputs, hostile_files, hostile_headers, kills
 from tests.faults.command import train
 from tests.faults.forks import wait
 
@@ -45,6 +45,24 @@ def base(tmp_path_factory):
 @pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
 def test_a_hostile_file_runs_nothing_and_changes_nothing(case, base):
     assert hostile_files.problem(case, *base) is None
+
+
+OVER = "as large as is allowed somewhere"
+ASKING = {
+    "GRU4Rec": ["num_layers is huge", "num_layers is large", f"MAX_ITEM_LIST_LENGTH is {OVER}"],
+    "SASRec": ["n_layers is huge", "n_layers is large", "hidden_act is code", "no iid_field"],
+    "SRGNN": ["step is huge", "step is large", "loss_type is code"],
+    "DiffRec": ["steps is large", "dims_dnn is huge in a list", "dims_dnn is many in a list"],
+    "KGCN": [f"neighbor_sample_size is {OVER}", "n_iter is large"],
+}
+
+
+@pytest.mark.parametrize("model", ASKING)
+def test_a_header_that_asks_for_more_than_the_file_holds_takes_little(model, tmp_path):
+    network = hostile_headers.exported(model, tmp_path)
+    found = dict(hostile_headers.headers(network))
+    for words in ASKING[model]:
+        assert hostile_headers.problem(network, found[words], tmp_path) is None, words
 
 
 def test_a_run_that_is_killed_ends_as_one_that_was_not():

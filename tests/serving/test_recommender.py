@@ -1,6 +1,7 @@
 """Recommending from tables: what brute force gives, and what is said about arguments that cannot be used."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.serving import Recommender
+from recbole_dsl.serving import Recommender, product, top_k
+from recbole_dsl.serving import recommender as recommending
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.lists import Lists
 from tests.serving.artifacts import brute_force, make
@@ -99,6 +101,84 @@ def test_a_history_is_folded_in_by_least_squares(recommender):
     assert not set(found[0]) & {f"i{item}" for item in history}
     assert np.allclose(scores[0, :17], np.sort(np.delete(items @ vector, history))[::-1], atol=1e-5)
     assert None not in recommender.recommend_for([["i2"]], 20, filter_seen=False)[0]
+
+
+@pytest.mark.parametrize("n_columns, density", [(300, 0.01), (300, 0.5)], ids=["by entries", "dense"])
+def test_the_products_of_a_wide_table_are_those_of_the_dense_one(n_columns, density):
+    made = make(n_items=700, n_columns=n_columns, density=density)
+    found = product._gram(load(made).scorer.items)
+    np.testing.assert_array_equal(found, made.items.T.astype(np.float64) @ made.items)
+
+
+def test_a_table_that_is_too_wide_to_fold_histories_in_takes_none(monkeypatch):
+    wide = load(make(n_columns=1025))
+    assert len(wide.recommend("u1", 3)[0]) == 3 and len(wide.similar_items("i1", 3)[0]) == 3
+    with pytest.raises(DSLError, match=r"^histories: BPR takes none, as its vectors have more than 1024 columns"):
+        wide.recommend_for([["i1"]])
+    monkeypatch.setattr(product, "_MOST_FOR_HISTORIES", 7)
+    eight = load(make())
+    eight.prepare()
+    assert not eight.scorer.takes_histories and "_prior" not in vars(eight.scorer)
+
+
+def answers(recommender):
+    return [
+        recommender.recommend([f"u{user}" for user in range(12)], 5),
+        recommender.recommend("u1", 3, exclude=["i2"]),
+        recommender.recommend_for([["i1"], ["i4", "i5"]], 4),
+        recommender.similar_items(["i3", "i7", "i1"], 6),
+        recommender.recommend("nobody", 4, unknown="popular"),
+    ]
+
+
+@pytest.mark.parametrize("density", [0.2, 1])
+@pytest.mark.parametrize("level", ["all", "none"])
+def test_answers_are_the_same_before_while_and_after_it_is_prepared(density, level):
+    recommender = load(make(density=density, level=level))
+    expected = answers(load(make(density=density, level=level)))
+    with ThreadPoolExecutor(4) as pool:
+        prepared = [pool.submit(recommender.prepare) for _ in range(3)]
+        found = [pool.submit(answers, recommender) for _ in range(12)]
+        for one in prepared:
+            assert one.result() is None
+    for all_answers in [*(one.result() for one in found), answers(recommender)]:
+        for (items, scores), (wanted, wanted_scores) in zip(all_answers, expected):
+            assert items.tolist() == wanted.tolist() and scores.tolist() == wanted_scores.tolist()
+
+
+def test_nothing_is_made_in_a_request_after_it_was_prepared(monkeypatch):
+    recommender = load(make(n_columns=9))
+    recommender.prepare()
+    made = [
+        set(vars(part)) for part in (recommender, recommender.scorer, recommender.seen, recommender.scorer.items)
+    ]
+    monkeypatch.setattr(top_k, "build_lists", lambda table: pytest.fail("in a request"))
+    monkeypatch.setattr(top_k, "_compiled", lambda: pytest.fail("in a request"))
+    answers(recommender)
+    recommender.prepare()
+    parts = (recommender, recommender.scorer, recommender.seen, recommender.scorer.items)
+    assert made == [set(vars(part)) for part in parts]
+
+
+def test_a_job_of_much_work_is_prepared_and_a_request_never_is(monkeypatch):
+    monkeypatch.setattr(recommending, "_WORTH_PREPARING", 100)
+    jobs = {
+        "batches": lambda r: list(r.batches(k=3)),
+        "batches_for": lambda r: list(r.batches_for(["a"] * 9, [["i1"]] * 9, 3)),
+        "batches_of_similar": lambda r: list(r.batches_of_similar(["i1"] * 9, 3)),
+    }
+    for job in jobs.values():
+        one = load(MADE)
+        answers(one)
+        assert not one._is_prepared
+        job(one)
+        assert one._is_prepared
+
+
+def test_items_alike_are_found_in_the_table_of_the_products(recommender):
+    recommender.prepare()
+    by_product, by_cosine = recommender.scorer._by_product, recommender.scorer._by_cosine
+    assert by_cosine._table.values is by_product._table.values and by_cosine._lists is by_product._lists
 
 
 def test_similar_items_are_those_of_the_highest_cosine(recommender):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.serving import item_lists, top_k
+from recbole_dsl.serving import item_lists, plain_top_k, top_k
 from recbole_dsl.serving.lists import Lists
 from recbole_dsl.serving.top_k import ExactTopK
 
@@ -21,9 +22,14 @@ WAYS = ["plain", pytest.param("lists", marks=needs_numba), pytest.param("product
 @pytest.fixture
 def force(monkeypatch):
     """Let searches go one way, whatever the work."""
+    search = ExactTopK.search
+
+    def prepared(self, *arguments, **options):
+        self.prepare()
+        return search(self, *arguments, **options)
 
     def choose(way):
-        monkeypatch.setattr(top_k, "_WORTH_COMPILING", 2**62 if way == "plain" else 0)
+        monkeypatch.setattr(ExactTopK, "search", search if way == "plain" else prepared)
         monkeypatch.setattr(top_k, "_FEW", -1)
         monkeypatch.setattr(top_k, "_TRIED", 1)
         monkeypatch.setattr(top_k, "_products_are_faster", lambda *_: way == "products")
@@ -34,14 +40,17 @@ def force(monkeypatch):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Tables of the size of tests have several blocks too."""
-    monkeypatch.setattr(top_k, "BLOCK", 8)
     monkeypatch.setattr(top_k, "_BATCH", 3)
     monkeypatch.setattr(top_k, "_ITEMS", 7)
     monkeypatch.setattr(top_k, "build_lists", lambda table: item_lists.build_lists(table, 8))
+    monkeypatch.setattr(item_lists, "_BLOCKS", 2)
+    monkeypatch.setattr(item_lists, "_ROWS", 5)
+    monkeypatch.setattr(plain_top_k, "_ITEMS", 11)
 
 
-def brute_force(table, queries, k, allowed):
+def brute_force(table, queries, k, allowed, factors=None):
     """Of a dense table and an allowed (n, n_items) bool: one product after the other, and Python's sort."""
+    factors = np.ones(len(table)) if factors is None else factors.astype(np.float64)
     ids = np.full((len(queries), k), -1)
     scores = np.full((len(queries), k), -np.inf, np.float32)
     for row, query in enumerate(queries.astype(np.float64)):
@@ -50,7 +59,7 @@ def brute_force(table, queries, k, allowed):
             total = 0.0
             for column in range(table.shape[1]):
                 total += float(query[column]) * float(table[item, column])
-            found.append((-np.float32(total), item))
+            found.append((-np.float32(total * factors[item]), item))
         for place, (score, item) in enumerate(sorted(found)[:k]):
             ids[row, place], scores[row, place] = item, -score
     return ids, scores
@@ -112,6 +121,25 @@ def test_it_is_brute_force(force, way, as_dense):
     check()
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("as_dense", [False, True], ids=["sparse", "dense"])
+def test_a_scaled_table_is_that_of_the_scaled_vectors(force, way, as_dense):
+    force(way)
+
+    @settings(deadline=None, max_examples=40)
+    @given(cases(), st.integers(0, 2**32), st.sampled_from([1e-6, 1.0, 1e6]))
+    def check(case, seed, scale):
+        table, queries, k, allowed = case
+        factors = (np.random.default_rng(seed).random(len(table)) * scale).astype(np.float32)
+        search = search_of(table, as_dense)
+        scaled = search.scaled(factors)
+        expected = brute_force(table, queries, k, allowed, factors)
+        assert_same(scaled.search(queries, k, sp.csr_matrix(~allowed)), expected)
+        assert_same(search.search(queries, k), brute_force(table, queries, k, np.ones_like(allowed)))
+
+    check()
+
+
 @pytest.mark.parametrize("few", [-1, 2], ids=["by a mask", "by themselves"])
 @pytest.mark.parametrize("way", WAYS)
 def test_only_candidates_are_found(force, monkeypatch, way, few):
@@ -166,15 +194,68 @@ def test_a_large_table_is_searched_alike_every_way(force, monkeypatch):
     np.testing.assert_allclose(found["plain"][1], -np.sort(-rough, axis=1)[:, :10], rtol=1e-5, atol=1e-5)
 
 
-def test_little_work_needs_no_lists_and_prepare_makes_them_before(monkeypatch):
+def test_no_search_waits_for_what_prepare_makes(monkeypatch):
     monkeypatch.undo()
-    table = np.eye(64, dtype=np.float32)
-    search = search_of(table)
-    expected = search.search(table[:2], 3)
-    assert search._lists is None
-    search.prepare()
-    assert (search._lists is not None) == (top_k._compiled() is not None)
-    assert_same(search.search(table[:2], 3), expected)
+    monkeypatch.setattr(top_k, "_compiled", lambda: pytest.fail("in a search"))
+    monkeypatch.setattr(top_k, "build_lists", lambda table: pytest.fail("in a search"))
+    random = np.random.default_rng(0)
+    search = search_of(sparse_normal(random, 8192))
+    queries = sparse_normal(random, 256)
+    # more scores than compiling would pay for
+    for _ in range(20):
+        search.search(queries, 3)
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "keep", [np.copy, read_only, lambda array: np.repeat(array, 2, 0)[::2]], ids=["own", "read-only", "strided"]
+)
+def test_nothing_is_compiled_after_prepare(monkeypatch, keep):
+    """Whatever the arguments are, the types that the loops are called with are those of `prepare`."""
+    random = np.random.default_rng(0)
+    table = sp.csr_matrix(sparse_normal(random, 50))
+    parts = keep(table.data), keep(table.indices.astype(np.uint8)), keep(table.indptr)
+    search = ExactTopK(*parts, 64)
+    factors = keep(random.random(50).astype(np.float32))
+    searches = [search, search.scaled(factors), ExactTopK.of_dense(table.toarray())]
+    for one in searches:
+        one.prepare()
+    compiled = {name: f.signatures for name, f in vars(top_k._compiled()).items() if hasattr(f, "signatures")}
+    queries = sparse_normal(random, 12)
+    monkeypatch.setattr(top_k, "_FEW", -1)
+    for one in searches:
+        for dense in (False, True):
+            monkeypatch.setattr(top_k, "_products_are_faster", lambda *_, dense=dense: dense)
+            for of_query in (queries, keep(queries), queries[:1], sp.csr_matrix(queries), queries[:, ::-1]):
+                exclude = sp.random(of_query.shape[0], 50, 0.2, "csr", rng=random)
+                exclude.sort_indices()
+                for left_out in (None, exclude, (keep(exclude.indptr), keep(exclude.indices))):
+                    for candidates in (None, [1, 2, 3], keep(np.arange(50) > 9)):
+                        one.search(of_query, 3, left_out, candidates, threads=2)
+    assert compiled == {name: getattr(top_k._compiled(), name).signatures for name in compiled}
+
+
+@needs_numba
+def test_preparing_again_or_from_several_threads_makes_everything_once(monkeypatch):
+    made = []
+    build = top_k.build_lists
+    monkeypatch.setattr(top_k, "build_lists", lambda table: made.append(table.n_items) or build(table))
+    search = search_of(np.eye(64, dtype=np.float32))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: search.prepare(), range(8)))
+    search.scaled(np.ones(64, np.float32)).prepare()
+    assert made.count(64) == 1
+    other = search_of(np.eye(64, dtype=np.float32))
+    scaled = other.scaled(np.ones(64, np.float32))
+    scaled.prepare()
+    other.prepare()
+    assert other._lists is scaled._lists
 
 
 def test_it_works_without_numba_and_imports_neither_torch_nor_recbole():
