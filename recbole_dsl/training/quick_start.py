@@ -36,6 +36,7 @@ from recbole_dsl.training.process_options import (
     time_limit,
 )
 from recbole_dsl.training.processes import is_distributed, is_first
+from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_data import RunData, load_data
 from recbole_dsl.training.trainer import DSLMixin
 
@@ -147,15 +148,18 @@ def objective_function(
     }
 
 
-def prepare_trial(config: Config, saved: bool = True) -> tuple[DSLMixin, RunData]:
+def prepare_trial(config: Config, saved: bool = True, file: FileRows | None = None) -> tuple[DSLMixin, RunData]:
     """The trainer and the data of one trial of a search, whatever the trials before it in this process were.
+
+    Args:
+        file: what the trainer is to go on from, or to evaluate: the data gets its ids.
 
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
     init_seed(config["seed"], config["reproducibility"])
     with held_back_log(config, replace_handlers=True):
-        data = load_data(config)
+        data = load_data(config, file=file)
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = trainer_of(config)
         model = _sparse_model(config, data, trainer_class)
@@ -168,7 +172,8 @@ def prepare_trial(config: Config, saved: bool = True) -> tuple[DSLMixin, RunData
 def load_data_and_model(model_file: str, data_path: str | None = None, model_class: type | None = None) -> tuple:
     """Load a saved model and the data it was trained on, like ``recbole.quick_start.load_data_and_model``.
 
-    The model is sparse, with the topology of the saved epoch. What the file says is data: nothing of it is
+    The model is sparse, with the topology of the saved epoch. The data gets the ids of the file, in whatever order
+    it is today, so that every weight is of whom it was trained for. What the file says is data: nothing of it is
     evaluated, no pickle is read, and nothing is written.
 
     Args:
@@ -179,7 +184,8 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
         (config, model, dataset, train_data, valid_data, test_data)
 
     Raises:
-        DSLError: if the file is not a whole checkpoint of this project, does not fit, or its data is missing.
+        DSLError: if the file is not a whole checkpoint of this project, does not fit, its data is missing, or has
+            tokens that the file does not know.
     """
     checkpoint = read_checkpoint(model_file)
     config = config_of(checkpoint, model_file, {} if data_path is None else {"data_path": data_path}, model_class)
@@ -189,7 +195,7 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
     ):
         init_seed(config["seed"], config["reproducibility"])
         logger.info(config)
-        data = load_data(config, may_download=False)
+        data = load_data(config, may_download=False, file=FileRows(checkpoint, "model_file", model_file))
         logger.info(data.dataset)
         init_seed(config["seed"], config["reproducibility"])
         model = make_model(config, data.train._dataset)
@@ -226,12 +232,13 @@ def _train(
     if is_distributed(config):
         refuse_in_several(config, config["budget"])
         refuse_different_runs(config, resumed)
+    file = None if resumed is None else FileRows(read_checkpoint(resumed, option="resume"), "resume", resumed)
     init_seed(config["seed"], config["reproducibility"])
     is_brief = not config["verbose"]
     with held_back_log(config, is_brief=is_brief) if is_first(config) else console_log(config) as logger:
         logger.info(sys.argv)
         logger.info(config)
-        data = load_data(config)
+        data = load_data(config, file=file)
         logger.info(data.dataset)
         # the same in all processes, which need the same weights; each draws numbers of its own in training
         init_seed(config["seed"], config["reproducibility"])

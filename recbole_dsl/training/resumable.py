@@ -15,6 +15,7 @@ from recbole_dsl.training.checkpoint import write_checkpoint
 from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.model_caches import derived_names
 from recbole_dsl.training.processes import begin_epoch, is_first
+from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_files import best_file, last_file
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import restore_random, restore_run, run_state
@@ -27,10 +28,12 @@ class Resumable:
     Attributes:
         last_model_file: where the last state is kept.
         record: losses, results and times of the epochs so far.
+        resumed: whose rows the file holds that this continues from; None if it continues from none.
     """
 
     last_model_file: str
     record: RunRecord
+    resumed: FileRows | None = None
     _random_state: dict | None = None
     # the one whose state is still to be kept
     _epoch: int | None = None
@@ -40,12 +43,14 @@ class Resumable:
 
         From the last state of a run (``.last``) the training goes on as if it had never stopped, to the bit. From
         the file of a best epoch it does too, unless gradients for the next topology update were being summed.
+        Data with other ids than the file's is refused by `fit` and `evaluate`, before they begin.
 
         Raises:
             DSLError: if the file is not a whole checkpoint of such a run; nothing is changed then.
         """
         path = str(resume_file)
         checkpoint = restore_run(self, path)
+        self.resumed = FileRows(checkpoint, "resume", path)
         self.saved_model_file = best_file(path)
         self.last_model_file = last_file(path)
         if checkpoint["run"] != "unknown":

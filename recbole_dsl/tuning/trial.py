@@ -13,7 +13,10 @@ from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.quick_start import prepare_trial
+from recbole_dsl.training.rows import FileRows
+from recbole_dsl.training.run_data import RunData
 from recbole_dsl.training.run_files import last_files
+from recbole_dsl.training.trainer import DSLMixin
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 # what an engine is told of a trial that failed: worse than any metric, and finite, as engines take differences
@@ -76,9 +79,7 @@ def train_trial(config: Config, on_evaluation: Callable[[int, float], None] | No
     Returns:
         the fields score, valid, epochs and file of its `Trial`, the last one within ``checkpoint_dir``.
     """
-    trainer, data = prepare_trial(config)
-    for state in last_files(config)[:1]:
-        trainer.resume_checkpoint(state)
+    trainer, data = resumed_trial(config)
     epochs = [trainer.start_epoch]
 
     def evaluated(epoch: int, score: float) -> None:
@@ -99,11 +100,21 @@ def train_trial(config: Config, on_evaluation: Callable[[int, float], None] | No
 
 def test_trial(config: Config, file: str) -> dict[str, float]:
     """The metrics on the test data of the model in ``file``, which a trial by ``config`` has left."""
-    read_checkpoint(file, model=config["model"])
-    trainer, data = prepare_trial(config)
+    checkpoint = read_checkpoint(file, model=config["model"])
+    trainer, data = prepare_trial(config, file=FileRows(checkpoint, "model_file", file))
     trainer.eval_collector.data_collect(data.train)
     result = trainer.evaluate(data.test, model_file=file)
     return {name: float(value) for name, value in (result or {}).items()}
+
+
+def resumed_trial(config: Config) -> tuple[DSLMixin, RunData]:
+    """`prepare_trial`, going on from the last state in ``checkpoint_dir`` where there is one."""
+    for state in last_files(config)[:1]:
+        file = FileRows(read_checkpoint(state, option="resume"), "resume", state)
+        trainer, data = prepare_trial(config, file=file)
+        trainer.resume_checkpoint(state)
+        return trainer, data
+    return prepare_trial(config)
 
 
 def described(error: BaseException) -> str:
