@@ -5,17 +5,17 @@ from logging import ERROR, getLogger
 from typing import Any
 
 import numpy as np
-import recbole.data.dataset as datasets
 import torch
 from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
-from recbole.utils import FeatureSource, FeatureType, ModelType
+from recbole.utils import FeatureSource, FeatureType
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.networks.columns import is_whole, read_column, store_column
 from recbole_dsl.networks.json_form import array_of, from_json, to_json
 from recbole_dsl.networks.reading import Read
+from recbole_dsl.training.run_data import dataset_class
 
 # what RecBole has to say of data is for who trains on it
 _QUIET = getLogger(f"{__name__}.quiet")
@@ -26,12 +26,6 @@ _MADE = frozenset(
     "config logger dataset_name dataset_path field2type field2source field2seqlen field2bucketnum field2id_token "
     "field2token_id _preloaded_weight".split()
 )
-_KINDS = {
-    ModelType.GENERAL: "Dataset",
-    ModelType.CONTEXT: "Dataset",
-    ModelType.SEQUENTIAL: "SequentialDataset",
-    ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
-}
 # rows that are taken for true of a table of which the file has runs only
 _MOST_CLAIMED = 2**19
 
@@ -69,7 +63,7 @@ def rebuild_dataset(config: Config, stored: Mapping[str, Any], arrays: Mapping[s
         AttributeError, KeyError, OverflowError, RecursionError, RuntimeError, TypeError, ValueError: if ``stored``
             is not of `store_dataset`; the message says what is wrong where that is known.
     """
-    kind = _dataset_class(config)
+    kind = dataset_class(config)
     dataset = kind.__new__(kind)
     for name, value in stored["attributes"].items():
         if name in _MADE or hasattr(kind, name) or not name.isidentifier() or name.startswith("__"):
@@ -102,11 +96,6 @@ def token_counts(stored: Mapping[str, Any]) -> dict[str, int]:
         elif "n_tokens" in properties:
             counts[field] = int(properties["n_tokens"])
     return counts
-
-
-def _dataset_class(config: Config) -> type[Dataset]:
-    """As RecBole's ``create_dataset`` chooses it."""
-    return getattr(datasets, f"{config['model']}Dataset", None) or getattr(datasets, _KINDS[config["MODEL_TYPE"]])
 
 
 def _store_table(

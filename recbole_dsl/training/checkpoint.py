@@ -15,11 +15,13 @@ from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
 from recbole_dsl.sparse.places import find_places
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.training.rows import are_rows
 from recbole_dsl.training.run_record import is_record
+from recbole_dsl.training.trained_on import is_trained_on
 from recbole_dsl.training.whole_files import damage, write_whole
 
 FORMAT = "recbole_dsl"
-VERSION = 3
+VERSION = 4
 # what the pickle in a checkpoint begins with, and the part of the file in which it begins
 _SAYS_SO, _BEGIN = rb"format.{1,8}recbole_dslq", 4096
 # for who looks at the file with PyTorch alone
@@ -156,15 +158,18 @@ def _unreadable(state: dict[str, Any]) -> str | None:
     for name, make in _ADDED.items():
         if version < VERSION:
             state.setdefault(name, make())
+    try:
+        problem = _not_plain(state, set())
+    except RecursionError:
+        problem = "is nested too deep"
+    if problem:
+        return problem
     for name, (is_right, words) in _PARTS.items():
         if name not in state:
             return f"has no {name}"
         if not is_right(state[name]):
             return f"{name} must be {words}"
-    try:
-        return _not_plain(state, set())
-    except RecursionError:
-        return "is nested too deep"
+    return None
 
 
 def _not_plain(value: Any, seen: set[int]) -> str | None:
@@ -238,6 +243,8 @@ _PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "topology": (_is_dict, "the state of a topology"),
     "random_state": (_is_dict, "random states by their names"),
     "record": (is_record, "losses, results and times of as many epochs"),
+    "rows": (are_rows, "the tokens of fields"),
+    "trained_on": (is_trained_on, "a digest and a sample of interactions"),
 }
 # what earlier versions did not have
 _ADDED: dict[str, Callable[[], Any]] = {
@@ -245,4 +252,6 @@ _ADDED: dict[str, Callable[[], Any]] = {
     "attributes": dict,
     "schedulers": dict,
     "record": dict,
+    "rows": dict,
+    "trained_on": dict,
 }

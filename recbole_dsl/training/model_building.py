@@ -28,7 +28,7 @@ def make_model(
     """
     with (
         _tables_deferred(config),
-        readable_files(config, earlier),
+        readable_files(config, dataset, earlier),
         _refused_by_model(config),
     ):
         return config.model_class(config, dataset)

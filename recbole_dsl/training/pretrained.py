@@ -1,12 +1,15 @@
 """Files that a model's constructor starts from, such as the halves of a NeuMF, sparse or RecBole's own."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from recbole.config import Config
+from recbole.data.dataset import Dataset
 from torch import Tensor
 
 from recbole_dsl.compat.pickle_protocol import as_protocol_2
@@ -14,21 +17,36 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.patching import TORCH_LOAD, lock
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.training.checkpoint import FORMAT, read_checkpoint
+from recbole_dsl.training.rows import FileRows
+from recbole_dsl.training.whole_files import has_checksum
+
+# option -> another -> its values with which a model of RecBole reads the file
+_READ_WHEN: dict[str, dict[str, tuple]] = {
+    "mf_pretrain_path": {"use_pretrain": (True,)},
+    "mlp_pretrain_path": {"use_pretrain": (True,)},
+    "pre_model_path": {"train_stage": ("critic_pretrain", "finetune"), "train_method": ("after_pretrain",)},
+    "pretrain_path": {"model": ("NAIS",)},
+    "warm_up": {"phase": ("distillation", "finetuning")},
+}
+# data that has been compared with the files that its model started from
+_compared: "WeakSet[Dataset]" = WeakSet()
 
 
 @contextmanager
-def readable_files(config: Config, known: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[None]:
+def readable_files(
+    config: Config, dataset: Dataset, known: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[None]:
     """Within it, ``torch.load``, by which RecBole's constructors read, runs nothing that a file says.
 
     Of a file of ours the state dict gives a sparse weight under its dense name too. Of one of RecBole's, or of
     another dense model, the tensors and plain data come as they are; what else is in it, such as RecBole's Config,
-    is not made.
+    is not made. A file whose rows are not those of ``dataset`` is refused.
 
     Args:
         known: contents by path, for which no file is read.
 
     Raises:
-        DSLError: naming the option, if a file is missing or cannot be read so.
+        DSLError: naming the option, if a file is missing, cannot be read so or has other rows.
     """
 
     def load(file: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -46,6 +64,9 @@ def readable_files(config: Config, known: Mapping[str, Mapping[str, Any]] | None
             raise DSLError(f"{option}={file}: must be a whole checkpoint of recbole_dsl or of RecBole") from error
         if not isinstance(content, dict):
             raise DSLError(f"{option}={file}: must be a checkpoint of recbole_dsl or of RecBole")
+        if given is None:
+            is_ours = content.get("format") == FORMAT
+            FileRows(content if is_ours else {}, option, str(file)).require(dataset)
         state, shapes = content.get("state_dict"), content.get("shapes")
         if isinstance(state, dict):
             content["state_dict"] = _DenseToo(state, shapes, f"{option}={file}")
@@ -54,6 +75,40 @@ def readable_files(config: Config, known: Mapping[str, Mapping[str, Any]] | None
 
     with TORCH_LOAD.by(load):
         yield
+    _compared.add(dataset)
+
+
+def pretrained_rows(config: Config, surely: bool = False) -> list[FileRows]:
+    """Whose rows the files of ours hold that the options name for a model to start from.
+
+    Args:
+        surely: only those that a model of RecBole reads by these options.
+    """
+    found = []
+    for option, path in config.final_config_dict.items():
+        is_read = _is_read(config, option)
+        if is_read is False or (surely and is_read is None) or not isinstance(path, str):
+            continue
+        with suppress(DSLError, OSError):
+            # what is no file of ours is refused by who reads it
+            if os.path.isfile(path) and has_checksum(path):
+                found.append(FileRows(read_checkpoint(path, option=option), option, path))
+    return found
+
+
+def require_rows_of_pretrained(config: Config, dataset: Dataset) -> None:
+    """Refuse ``dataset`` for a model that started from a file with other rows, if that is not known of it yet."""
+    if dataset not in _compared:
+        for file in pretrained_rows(config, surely=True):
+            file.require(dataset)
+        _compared.add(dataset)
+
+
+def _is_read(config: Config, option: str) -> bool | None:
+    """Whether a model of RecBole starts from the file that ``option`` names; None if only its author knows."""
+    if option not in _READ_WHEN:
+        return None
+    return any(config[other] in values for other, values in _READ_WHEN[option].items())
 
 
 def _read(file: Any, map_location: Any, option: str) -> Any:

@@ -103,6 +103,14 @@ def refuse_different_runs(config: Config, resumed: str | None) -> None:
         raise DSLError(f"resume: must find the same file in every process, and found {found}")
 
 
+def refuse_different_data(mark: str) -> None:
+    """Raise a DSLError, in every process, unless all have the same ``mark``, that of their data."""
+    marks = [None] * dist.get_world_size()
+    dist.all_gather_object(marks, mark)
+    if len(set(marks)) > 1:
+        raise DSLError("data_path: must hold the same data in every process, its lines in the same order")
+
+
 def uses_gpus(options: Mapping[str, Any]) -> bool:
     """Whether several processes with ``options`` compute on GPUs, and NCCL connects them."""
     return bool(options["use_gpu"] and str(options["gpu_id"])) and torch.cuda.is_available()

@@ -150,8 +150,8 @@ def sent_checkpoint(config: Config, checkpoint: dict[str, Any] | None) -> dict[s
     """
     if not is_distributed(config):
         return checkpoint
-    parts = None if checkpoint is None else {name: checkpoint[name] for name in ("state_dict", "other_parameter")}
-    return _sent_by_first(config, parts)
+    names = ("state_dict", "other_parameter", "rows", "trained_on")
+    return _sent_by_first(config, None if checkpoint is None else {name: checkpoint[name] for name in names})
 
 
 def _sent_by_first(config: Config, content: Any) -> Any:

@@ -40,6 +40,7 @@ from recbole_dsl.training.process_options import (
     time_limit,
 )
 from recbole_dsl.training.processes import is_distributed, is_first
+from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_data import RunData, load_data
 from recbole_dsl.training.run_files import from_here
 from recbole_dsl.training.run_options import OF_A_PROCESS, is_of_recbole
@@ -158,15 +159,20 @@ def objective_function(
 
 
 @contextmanager
-def prepare_trial(config: Config, saved: bool = True) -> Iterator[tuple[DSLMixin, RunData]]:
+def prepare_trial(
+    config: Config, saved: bool = True, file: FileRows | None = None
+) -> Iterator[tuple[DSLMixin, RunData]]:
     """The trainer and the data of one trial of a search, and its log until the end of the context.
+
+    Args:
+        file: what the trainer is to go on from, or to evaluate: the data gets its ids.
 
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
     with training(config["model"]), run_log(config) as begin_log:
         init_seed(config["seed"], config["reproducibility"])
-        data = load_data(config)
+        data = load_data(config, file=file)
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = trainer_of(config)
         model = _sparse_model(config, data, trainer_class)
@@ -181,7 +187,8 @@ def prepare_trial(config: Config, saved: bool = True) -> Iterator[tuple[DSLMixin
 def load_data_and_model(model_file: str, data_path: str | None = None, model_class: type | None = None) -> tuple:
     """Load a saved model and the data it was trained on, like ``recbole.quick_start.load_data_and_model``.
 
-    The model is sparse, with the topology of the saved epoch. What the file says is data: nothing of it is
+    The model is sparse, with the topology of the saved epoch. The data gets the ids of the file, in whatever order
+    it is today, so that every weight is of whom it was trained for. What the file says is data: nothing of it is
     evaluated, no pickle is read, and nothing is written.
 
     Args:
@@ -192,7 +199,8 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
         (config, model, dataset, train_data, valid_data, test_data)
 
     Raises:
-        DSLError: if the file is not a whole checkpoint of this project, does not fit, or its data is missing.
+        DSLError: if the file is not a whole checkpoint of this project, does not fit, its data is missing, or has
+            tokens that the file does not know.
     """
     checkpoint = read_checkpoint(model_file)
     config = config_of(checkpoint, model_file, {} if data_path is None else {"data_path": data_path}, model_class)
@@ -203,7 +211,7 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
         logger = getLogger()
         init_seed(config["seed"], config["reproducibility"])
         logger.info(config)
-        data = load_data(config, may_download=False)
+        data = load_data(config, may_download=False, file=FileRows(checkpoint, "model_file", model_file))
         logger.info(data.dataset)
         init_seed(config["seed"], config["reproducibility"])
         model = make_model(config, data.train._dataset)
@@ -245,14 +253,15 @@ def _train(
     if is_distributed(config):
         refuse_in_several(config, config["budget"])
         refuse_different_runs(config, resumed)
+    file = None if resumed is None else FileRows(read_checkpoint(resumed, option="resume"), "resume", resumed)
     init_seed(config["seed"], config["reproducibility"])
     is_brief = not config["verbose"]
     with run_log(config, is_brief) if is_first(config) else console_log(config) as begin_log:
-        return _train_logged(config, resumed, saved, begin_log), config["local_rank"] == 0
+        return _train_logged(config, file, saved, begin_log), config["local_rank"] == 0
 
 
 def _train_logged(
-    config: Config, resumed: str | None, saved: bool, begin_log: Callable[[], str | None]
+    config: Config, file: FileRows | None, saved: bool, begin_log: Callable[[], str | None]
 ) -> dict[str, Any]:
     logger = getLogger()
     unread = _unread_words(config)
@@ -262,7 +271,7 @@ def _train_logged(
             "config_dict=recbole_dsl.command_line_options() takes options from there"
         )
     logger.info(config)
-    data = load_data(config)
+    data = load_data(config, file=file)
     logger.info(data.dataset)
     # the same in all processes, which need the same weights; each draws numbers of its own in training
     init_seed(config["seed"], config["reproducibility"])
@@ -275,8 +284,8 @@ def _train_logged(
     logger.info(model)
     log = begin_log()
     trainer = trainer_class(config, model)
-    if resumed is not None:
-        trainer.resume_checkpoint(resumed)
+    if file is not None:
+        trainer.resume_checkpoint(file.path)
     say_start(trainer, data, saved, log)
     best_valid_score, best_valid_result = trainer.fit(
         data.train, data.valid, saved=saved, show_progress=config["show_progress"]

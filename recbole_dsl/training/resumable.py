@@ -19,6 +19,7 @@ from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_caches import derived_names
 from recbole_dsl.training.processes import agree_on_values, begin_epoch, is_first
+from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_files import best_file, from_here, last_file
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import restore_random, restore_run, run_state
@@ -31,11 +32,13 @@ class Resumable:
     Attributes:
         last_model_file: where the last state is kept.
         record: losses, results and times of the epochs so far.
+        resumed: whose rows the file holds that this continues from; None if it continues from none.
     """
 
     last_model_file: str
     record: RunRecord
     optimizers: list[Optimizer]
+    resumed: FileRows | None = None
     _random_state: dict | None = None
     # the one whose state is still to be kept
     _epoch: int | None = None
@@ -45,6 +48,7 @@ class Resumable:
 
         From the last state of a run (``.last``) the training goes on as if it had never stopped, to the bit. From
         the file of a best epoch it does too, unless gradients for the next topology update were being summed.
+        Data with other ids than the file's is refused by `fit` and `evaluate`, before they begin.
 
         Raises:
             DSLError: if the file is not a whole checkpoint of such a run, or the run would write over other files;
@@ -55,6 +59,7 @@ class Resumable:
         for file in {best, last} - {os.path.abspath(path)}:
             refuse_other_file(file)
         checkpoint = restore_run(self, path)
+        self.resumed = FileRows(checkpoint, "resume", path)
         self.saved_model_file, self.last_model_file = best, last
         if checkpoint["run"] != "unknown":
             self.run_name = checkpoint["run"]

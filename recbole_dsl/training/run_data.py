@@ -3,21 +3,33 @@
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import recbole.data.dataset as datasets
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.data.utils import save_split_dataloaders
+from recbole.utils import ModelType
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file
 from recbole_dsl.training.data_checks import check_lines, check_loaded, explained
+from recbole_dsl.training.pretrained import pretrained_rows
 from recbole_dsl.training.processes import is_distributed
+from recbole_dsl.training.rows import FileRows
+from recbole_dsl.training.trained_on import warn_of_other_interactions
+
+_KINDS = {
+    ModelType.GENERAL: "Dataset",
+    ModelType.CONTEXT: "Dataset",
+    ModelType.SEQUENTIAL: "SequentialDataset",
+    ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+}
 
 
 @dataclass(frozen=True)
@@ -30,18 +42,22 @@ class RunData:
     test: AbstractDataLoader
 
 
-def load_data(config: Config, may_download: bool = True) -> RunData:
+def load_data(config: Config, may_download: bool = True, file: FileRows | None = None) -> RunData:
     """The dataset of ``config`` and its loaders.
+
+    With ``file``, whose weights are to be used, the data gets the ids of that file, and the user is told if it was
+    trained on other interactions; without it, those of the first file that the options name to start from.
 
     RecBole unpickles ``<dataset>-Dataset.pth`` and ``<dataset>-for-<model>-dataloader.pth`` where they happen to
     lie in ``checkpoint_dir``, which runs what is in them. Here only what ``dataset_save_path`` and
     ``dataloaders_save_path`` name is read. ``save_dataset`` and ``save_dataloaders`` write as in RecBole.
 
     Raises:
-        DSLError: if the data is missing, cannot be downloaded, read or divided, or cannot be saved.
+        DSLError: if the data is missing, cannot be downloaded, read or divided, or cannot be saved; or if it has
+            what ``file`` does not know.
     """
     with _no_default_pickles(config):
-        dataset = load_dataset(config, may_download)
+        dataset = load_dataset(config, may_download, file)
     if config["save_dataset"]:
         name = f"{config['dataset']}-{type(dataset).__name__}.pth"
         with _named_problem(config, "save_dataset"):
@@ -49,6 +65,11 @@ def load_data(config: Config, may_download: bool = True) -> RunData:
             dataset.save()
     with _no_default_pickles(config), explained(config):
         train, valid, test = data_preparation(config, dataset)
+    if file is not None:
+        # what was saved with dataset_save_path or dataloaders_save_path has ids of its own
+        file.require(train._dataset)
+        others = {"validation": valid._dataset, "test": test._dataset}
+        warn_of_other_interactions(file, train._dataset, others)
     if config["save_dataloaders"]:
         name = f"{config['dataset']}-for-{config['model']}-dataloader.pth"
         with _named_problem(config, "save_dataloaders"):
@@ -57,8 +78,8 @@ def load_data(config: Config, may_download: bool = True) -> RunData:
     return RunData(dataset, train, valid, test)
 
 
-def load_dataset(config: Config, may_download: bool = True) -> Dataset:
-    """RecBole's dataset, downloaded where RecBole knows an address and there is none yet.
+def load_dataset(config: Config, may_download: bool = True, file: FileRows | None = None) -> Dataset:
+    """RecBole's dataset, downloaded where RecBole knows an address and there is none yet; ``file`` as `load_data`.
 
     Raises:
         DSLError: if it cannot be read, with the file, the line and the column where they are known; or cannot be
@@ -68,7 +89,7 @@ def load_dataset(config: Config, may_download: bool = True) -> Dataset:
     if os.path.isdir(path):
         check_lines(config)
         with explained(config):
-            dataset = create_dataset(config)
+            dataset = _made(config, file)
             check_loaded(config, dataset)
         return dataset
     if not may_download:
@@ -79,7 +100,7 @@ def load_dataset(config: Config, may_download: bool = True) -> Dataset:
         _download(config, path)
     except (OSError, ValueError, SystemExit, RuntimeError, EOFError) as error:
         raise DSLError(f"dataset={config['dataset']}: not in {path} and not to be downloaded") from error
-    return load_dataset(config)
+    return load_dataset(config, file=file)
 
 
 def _download(config: Config, path: str) -> None:
@@ -99,6 +120,41 @@ def _download(config: Config, path: str) -> None:
         os.makedirs(parent, exist_ok=True)
         os.rename(config["data_path"], path)
         config["data_path"] = path
+
+
+def dataset_class(config: Config) -> type[Dataset]:
+    """As RecBole's ``create_dataset`` chooses it."""
+    return getattr(datasets, f"{config['model']}Dataset", None) or getattr(datasets, _KINDS[config["MODEL_TYPE"]])
+
+
+def _made(config: Config, file: FileRows | None) -> Dataset:
+    """The dataset of the files in ``data_path``, with ids as `load_data` says."""
+    started_from = [] if file is not None else pretrained_rows(config)
+    if (file is None and not started_from) or config["dataset_save_path"]:
+        return create_dataset(config)
+    kind = dataset_class(config)
+    dataset = kind.__new__(kind)
+
+    def remap() -> None:
+        kind._remap_ID_all(dataset)
+        if file is not None:
+            file.give_ids(dataset)
+        else:
+            _give_ids_of_first(started_from, dataset)
+
+    # RecBole calls it when tokens have become ids, and before anything is made of these
+    dataset._remap_ID_all = remap
+    dataset.__init__(config)
+    del dataset._remap_ID_all
+    return dataset
+
+
+def _give_ids_of_first(files: Sequence[FileRows], dataset: Dataset) -> None:
+    for file in files:
+        # one that does not fit is refused when the model reads it, if it does
+        with suppress(DSLError):
+            file.give_ids(dataset)
+            return
 
 
 @contextmanager

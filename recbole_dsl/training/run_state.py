@@ -13,6 +13,7 @@ from recbole_dsl.training.model_caches import derived_names, restore_model
 from recbole_dsl.training.other_parameters import read_other_parameters, save_other_parameters
 from recbole_dsl.training.plain_data import plain, plain_entries
 from recbole_dsl.training.random_state import random_state, restore_random_state
+from recbole_dsl.training.rows import rows_of
 from recbole_dsl.training.run_files import best_file, is_last
 from recbole_dsl.training.run_options import options_to_save
 from recbole_dsl.training.state_checks import (
@@ -22,6 +23,7 @@ from recbole_dsl.training.state_checks import (
     random_state_problem,
     topology_state_problem,
 )
+from recbole_dsl.training.trained_on import trained_on
 
 if TYPE_CHECKING:
     from recbole_dsl.training.trainer import DSLMixin
@@ -35,6 +37,8 @@ def run_state(trainer: "DSLMixin", epoch: int, whole: bool) -> dict[str, Any]:
             topology update are then part of it.
     """
     model, config = trainer.model, trainer.config
+    data = trainer.train_data._dataset if trainer.train_data is not None else None
+    earlier = trainer.resumed.trained_on if trainer.resumed is not None else None
     result = trainer.best_valid_result if whole else trainer.last_valid_result or trainer.best_valid_result
     return {
         "run": trainer.run_name,
@@ -57,6 +61,8 @@ def run_state(trainer: "DSLMixin", epoch: int, whole: bool) -> dict[str, Any]:
         "topology": trainer.topology.state_dict(with_window=whole),
         "random_state": random_state(loader_generators(trainer.train_data)),
         "record": trainer.record.to_dict(),
+        "rows": {} if data is None else rows_of(data),
+        "trained_on": {} if data is None else trained_on(data, earlier),
     }
 
 

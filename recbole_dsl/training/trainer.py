@@ -37,7 +37,8 @@ from recbole_dsl.training.model_caches import derived_names, drop_caches, restor
 from recbole_dsl.training.optimizers import make_fast
 from recbole_dsl.training.other_parameters import check_other_parameters
 from recbole_dsl.training.parallel_init import parallel_init
-from recbole_dsl.training.process_options import refuse_in_several
+from recbole_dsl.training.pretrained import require_rows_of_pretrained
+from recbole_dsl.training.process_options import refuse_different_data, refuse_in_several
 from recbole_dsl.training.processes import (
     agree_on_norms,
     agree_on_start,
@@ -50,11 +51,13 @@ from recbole_dsl.training.processes import (
 )
 from recbole_dsl.training.random_state import guard_seeding, restore_shared_state, shared_state
 from recbole_dsl.training.resumable import Resumable
+from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_files import last_file, new_name
 from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
+from recbole_dsl.training.trained_on import mark_of, warn_of_other_interactions
 from recbole_dsl.turns import give_way, training, turn
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
@@ -178,6 +181,7 @@ class DSLMixin(Resumable):
         best epoch's file, for `resume_checkpoint`. A training that was resumed and had ended is not begun again.
         """
         with training(self.config["model"]):
+            self._require_rows(train_data, valid_data)
             self.train_data, self._verbose = train_data, verbose
             _ = self.attributes
             if saved:
@@ -229,12 +233,23 @@ class DSLMixin(Resumable):
         """Evaluate as RecBole's trainer does, with the weights and the topology of the best epoch."""
         if not eval_data:
             return None
+        # a loader of one's own need not say of which dataset it is
+        dataset = getattr(eval_data, "_dataset", None)
         if load_best_model:
             path = model_file or self.saved_model_file
             checkpoint = self._read(path, own=model_file is None) if is_first(self.config) else None
             # the others wait here for the first process, which wrote the file
-            restore_model(self.model, sent_checkpoint(self.config, checkpoint), path)
+            checkpoint = sent_checkpoint(self.config, checkpoint)
+            file = FileRows(checkpoint, "model_file", path)
+            if dataset is not None:
+                file.require(dataset)
+            if model_file is not None:
+                train = self.train_data._dataset if self.train_data is not None else None
+                warn_of_other_interactions(file, train, {"evaluated": dataset})
+            restore_model(self.model, checkpoint, path)
             self.logger.info(f"Loading model structure and parameters from {path}")
+        elif self.resumed is not None and dataset is not None:
+            self.resumed.require(dataset)
         try:
             with ExitStack() as kept:
                 kept.enter_context(brief_bars(self))
@@ -257,6 +272,15 @@ class DSLMixin(Resumable):
         if own and checkpoint["run"] not in ("unknown", self.run_name):
             raise DSLError(f"model_file={path}: another run has written it since")
         return checkpoint
+
+    def _require_rows(self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader | None) -> None:
+        train, valid = train_data._dataset, getattr(valid_data, "_dataset", None)
+        if is_distributed(self.config):
+            refuse_different_data(mark_of(train))
+        require_rows_of_pretrained(self.config, train)
+        if self.resumed is not None:
+            self.resumed.require(train)
+            warn_of_other_interactions(self.resumed, train, {"validation": valid})
 
     def _map_reduce(self, result, num_sample):
         # of all users already

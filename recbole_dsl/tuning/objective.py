@@ -13,11 +13,10 @@ from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.plain_data import plain
-from recbole_dsl.training.quick_start import prepare_trial
-from recbole_dsl.training.run_files import last_files
 from recbole_dsl.training.stored_options import given_options
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.tuning.parameters import as_option
+from recbole_dsl.tuning.trial import resumed_trial
 
 
 def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None = None) -> None:
@@ -52,9 +51,7 @@ def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[st
                 shutil.copy(file, folder)
     config = stored_config(None, None, {**options, **_device(), "checkpoint_dir": folder})
     check_dataset(config)
-    with prepare_trial(config) as (trainer, data):
-        for state in last_files(config)[:1]:
-            trainer.resume_checkpoint(state)
+    with resumed_trial(config) as (trainer, data):
 
         def report(epoch: int, score: float) -> None:
             trainer.keep_last_state(epoch)

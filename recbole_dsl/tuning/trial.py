@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +14,10 @@ from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.quick_start import prepare_trial
+from recbole_dsl.training.rows import FileRows
+from recbole_dsl.training.run_data import RunData
 from recbole_dsl.training.run_files import last_files
+from recbole_dsl.training.trainer import DSLMixin
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 # what an engine is told of a trial that failed: worse than any metric, and finite, as engines take differences
@@ -76,9 +80,7 @@ def train_trial(config: Config, on_evaluation: Callable[[int, float], None] | No
     Returns:
         the fields score, valid, epochs and file of its `Trial`, the last one within ``checkpoint_dir``.
     """
-    with prepare_trial(config) as (trainer, data):
-        for state in last_files(config)[:1]:
-            trainer.resume_checkpoint(state)
+    with resumed_trial(config) as (trainer, data):
         epochs = [trainer.start_epoch]
 
         def evaluated(epoch: int, score: float) -> None:
@@ -99,11 +101,22 @@ def train_trial(config: Config, on_evaluation: Callable[[int, float], None] | No
 
 def test_trial(config: Config, file: str) -> dict[str, float]:
     """The metrics on the test data of the model in ``file``, which a trial by ``config`` has left."""
-    read_checkpoint(file, model=config["model"])
-    with prepare_trial(config) as (trainer, data):
+    rows = FileRows(read_checkpoint(file, model=config["model"]), "model_file", file)
+    with prepare_trial(config, file=rows) as (trainer, data):
         trainer.eval_collector.data_collect(data.train)
         result = trainer.evaluate(data.test, model_file=file)
     return {name: float(value) for name, value in (result or {}).items()}
+
+
+@contextmanager
+def resumed_trial(config: Config) -> Iterator[tuple[DSLMixin, RunData]]:
+    """`prepare_trial`, going on from the last state in ``checkpoint_dir`` where there is one."""
+    state = next(iter(last_files(config)), None)
+    file = None if state is None else FileRows(read_checkpoint(state, option="resume"), "resume", state)
+    with prepare_trial(config, file=file) as (trainer, data):
+        if state is not None:
+            trainer.resume_checkpoint(state)
+        yield trainer, data
 
 
 def described(error: BaseException) -> str:

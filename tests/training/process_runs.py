@@ -14,6 +14,7 @@ import torch.distributed as dist
 from recbole.utils import init_seed
 
 from benchmarks.scaling import count_bytes
+from recbole_dsl.errors import DSLError
 from recbole_dsl.training.configs import run_config, trainer_of
 from recbole_dsl.training.launching import launch
 from recbole_dsl.training.model_building import make_model
@@ -97,6 +98,20 @@ def train_each(models, choices, options):
                         "growth": of_all(trainer.topology.growth_peak_bytes),
                     }
                 )
+        leave()
+    return found
+
+
+def train_on_data_of_their_own(paths, options):
+    """What each process is told that has the data in one of ``paths``, of its number."""
+    with told_to_others():
+        trainer, data = trainer_and_data("BPR", {**options, "data_path": paths[options["local_rank"]]})
+        try:
+            trainer.fit(data.train, data.valid)
+            told = None
+        except DSLError as error:
+            told = str(error)
+        found = of_all(told)
         leave()
     return found
 

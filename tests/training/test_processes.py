@@ -1,13 +1,21 @@
 """Two processes, of gloo on CPUs: one topology, one set of files, and the metrics of one process."""
 
 import os
+import shutil
 from glob import glob
+from pathlib import Path
 
 import pytest
 
 from recbole_dsl import DSLError, load_data_and_model, run_recbole_dsl
 from recbole_dsl.training.quick_start import run
-from tests.training.process_runs import in_two, stop_and_go_on, train_each, trainer_and_data
+from tests.training.process_runs import (
+    in_two,
+    stop_and_go_on,
+    train_each,
+    train_on_data_of_their_own,
+    trainer_and_data,
+)
 
 METRICS = ["Recall", "NDCG", "MRR", "Precision", "GAUC"]
 ALL = {"inter": "*", "user": "*", "item": "*"}
@@ -121,3 +129,12 @@ def test_a_launch_that_nobody_answers_is_one_line(options):
             "BPR", "tiny", config_dict={**options, "process_timeout": 1},
             nproc=1, world_size=2, group_offset=1, port=port,
         )  # fmt: skip
+
+
+def test_data_in_another_order_on_one_machine_is_refused_by_both(many, data_path):
+    other = Path("other/tiny")
+    shutil.copytree(Path(data_path, "tiny"), other)
+    head, *lines = (other / "tiny.inter").read_text().splitlines()
+    (other / "tiny.inter").write_text("\n".join([head, *lines[::-1]]) + "\n")
+    told = in_two(train_on_data_of_their_own, [data_path, "other"], **many)
+    assert told == ["data_path: must hold the same data in every process, its lines in the same order"] * 2
