@@ -7,10 +7,10 @@ from typing import Any
 
 from recbole.config import Config
 
+from recbole_dsl.compat.option_places import names_a_place
 from recbole_dsl.config import OPTIONS, nearest
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.training.configs import stored_config
-from recbole_dsl.training.stored_options import names_a_place
 from recbole_dsl.tuning.parameters import Parameter
 
 # each takes some hundredths of a second

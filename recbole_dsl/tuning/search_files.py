@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from recbole_dsl.compat.option_places import names_a_place
 from recbole_dsl.errors import DSLError, one_line, shown
 from recbole_dsl.files import refuse_inputs, require_writable
-from recbole_dsl.training.stored_options import names_a_place
 from recbole_dsl.training.whole_files import copy_whole, write_text
 from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, Trial
 
