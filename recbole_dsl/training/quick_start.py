@@ -1,5 +1,6 @@
 """Train, tune and load in one call, like ``recbole.quick_start``."""
 
+import ast
 import importlib
 import os
 import shlex
@@ -318,10 +319,18 @@ def _train_logged(
 
 def _unread_words(config: Config) -> list[str]:
     """Options of RecBole on the command line that the call of a script has not taken over."""
-    known = (
-        config.final_config_dict.keys() - config.external_config_dict.keys() - OF_A_PROCESS - {"model", "dataset"}
-    )
-    return [f"--{name}" for name in command_line_options() if name in known]
+    given = config.external_config_dict
+    known = config.final_config_dict.keys() - OF_A_PROCESS - {"model", "dataset"}
+    words = command_line_options()
+    return [f"--{name}" for name in words if name in known and not _is_read_from(words[name], given.get(name))]
+
+
+def _is_read_from(word: str, value: Any) -> bool:
+    """Whether ``value`` may be what RecBole makes of ``word``, which may be another program's and is not evaluated."""
+    try:
+        return bool(word == value or ast.literal_eval(word) == value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return False
 
 
 def _sparse_model(
