@@ -326,7 +326,7 @@ def _unread_words(config: Config) -> list[str]:
 
 
 def _is_read_from(word: str, value: Any) -> bool:
-    """Whether ``value`` may be what RecBole makes of ``word``, which may be another program's and is not evaluated."""
+    """Whether ``value`` may be what RecBole makes of ``word``, maybe of another program and not evaluated."""
     try:
         return bool(word == value or ast.literal_eval(word) == value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
