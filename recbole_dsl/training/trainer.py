@@ -316,6 +316,13 @@ class DSLMixin(Resumable):
         write_checkpoint(path, run_state(self, epoch, whole=False))
         self._has_saved = True
 
+    def _check_nan(self, loss: Tensor) -> None:
+        if torch.isnan(loss):
+            raise DSLError(
+                f"learning_rate={self.learning_rate}: must be smaller, or clip_grad_norm be given: the loss is "
+                f"not a number after {self.topology.step} steps"
+            )
+
     def _build_optimizer(self, **kwargs):
         if "params" in kwargs:
             kwargs["params"] = stored_parameters(kwargs["params"])

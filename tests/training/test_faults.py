@@ -205,7 +205,15 @@ def test_what_fails_after_the_first_step_keeps_its_traceback(options):
     config, model, train_data, *_ = prepare("BPR", options)
     trainer = DSLTrainer(config, model)
     check = trainer._check_nan
-    trainer._check_nan = lambda loss: check(loss * (torch.nan if trainer.topology.step == 2 else 1))
-    with pytest.raises(ValueError, match="Training loss is nan") as caught:
+    trainer._check_nan = lambda loss: check(loss if trainer.topology.step < 2 else None)
+    with pytest.raises(TypeError):
         trainer.fit(train_data, saved=False)
-    assert not isinstance(caught.value, DSLError)
+
+
+def test_a_loss_that_is_no_number_is_one_line_at_any_step(options):
+    config, model, train_data, *_ = prepare("BPR", options)
+    trainer = DSLTrainer(config, model)
+    check = trainer._check_nan
+    trainer._check_nan = lambda loss: check(loss * (torch.nan if trainer.topology.step == 2 else 1))
+    with pytest.raises(DSLError, match=r"^learning_rate=0.01: must be smaller, .* not a number after 2 steps$"):
+        trainer.fit(train_data, saved=False)
