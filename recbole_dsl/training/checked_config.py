@@ -19,8 +19,7 @@ from recbole_dsl.files import or_shipped
 from recbole_dsl.training.option_checks import check_options
 from recbole_dsl.training.option_names import check_option_names
 from recbole_dsl.training.process_options import join_processes
-from recbole_dsl.training.register import trainable_models
-from recbole_dsl.training.run_options import is_of_recbole, refuse_without_gradients
+from recbole_dsl.training.recbole_models import is_of_recbole, refuse_without_gradients, trainable_models
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # of the options of a run

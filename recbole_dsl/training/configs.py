@@ -14,8 +14,9 @@ from recbole_dsl.training.checked_config import CheckedConfig, refused_in_one_li
 from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.plain_data import plain
+from recbole_dsl.training.recbole_models import refuse_without_gradients, refuse_without_package
 from recbole_dsl.training.run_files import last_file, last_files
-from recbole_dsl.training.run_options import refuse_without_gradients, refuse_without_package, resolve_options
+from recbole_dsl.training.run_options import resolve_options
 from recbole_dsl.training.stored_options import StoredConfig, given_options, stored_options
 from recbole_dsl.training.trainer import DSLMixin, dsl_trainer
 

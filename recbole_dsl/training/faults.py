@@ -12,7 +12,7 @@ from recbole.config import Config
 
 from recbole_dsl.errors import TRACEBACK, DSLError, described
 from recbole_dsl.training.processes import is_distributed
-from recbole_dsl.training.run_options import is_of_recbole
+from recbole_dsl.training.recbole_models import is_of_recbole
 
 _LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),

@@ -7,21 +7,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.training.checkpoint import load_weights
 from recbole_dsl.training.other_parameters import read_other_parameters
-
-_OF_GRAPHS = frozenset({"restore_user_e", "restore_item_e", "restore_entity_e"})
-# what RecBole's models compute from their weights when it is None
-_DERIVED = {
-    "DGCF": _OF_GRAPHS,
-    "DMF": frozenset({"i_embedding"}),
-    "KGAT": _OF_GRAPHS,
-    "KGIN": _OF_GRAPHS,
-    "LightGCN": _OF_GRAPHS,
-    "MCCLK": _OF_GRAPHS,
-    "NCL": _OF_GRAPHS,
-    "NGCF": _OF_GRAPHS,
-    "SGL": _OF_GRAPHS,
-    "SpectralCF": _OF_GRAPHS,
-}
+from recbole_dsl.training.recbole_models import facts_of
 
 
 def restore_model(model: AbstractRecommender, checkpoint: dict[str, Any], path: str) -> None:
@@ -54,4 +40,4 @@ def derived_names(model: AbstractRecommender) -> frozenset[str]:
     What a model of one's own keeps is not among them, whatever its name: only its author knows what it is for.
     """
     kinds = [kind for kind in type(model).__mro__ if kind.__module__.startswith("recbole.model.")]
-    return frozenset().union(*(_DERIVED.get(kind.__name__, ()) for kind in kinds))
+    return frozenset().union(*(facts_of(kind.__name__).caches for kind in kinds))

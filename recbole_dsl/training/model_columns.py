@@ -7,21 +7,12 @@ from recbole.config import Config
 from recbole.utils import InputType, ModelType
 
 from recbole_dsl.errors import DSLError, refusal
-from recbole_dsl.training.option_checks import WITHOUT_LABELS
-from recbole_dsl.training.run_options import is_of_recbole
-
-# the option in which a model names features of items
-_ITEM_FEATURES = {
-    **dict.fromkeys(("FDSA", "SASRecF", "GRU4RecF"), "selected_features"),
-    "S3Rec": "item_attribute",
-}
-# models whose layers are as long as the longest history is allowed to be
-_OF_FULL_LENGTH = {"DIN", "Caser", "FEARec", "FOSSIL", "HGN", "RepeatNet", "SINE"}
+from recbole_dsl.training.recbole_models import facts_of, is_of_recbole
 
 
 def reads_graph(config: Config) -> bool:
     """Whether the model reads the files of a knowledge graph."""
-    return config["MODEL_TYPE"] == ModelType.KNOWLEDGE or config["model"] in ("GRU4RecKG", "KSR")
+    return config["MODEL_TYPE"] == ModelType.KNOWLEDGE or facts_of(config["model"]).reads_graph
 
 
 def reads_labels(config: Config) -> bool:
@@ -31,7 +22,7 @@ def reads_labels(config: Config) -> bool:
 
 def check_item_features(config: Config, columns: Mapping[str, str]) -> None:
     """Refuse features of items that .item does not have, or that the model would leave out."""
-    option = _ITEM_FEATURES.get(config["model"])
+    option = facts_of(config["model"]).item_features
     if option is None:
         return
     names = config[option] if isinstance(config[option], list) else [config[option]]
@@ -87,8 +78,9 @@ def check_lengths(config: Config, lengths: np.ndarray) -> None:
     if lengths.min() < 1:
         raise DSLError(f"dataset={config['dataset']}: {name} is empty in a line: must have one item or more")
     longest, allowed = int(lengths.max()), config["MAX_ITEM_LIST_LENGTH"]
-    if longest > allowed or (longest < allowed and config["model"] in _OF_FULL_LENGTH):
-        must = "" if config["model"] in _OF_FULL_LENGTH else "at least "
+    is_exact = facts_of(config["model"]).is_of_full_length
+    if longest > allowed or (longest < allowed and is_exact):
+        must = "" if is_exact else "at least "
         raise refusal("MAX_ITEM_LIST_LENGTH", allowed, f"{must}{longest}, the length of the longest {name}")
 
 
@@ -96,5 +88,5 @@ def _learns_labels(config: Config) -> bool:
     if config["train_neg_sample_args"]["distribution"] != "none":
         return False
     in_points = getattr(config.model_class, "input_type", None) == InputType.POINTWISE
-    of_recbole = is_of_recbole(config.model_class) and config["model"] not in WITHOUT_LABELS
+    of_recbole = is_of_recbole(config.model_class) and facts_of(config["model"]).needs_labels
     return config["MODEL_TYPE"] == ModelType.CONTEXT or (in_points and of_recbole)

@@ -9,6 +9,7 @@ from recbole.utils import EvaluatorType, InputType, ModelType
 from recbole_dsl.errors import refusal
 from recbole_dsl.training.option_rules import NAME, Rule, integer, like, number
 from recbole_dsl.training.option_table import DICTS, NO_NEGATIVES, choice, rule_of
+from recbole_dsl.training.recbole_models import facts_of, is_of_recbole
 
 # what RecBole makes of other options or of the model, whatever is given
 _DERIVED = {
@@ -17,11 +18,6 @@ _DERIVED = {
     "MODEL_INPUT_TYPE": "left out: the model or its loss_type says it",
     "eval_type": "left out: the metrics say it",
 }
-
-# whose loader gives whole users, without negative items
-_AUTOENCODERS = {"MultiDAE", "MultiVAE", "MacridVAE", "CDAE", "ENMF", "RaCT", "RecVAE", "DiffRec", "LDiffRec"}
-# that learn from points, and read no labels
-WITHOUT_LABELS = _AUTOENCODERS | {"RepeatNet"}
 
 
 def check_options(
@@ -36,7 +32,7 @@ def check_options(
     Raises:
         DSLError: naming the option, its value and what is allowed.
     """
-    is_of_recbole = model_class.__module__.split(".")[0] == "recbole"
+    of_recbole = is_of_recbole(model_class)
     for name, value in given.items():
         if name in _DERIVED and isinstance(value, str):
             raise refusal(name, value, _DERIVED[name])
@@ -46,7 +42,7 @@ def check_options(
             _check_dict(name, value)
             continue
         rule = rule_of(name)
-        if is_of_recbole:
+        if of_recbole:
             rule = choice(name, model_class.__name__) or rule
             rule = rule or (like(name, defaults[name]) if name in defaults else None)
         if rule and not rule.takes(value):
@@ -56,11 +52,11 @@ def check_options(
     _check_transform(options)
     if model_class.type == ModelType.SEQUENTIAL:
         _check_sequential(options)
-    elif is_of_recbole and options.get("transform") not in (None, "user_defined"):
+    elif of_recbole and options.get("transform") not in (None, "user_defined"):
         raise refusal(
             "transform", options["transform"], f"None with {model_class.__name__}, which reads no sequences"
         )
-    if is_of_recbole:
+    if of_recbole:
         _check_losses(options, model_class)
     if options.get("normalize_field") is not None and options.get("normalize_all") is True:
         raise refusal("normalize_all", True, "False with normalize_field")
@@ -182,7 +178,7 @@ def _check_losses(options: Mapping[str, Any], model_class: type) -> None:
                 options["train_neg_sample_args"],
                 "None with loss_type=CE: it ranks all items",
             )
-    if without and name not in _AUTOENCODERS and (in_pairs or model_class.type == ModelType.KNOWLEDGE):
+    if without and not facts_of(name).whole_users and (in_pairs or model_class.type == ModelType.KNOWLEDGE):
         raise refusal(
             "train_neg_sample_args",
             options.get("train_neg_sample_args"),

@@ -41,10 +41,11 @@ from recbole_dsl.training.process_options import (
     time_limit,
 )
 from recbole_dsl.training.processes import is_distributed, is_first
+from recbole_dsl.training.recbole_models import is_of_recbole
 from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_data import RunData, load_data
 from recbole_dsl.training.run_files import from_here
-from recbole_dsl.training.run_options import OF_A_PROCESS, is_of_recbole
+from recbole_dsl.training.run_options import OF_A_PROCESS
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.turns import training, turn
 

@@ -3,18 +3,16 @@
 import importlib
 import inspect
 import os
-import pkgutil
 from types import FunctionType
 from typing import Any
 
 import recbole.model
 import recbole.trainer
-from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import ModelType, get_trainer
+from recbole.utils import get_trainer
 
 from recbole_dsl.config import DSLConfig, nearest
 from recbole_dsl.errors import DSLError
-from recbole_dsl.training.run_options import has_gradients, refuse_without_gradients
+from recbole_dsl.training.recbole_models import refuse_without_gradients, trainable_models
 from recbole_dsl.training.trainer import dsl_trainer
 from recbole_dsl.training.whole_files import has_checksum
 
@@ -70,22 +68,6 @@ def unregister(*models: str | type) -> None:
             delattr(recbole.trainer, f"{name}Trainer")
         else:
             setattr(recbole.trainer, f"{name}Trainer", trainer)
-
-
-def trainable_models() -> dict[str, ModelType]:
-    """RecBole's models that are trained by gradients: name -> type."""
-    found = {}
-    for package in pkgutil.iter_modules(recbole.model.__path__, "recbole.model."):
-        if not package.ispkg or package.name.endswith("exlib_recommender"):
-            continue
-        for name, member in vars(importlib.import_module(package.name)).items():
-            if (
-                inspect.isclass(member)
-                and issubclass(member, AbstractRecommender)
-                and has_gradients(name, member.type)
-            ):
-                found[name] = member.type
-    return found
 
 
 def load_either(model_file: Any) -> tuple:

@@ -1,34 +1,15 @@
-"""What a RecBole Config says about Dynamic Sparse Learning, and which models it is for."""
+"""What a RecBole Config says about Dynamic Sparse Learning."""
 
-import importlib.util
-import sys
 from logging import getLogger
 from typing import Any
 
 from recbole.config import Config
-from recbole.utils import ModelType
 
 from recbole_dsl.config import DEFAULTS, DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.training.option_names import check_option_names
 from recbole_dsl.training.plain_data import plain_entries
-
-# RecBole cannot tell without their packages, or counts them among the trained ones
-_WITHOUT_GRADIENTS = {"XGBoost", "LightGBM", "NCEPLRec"}
-
-# what RecBole imports when such a model is made or trained, and does not install
-_PACKAGES = {"NCL": "faiss", "KGAT": "dgl", "KGIN": "torch_scatter", "MCCLK": "torch_scatter"}
-# those of them that our extra installs on some releases of Python only: the last one, as 3.x
-_LAST_PYTHON = {"dgl": 11}
-
-# without which a model cannot be trained sparse; ranks below what the user gives, but for names, which are joined
-_NEEDED = {
-    # divides by the norms of rows, and an empty one makes its loss NaN
-    "MCCLK": {"keep_rows": True},
-    # takes angles of numbers that the modulus scales, and a modulus of zero has none
-    "EulerNet": {"exclude": ["mu"]},
-}
-
+from recbole_dsl.training.recbole_models import facts_of
 
 # options that tell one of several processes apart
 OF_A_PROCESS = frozenset(
@@ -43,31 +24,6 @@ def options_to_save(config: Config) -> dict[str, Any]:
     final = {k: v for k, v in config.final_config_dict.items() if k not in _DERIVED}
     given = {k: v for k, v in config.external_config_dict.items() if k not in OF_A_PROCESS}
     return plain_entries({**given, **final})
-
-
-def refuse_without_gradients(name: str, model_type: ModelType | None = None) -> None:
-    """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
-    if not has_gradients(name, model_type):
-        raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
-
-
-def refuse_without_package(name: str) -> None:
-    """Raise a DSLError for a model of RecBole whose own package is not installed; it would fail in training."""
-    package = _PACKAGES.get(name)
-    if package and importlib.util.find_spec(package) is None:
-        last = _LAST_PYTHON.get(package, sys.version_info.minor)
-        where = f" up to Python 3.{last}" if last < sys.version_info.minor else ""
-        raise DSLError(f"model={name}: must have the package {package}, which our extra [models] installs{where}")
-
-
-def is_of_recbole(model_class: type) -> bool:
-    """Whether ``model_class`` comes with RecBole, which then knows all its options."""
-    return model_class.__module__.split(".")[0] == "recbole"
-
-
-def has_gradients(name: str, model_type: ModelType | None) -> bool:
-    """Whether RecBole's model ``name`` is trained by gradients."""
-    return name not in _WITHOUT_GRADIENTS and model_type not in (ModelType.TRADITIONAL, ModelType.DECISIONTREE)
 
 
 def _check_names(config: Config, known: set[str]) -> None:
@@ -91,7 +47,7 @@ def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> D
     """
     known = set(config.internal_config_dict).union(*config.parameters.values())
     _check_names(config, known)
-    needed = _NEEDED.get(config["model"], {})
+    needed = facts_of(config["model"]).needs
     given = {**needed, **(defaults or {}), **config.final_config_dict}
     if "exclude" in needed:
         chosen = DSLConfig.build({"exclude": given["exclude"]}).exclude

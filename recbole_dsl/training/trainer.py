@@ -50,10 +50,11 @@ from recbole_dsl.training.processes import (
     sent_checkpoint,
 )
 from recbole_dsl.training.random_state import guard_seeding, restore_shared_state, shared_state
+from recbole_dsl.training.recbole_models import refuse_without_gradients
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_files import last_file, new_name
-from recbole_dsl.training.run_options import refuse_without_gradients, resolve_options
+from recbole_dsl.training.run_options import resolve_options
 from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come

@@ -14,7 +14,7 @@ from recbole_dsl.training.option_checks import check_options
 from recbole_dsl.training.option_rules import Rule
 from recbole_dsl.training.option_table import RULES
 from recbole_dsl.training.process_watch import Watch
-from recbole_dsl.training.register import trainable_models
+from recbole_dsl.training.recbole_models import trainable_models
 
 # RecBole's own defaults of these two order at random, which it then refuses for a sequential model
 ORDERED_AT_RANDOM = {"GRU4RecKG", "KSR"}

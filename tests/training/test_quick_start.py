@@ -11,7 +11,8 @@ from recbole.quick_start import run_recbole
 
 import recbole_dsl
 from recbole_dsl import DSLError, command_line_options, run_recbole_dsl
-from recbole_dsl.training import configs, run_options
+from recbole_dsl.training import configs, recbole_models
+from recbole_dsl.training.recbole_models import FACTS, Facts
 from recbole_dsl.training.trainer import DSLMixin
 
 
@@ -92,23 +93,23 @@ def test_models_without_gradients_are_refused_before_any_data_is_read(model):
 
 
 def test_a_model_whose_package_is_missing_is_refused_before_any_data_is_read(monkeypatch):
-    monkeypatch.setitem(run_options._PACKAGES, "BPR", "a_package_that_nobody_has")
+    monkeypatch.setitem(recbole_models.FACTS, "BPR", Facts(package="a_package_that_nobody_has"))
     with pytest.raises(DSLError, match=r"^model=BPR: must have the package a_package_that_nobody_has"):
         run_recbole_dsl("BPR", "nowhere")
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("model", sorted(run_options._PACKAGES))
+@pytest.mark.parametrize("model", [name for name, facts in FACTS.items() if facts.package])
 def test_the_extra_is_named_for_a_missing_package_where_it_installs_that(model, monkeypatch):
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[2] / "setup.cfg")
     lines = setup["options.extras_require"]["models"].splitlines()
     wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
     installed = {one.name.removesuffix("-cpu") for one in wanted if not one.marker or one.marker.evaluate()}
-    package = run_options._PACKAGES[model].replace("_", "-")
-    monkeypatch.setattr(run_options.importlib.util, "find_spec", lambda name: None)
+    package = FACTS[model].package.replace("_", "-")
+    monkeypatch.setattr(recbole_models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DSLError, match=f"^model={model}: must have the package ") as error:
-        run_options.refuse_without_package(model)
+        recbole_models.refuse_without_package(model)
     assert str(error.value).endswith("which our extra [models] installs") == (package in installed)
 
 

@@ -1,0 +1,139 @@
+"""What is peculiar to single models of RecBole: a row for each in `FACTS`, and what is asked of it."""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import recbole.model
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import ModelType
+
+from recbole_dsl.errors import DSLError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is peculiar to one model.
+
+    Attributes:
+        has_gradients: whether it is trained by gradients, where its type does not tell.
+        package: what RecBole imports when the model is made or trained, and does not install.
+        needs: options without which it cannot be trained sparse. They rank below what the user gives, but for
+            names, which are joined.
+        whole_users: whether its loader gives whole users, without negative items.
+        needs_labels: whether it reads labels where no negative items are drawn, as its type says.
+        caches: attributes that it computes from its weights when they are None.
+        item_features: the option in which it names features of items.
+        is_of_full_length: whether its layers are as long as the longest history is allowed to be.
+        reads_graph: whether it reads the files of a knowledge graph, where its type does not tell.
+    """
+
+    has_gradients: bool = True
+    package: str | None = None
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    whole_users: bool = False
+    needs_labels: bool = True
+    caches: frozenset[str] = frozenset()
+    item_features: str | None = None
+    is_of_full_length: bool = False
+    reads_graph: bool = False
+
+
+_OF_GRAPHS = frozenset({"restore_user_e", "restore_item_e", "restore_entity_e"})
+_AUTOENCODER = Facts(whole_users=True, needs_labels=False)
+_GRAPH = Facts(caches=_OF_GRAPHS)
+_FULL_LENGTH = Facts(is_of_full_length=True)
+
+FACTS = {
+    "CDAE": _AUTOENCODER,
+    "Caser": _FULL_LENGTH,
+    "DGCF": _GRAPH,
+    "DIN": _FULL_LENGTH,
+    "DMF": Facts(caches=frozenset({"i_embedding"})),
+    "DiffRec": _AUTOENCODER,
+    "ENMF": _AUTOENCODER,
+    # takes angles of numbers that the modulus scales, and a modulus of zero has none
+    "EulerNet": Facts(needs={"exclude": ["mu"]}),
+    "FDSA": Facts(item_features="selected_features"),
+    "FEARec": _FULL_LENGTH,
+    "FOSSIL": _FULL_LENGTH,
+    "GRU4RecF": Facts(item_features="selected_features"),
+    "GRU4RecKG": Facts(reads_graph=True),
+    "HGN": _FULL_LENGTH,
+    "KGAT": Facts(package="dgl", caches=_OF_GRAPHS),
+    "KGIN": Facts(package="torch_scatter", caches=_OF_GRAPHS),
+    "KSR": Facts(reads_graph=True),
+    "LDiffRec": _AUTOENCODER,
+    # RecBole cannot tell without its package
+    "LightGBM": Facts(has_gradients=False),
+    "LightGCN": _GRAPH,
+    # divides by the norms of rows, and an empty one makes its loss NaN
+    "MCCLK": Facts(package="torch_scatter", needs={"keep_rows": True}, caches=_OF_GRAPHS),
+    "MacridVAE": _AUTOENCODER,
+    "MultiDAE": _AUTOENCODER,
+    "MultiVAE": _AUTOENCODER,
+    # RecBole counts it among the trained ones
+    "NCEPLRec": Facts(has_gradients=False),
+    "NCL": Facts(package="faiss", caches=_OF_GRAPHS),
+    "NGCF": _GRAPH,
+    "RaCT": _AUTOENCODER,
+    "RecVAE": _AUTOENCODER,
+    "RepeatNet": Facts(needs_labels=False, is_of_full_length=True),
+    "S3Rec": Facts(item_features="item_attribute"),
+    "SASRecF": Facts(item_features="selected_features"),
+    "SGL": _GRAPH,
+    "SINE": _FULL_LENGTH,
+    "SpectralCF": _GRAPH,
+    # RecBole cannot tell without its package
+    "XGBoost": Facts(has_gradients=False),
+}
+# packages that our extra installs on some releases of Python only: the last one, as 3.x
+_LAST_PYTHON = {"dgl": 11}
+
+
+def facts_of(name: str) -> Facts:
+    """The row of the model ``name``, or that of a model with no peculiarity."""
+    return FACTS.get(name, Facts())
+
+
+def is_of_recbole(model_class: type) -> bool:
+    """Whether ``model_class`` comes with RecBole, which then knows all its options."""
+    return model_class.__module__.split(".")[0] == "recbole"
+
+
+def trainable_models() -> dict[str, ModelType]:
+    """RecBole's models that are trained by gradients: name -> type."""
+    found = {}
+    for package in pkgutil.iter_modules(recbole.model.__path__, "recbole.model."):
+        if not package.ispkg or package.name.endswith("exlib_recommender"):
+            continue
+        for name, member in vars(importlib.import_module(package.name)).items():
+            is_model = inspect.isclass(member) and issubclass(member, AbstractRecommender)
+            if is_model and _has_gradients(name, member.type):
+                found[name] = member.type
+    return found
+
+
+def refuse_without_gradients(name: str, model_type: ModelType | None = None) -> None:
+    """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
+    if not _has_gradients(name, model_type):
+        raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
+
+
+def refuse_without_package(name: str) -> None:
+    """Raise a DSLError for a model of RecBole whose own package is not installed; it would fail in training."""
+    package = facts_of(name).package
+    if package and importlib.util.find_spec(package) is None:
+        last = _LAST_PYTHON.get(package, sys.version_info.minor)
+        where = f" up to Python 3.{last}" if last < sys.version_info.minor else ""
+        raise DSLError(f"model={name}: must have the package {package}, which our extra [models] installs{where}")
+
+
+def _has_gradients(name: str, model_type: ModelType | None) -> bool:
+    untrained = ModelType.TRADITIONAL, ModelType.DECISIONTREE
+    return facts_of(name).has_gradients and model_type not in untrained
