@@ -1,4 +1,4 @@
-"""``recbole-dsl export`` and ``recbole-dsl recommend``: their options, and doing what they say."""
+"""``recbole-dsl recommend``: its options, and doing what they say."""
 
 import argparse
 import sys
@@ -7,54 +7,6 @@ from typing import Any
 
 from recbole_dsl.environment import check_serving_environment
 from recbole_dsl.errors import DSLError, refusal, shown
-
-
-def declare_export(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``export``."""
-    parser.description = "Make one small file of a checkpoint, for recbole-dsl recommend."
-    parser.epilog = "Example: recbole-dsl export saved/BPR-....pth model.rdsl --values=int8"
-    parser.add_argument("model_file", help="a checkpoint that recbole-dsl train saved")
-    parser.add_argument("artifact", help="the file to write")
-    parser.add_argument("--values", default="fp32", help="fp32, fp16, int8 or int4; fp32 without it")
-    parser.add_argument(
-        "--seen",
-        default="all",
-        help="which items that users have had are kept, to be left out: all in the data, those trained on "
-        "(trained), or none; all without it",
-    )
-    parser.add_argument("--density", help="share of the vectors' entries to keep, the largest; all without it")
-    parser.add_argument(
-        "--propagate",
-        default="False",
-        help="True keeps a graph model's sparse weights, and makes its vectors of them when the file is loaded",
-    )
-    parser.add_argument(
-        "--compare", default="True", help="whether to compute NDCG@10 on the validation data; True without it"
-    )
-    parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
-
-
-def run_export(known: argparse.Namespace, others: list[str]) -> None:
-    """Make the artifact, and print what it is."""
-    _refuse_others(others)
-    import logging
-
-    # RecBole's log of the options and the data is the training's
-    logging.basicConfig(level=logging.WARNING)
-    from recbole_dsl.serving.exporting import export
-
-    print(
-        export(
-            known.model_file,
-            known.artifact,
-            values=known.values,
-            seen=known.seen,
-            density=None if known.density is None else _number("density", known.density, float),
-            propagate=_truth("propagate", known.propagate),
-            compare=_truth("compare", known.compare),
-            data_path=known.data_path,
-        )
-    )
 
 
 def declare_recommend(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +40,7 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
 
 def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
     """Recommend, and print the items or write them to a file."""
-    _refuse_others(others)
+    refuse_others(others)
     ways = [
         name for name in ("users", "users_file", "histories", "similar_to") if getattr(known, name) is not None
     ]
@@ -99,7 +51,7 @@ def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
     from recbole_dsl.serving.output import format_of, print_recommendations, write_recommendations
     from recbole_dsl.serving.recommender import Recommender
 
-    show_progress = _truth("show_progress", known.show_progress)
+    show_progress = truth("show_progress", known.show_progress)
     format = format_of(known.output, known.format)
     n, batches = _batches(Recommender.load(known.artifact), known)
     shown = _progress(batches, n, show_progress and known.output is not None)
@@ -114,7 +66,7 @@ def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator
     """How many users there are, and the recommendations for them, a batch at a time."""
     from recbole_dsl.serving.requests import read_histories, read_users
 
-    k = _number("k", known.k, int)
+    k = number("k", known.k, int)
     options: dict[str, Any] = {"exclude": _listed(known, "exclude")}
     if known.similar_to is not None:
         tokens = known.similar_to.split(",")
@@ -157,12 +109,14 @@ def _listed(known: argparse.Namespace, name: str) -> list[str] | None:
     return None if given is None else given.split(",")
 
 
-def _refuse_others(others: list[str]) -> None:
+def refuse_others(others: list[str]) -> None:
+    """Refuse arguments that a command does not know."""
     if others:
         raise DSLError(f"{others[0]}: must be one of the options that --help lists, written --name=value")
 
 
-def _number(name: str, word: str, kind: type) -> Any:
+def number(name: str, word: str, kind: type) -> Any:
+    """``word`` as a number of ``kind`` if it is one; ``name`` is checked with the other options."""
     try:
         return kind(word)
     except ValueError:
@@ -170,7 +124,8 @@ def _number(name: str, word: str, kind: type) -> Any:
         return word
 
 
-def _truth(name: str, word: str) -> bool:
+def truth(name: str, word: str) -> bool:
+    """Whether ``word``, given for ``name``, is True."""
     if word.lower() not in ("true", "false"):
         raise DSLError(f"{name}={shown(word)}: must be True or False")
     return word.lower() == "true"
