@@ -67,7 +67,8 @@ def main() -> None:
 
 def _ours(stopwatch: Stopwatch) -> Callable[..., dict[str, Any]]:
     from recbole_dsl import run_recbole_dsl
-    from recbole_dsl.training import resumable, run_data, trainer
+    from recbole_dsl.data import loading as run_data
+    from recbole_dsl.training import resumable, trainer
 
     stopwatch.watch(run_data, "check_lines", "load")
     stopwatch.watch(run_data, "create_dataset", "load")

@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recbole_dsl import DSLTrainer
-from recbole_dsl.start.factors import start_from
+from recbole_dsl.initialisation.factors import start_from
 from recbole_dsl.training.data_start import sided_weights
 
 _ROUNDS = 100

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.quality_lines import Line
 from benchmarks.quality_runs import SEEDS, load_data
 from benchmarks.report import markdown_table, parse
-from recbole_dsl.start.factors import Factors
-from recbole_dsl.start.held_out import best_factors
+from recbole_dsl.initialisation.factors import Factors
+from recbole_dsl.initialisation.held_out import best_factors
 
 FACTS = Path(__file__).parent.parent / "results" / "datasets.jsonl"
 DATASETS = (

@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from benchmarks.gradual import GradualPruningTrainer
 from benchmarks.nmf import start_from_nmf
-from recbole_dsl import DSLTrainer, start
+from recbole_dsl import DSLTrainer, initialisation
 from recbole_dsl.training.data_start import start_weights
 
 # the options that say how wide a model is
@@ -112,13 +112,14 @@ def ours(case: Case) -> Trainer:
 
 
 def _ours_but(constants: Mapping[str, Any], **options: Any) -> Callable[[Case], Trainer]:
-    """`ours` with other options, and other constants of `recbole_dsl.start` until it has started."""
+    """`ours` with other options, and other constants of `recbole_dsl.initialisation` until it has started."""
 
     def method(case: Case) -> Trainer:
         trainer = DSLTrainer(case.config, case.model(case.config["density"], **options))
         with ExitStack() as stack:
             for name, value in constants.items():
-                module = start.factors if hasattr(start.factors, name) else start.held_out
+                modules = initialisation.factors, initialisation.held_out
+                module = next(one for one in modules if hasattr(one, name))
                 stack.enter_context(patch.object(module, name, value))
             start_weights(trainer.model, case.data[0]._dataset, trainer.dsl_config.seed)
         trainer.topology.restart()

@@ -25,11 +25,11 @@ from benchmarks.machine import describe_machine
 from benchmarks.power_law import ensure_power_law
 from benchmarks.quality_tables import write_page
 from benchmarks.report import markdown_table, parse
+from recbole_dsl.data.loading import load_data
+from recbole_dsl.distributed.launching import launch
+from recbole_dsl.distributed.process_group import leave, told_to_others
 from recbole_dsl.training.configs import run_config, trainer_of
-from recbole_dsl.training.launching import launch
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.process_group import leave, told_to_others
-from recbole_dsl.training.run_data import load_data
 
 PAGE = Path(__file__).parent.parent / "results" / "scaling.md"
 PARTS = ("loader", "RecBole's hooks", "forward", "backward and sending", "optimizer")

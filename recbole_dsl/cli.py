@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from recbole_dsl.config import OPTIONS, command_line_options, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
+from recbole_dsl.export.command import declare_export, run_export
 from recbole_dsl.report.commands import declare_report, run_report
 from recbole_dsl.serving.commands import declare_recommend, run_recommend
-from recbole_dsl.serving.export_command import declare_export, run_export
 
 # as the shell counts what SIGPIPE ends
 _PIPE = 128 + 13

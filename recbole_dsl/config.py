@@ -184,7 +184,7 @@ OPTIONS = tuple(DEFAULTS)
 
 @cache
 def _choices() -> dict[str, Iterable[str]]:
-    from recbole_dsl.start.initialise import INITIALISERS
+    from recbole_dsl.initialisation.masks import INITIALISERS
     from recbole_dsl.topology.budget import BUDGETS
     from recbole_dsl.topology.grow_criteria import GROW
     from recbole_dsl.topology.prune_criteria import PRUNE

@@ -10,14 +10,14 @@ from torch.nn.parameter import is_lazy
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
+from recbole_dsl.initialisation.freshness import given_values
+from recbole_dsl.initialisation.masks import INITIALISERS, Start
 from recbole_dsl.sparse.compressed_rows import blocks_of
 from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_rest, realise
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
-from recbole_dsl.sparse.places import Places, find_places
+from recbole_dsl.sparse.parameter_sites import Places, find_places
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.start.freshness import given_values
-from recbole_dsl.start.initialise import INITIALISERS, Start
 from recbole_dsl.topology.budget import TensorSize, allocate
 
 _NOT_TRAINED = "not trained"

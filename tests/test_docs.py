@@ -14,10 +14,10 @@ from recbole.config import Config
 import recbole_dsl
 from recbole_dsl import cli, run_recbole_dsl, serving
 from recbole_dsl.config import OPTIONS
-from recbole_dsl.start.initialise import INITIALISERS
+from recbole_dsl.initialisation.masks import INITIALISERS
+from recbole_dsl.options.checked_config import CheckedConfig
 from recbole_dsl.topology.grow_criteria import GROW
 from recbole_dsl.topology.prune_criteria import PRUNE
-from recbole_dsl.training.checked_config import CheckedConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_dsl.training.checked_config import CheckedConfig
+from recbole_dsl.options.checked_config import CheckedConfig
 from tests.running import train
 from tests.serving.artifacts import make
 

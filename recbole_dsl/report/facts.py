@@ -15,20 +15,20 @@ from recbole.config import Config
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor, nn
 
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
+from recbole_dsl.checkpoint.run_record import RunRecord
+from recbole_dsl.checkpoint.state_checks import is_update
 from recbole_dsl.errors import DSLError
 from recbole_dsl.measure.cost import Cost, measure_cost
+from recbole_dsl.options.stored_options import options_without_places
 from recbole_dsl.report.groups import Groups, Hits
 from recbole_dsl.report.step_parts import StepParts, measure_step
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.topology.engine import TopologyUpdate
-from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import config_without_data, stored_config
 from recbole_dsl.training.data_start import sided_weights
 from recbole_dsl.training.quick_start import load_data_and_model
 from recbole_dsl.training.run_files import last_file
-from recbole_dsl.training.run_record import RunRecord
-from recbole_dsl.training.state_checks import is_update
-from recbole_dsl.training.stored_options import options_without_places
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import get_trainer
 
+from recbole_dsl.optim.fused import make_fast
 from recbole_dsl.sparse.modules import sparse_weights
-from recbole_dsl.training.optimizers import make_fast
 
 _STEPS = 12
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from recbole_dsl.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from recbole_dsl.serving.exporting import export
+    from recbole_dsl.export.exporting import export
     from recbole_dsl.serving.recommender import Recommender
 
 # the module of each public name
-_HOMES = {"Recommender": "recommender", "export": "exporting"}
+_HOMES = {"Recommender": "recommender", "export": ".export.exporting"}
 
 __all__ = ["Recommender", "export"]
 

@@ -21,7 +21,7 @@ from recbole_dsl.serving.tokens import Tokens
 from recbole_dsl.serving.vectors import Vectors, as_numpy, as_scipy, as_torch
 
 # the module that scores each kind of artifact
-KINDS = {"product": "recbole_dsl.serving.product", "network": "recbole_dsl.networks.artifact"}
+KINDS = {"product": "recbole_dsl.serving.product", "network": "recbole_dsl.network_scoring.artifact"}
 UNKNOWN = ("error", "popular")
 # tokens that an error names
 _NAMED = 5

@@ -16,7 +16,7 @@ from recbole_dsl.private_torch import (
     forbid_data_pointer,
     make_wrapper_subclass,
 )
-from recbole_dsl.sparse.places import find_places
+from recbole_dsl.sparse.parameter_sites import find_places
 from recbole_dsl.sparse.provenance import watched_parameters
 from recbole_dsl.sparse.trees import leaves, map_only
 from recbole_dsl.sparse.view import calling_line

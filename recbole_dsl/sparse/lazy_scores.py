@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_dsl.sparse.lazy_tensor import Unmade
 from recbole_dsl.sparse.softmax.cross_entropy import Targets, cross_entropy, soft_cross_entropy
 from recbole_dsl.sparse.softmax.table import Table
-from recbole_dsl.sparse.unmade import Unmade
 
 
 class LazyScores(Unmade):

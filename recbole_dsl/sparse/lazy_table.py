@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_dsl.sparse.lazy_scores import LazyScores
+from recbole_dsl.sparse.lazy_tensor import Unmade
 from recbole_dsl.sparse.softmax.sparse_input import is_mostly_zero, times_transposed
 from recbole_dsl.sparse.softmax.table import Table
-from recbole_dsl.sparse.unmade import Unmade
 from recbole_dsl.sparse.view import become, not_to_be_swapped
 
 # columns from which on the input of a layer is looked at whether it is mostly zero, as a user's items are

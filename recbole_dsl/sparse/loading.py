@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from recbole_dsl.sparse.compressed_rows import blocks_of
 from recbole_dsl.sparse.modules import attach
-from recbole_dsl.sparse.places import Places, find_places
+from recbole_dsl.sparse.parameter_sites import Places, find_places
 from recbole_dsl.sparse.provenance import note_values
 from recbole_dsl.sparse.weight import SparseWeight
 

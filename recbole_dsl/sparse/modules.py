@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.lazy_table import LazyTable
-from recbole_dsl.sparse.places import Places
+from recbole_dsl.sparse.parameter_sites import Places
 from recbole_dsl.sparse.weight import SparseWeight
 
 

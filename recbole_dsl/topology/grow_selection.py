@@ -7,7 +7,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.topology.blocks import Block, Rules
 from recbole_dsl.topology.grow_criteria import Candidates
-from recbole_dsl.topology.n_lowest import Sample, choose, draw, share_out, sortable
+from recbole_dsl.topology.selection import Sample, choose, draw, share_out, sortable
 
 # every so many-th row is sampled
 _STRIDE = 16

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.topology.blocks import Block, Part, Rules
-from recbole_dsl.topology.n_lowest import STRIDE, Sample, choose, share_out, sortable
 from recbole_dsl.topology.prune_criteria import AliveWeights, best_of_each_row
+from recbole_dsl.topology.selection import STRIDE, Sample, choose, share_out, sortable
 
 
 class Pruning:

@@ -9,15 +9,15 @@ from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, get_trainer
 
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
+from recbole_dsl.checkpoint.plain_data import plain
+from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.errors import DSLError
-from recbole_dsl.training.checked_config import CheckedConfig, refused_in_one_line
-from recbole_dsl.training.checkpoint import read_checkpoint
-from recbole_dsl.training.data_checks import check_dataset
-from recbole_dsl.training.plain_data import plain
-from recbole_dsl.training.recbole_models import refuse_without_gradients, refuse_without_package
+from recbole_dsl.options.checked_config import CheckedConfig, refused_in_one_line
+from recbole_dsl.options.recbole_models import refuse_without_gradients, refuse_without_package
+from recbole_dsl.options.run_options import resolve_options
+from recbole_dsl.options.stored_options import StoredConfig, given_options, stored_options
 from recbole_dsl.training.run_files import last_file, last_files
-from recbole_dsl.training.run_options import resolve_options
-from recbole_dsl.training.stored_options import StoredConfig, given_options, stored_options
 from recbole_dsl.training.trainer import DSLMixin, dsl_trainer
 
 

@@ -10,10 +10,10 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_dsl.graphs.propagation import has_graphs
+from recbole_dsl.initialisation.factors import Factors, start_from
+from recbole_dsl.initialisation.held_out import best_factors
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.start.factors import Factors, start_from
-from recbole_dsl.start.held_out import best_factors
 
 # of the values of tables where nothing but products of rows makes the scores, beside those with which products of
 # rows that have nothing in common have the variance 1: from those BPR is done after a few epochs, and training

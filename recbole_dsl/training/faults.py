@@ -10,9 +10,9 @@ from types import FrameType
 import torch
 from recbole.config import Config
 
+from recbole_dsl.distributed.agreement import is_distributed
 from recbole_dsl.errors import TRACEBACK, DSLError, described
-from recbole_dsl.training.processes import is_distributed
-from recbole_dsl.training.recbole_models import is_of_recbole
+from recbole_dsl.options.recbole_models import is_of_recbole
 
 _LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),

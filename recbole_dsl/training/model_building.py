@@ -8,10 +8,10 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 
+from recbole_dsl.data.pretrained import readable_files
+from recbole_dsl.options.checked_config import refused_in_one_line
+from recbole_dsl.options.recbole_models import is_of_recbole
 from recbole_dsl.sparse.deferred import deferred_tables
-from recbole_dsl.training.checked_config import refused_in_one_line
-from recbole_dsl.training.pretrained import readable_files
-from recbole_dsl.training.recbole_models import is_of_recbole
 
 
 def make_model(

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 
-from recbole_dsl.training.checkpoint import load_weights
+from recbole_dsl.checkpoint.checkpoint_file import load_weights
+from recbole_dsl.options.recbole_models import facts_of
 from recbole_dsl.training.other_parameters import read_other_parameters
-from recbole_dsl.training.recbole_models import facts_of
 
 
 def restore_model(model: AbstractRecommender, checkpoint: dict[str, Any], path: str) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from recbole.model.abstract_recommender import AbstractRecommender
 
+from recbole_dsl.checkpoint.plain_data import decode, encode
 from recbole_dsl.errors import DSLError
-from recbole_dsl.training.plain_data import decode, encode
 
 
 def check_other_parameters(model: AbstractRecommender, derived: Set[str]) -> None:

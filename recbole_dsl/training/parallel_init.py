@@ -8,8 +8,8 @@ import torch.distributed as dist
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 
+from recbole_dsl.distributed.agreement import data_parallel, is_distributed, is_first, synchronous_norms
 from recbole_dsl.patching import TENSORBOARD
-from recbole_dsl.training.processes import data_parallel, is_distributed, is_first, synchronous_norms
 
 
 @contextmanager

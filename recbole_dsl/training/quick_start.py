@@ -17,35 +17,35 @@ from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, get_flops, init_seed, set_color
 
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
+from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.compat.for_ray import report
 from recbole_dsl.config import command_line_options
+from recbole_dsl.data.loading import RunData, load_data
+from recbole_dsl.distributed.agreement import is_distributed, is_first
+from recbole_dsl.distributed.launching import launch, refuse_in_import
+from recbole_dsl.distributed.process_group import leave, told_to_others, torchrun_options
 from recbole_dsl.errors import one_line, quieten, refusal
 from recbole_dsl.files import require_writable
-from recbole_dsl.sparse.deferred import make_the_rest
-from recbole_dsl.training.checked_config import refused_in_one_line
-from recbole_dsl.training.checkpoint import read_checkpoint
-from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
-from recbole_dsl.training.console import say, say_end, say_start
-from recbole_dsl.training.launching import launch, refuse_in_import
-from recbole_dsl.training.log import console_log, run_log
-from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import derived_names, restore_model
-from recbole_dsl.training.option_checks import check_processes
-from recbole_dsl.training.other_parameters import check_other_parameters
-from recbole_dsl.training.process_group import leave, told_to_others, torchrun_options
-from recbole_dsl.training.process_options import (
+from recbole_dsl.options.checked_config import refused_in_one_line
+from recbole_dsl.options.checks import check_processes
+from recbole_dsl.options.process_options import (
     gpus_for,
     options_of_process,
     refuse_different_runs,
     refuse_in_several,
     time_limit,
 )
-from recbole_dsl.training.processes import is_distributed, is_first
-from recbole_dsl.training.recbole_models import is_of_recbole
-from recbole_dsl.training.rows import FileRows
-from recbole_dsl.training.run_data import RunData, load_data
+from recbole_dsl.options.recbole_models import is_of_recbole
+from recbole_dsl.options.run_options import OF_A_PROCESS
+from recbole_dsl.sparse.deferred import make_the_rest
+from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
+from recbole_dsl.training.console import say, say_end, say_start
+from recbole_dsl.training.log import console_log, run_log
+from recbole_dsl.training.model_building import make_model
+from recbole_dsl.training.model_caches import derived_names, restore_model
+from recbole_dsl.training.other_parameters import check_other_parameters
 from recbole_dsl.training.run_files import from_here
-from recbole_dsl.training.run_options import OF_A_PROCESS
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.turns import training, turn
 

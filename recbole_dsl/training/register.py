@@ -10,11 +10,11 @@ import recbole.model
 import recbole.trainer
 from recbole.utils import get_trainer
 
+from recbole_dsl.checkpoint.whole_files import has_checksum
 from recbole_dsl.config import DSLConfig, nearest
 from recbole_dsl.errors import DSLError
-from recbole_dsl.training.recbole_models import refuse_without_gradients, trainable_models
+from recbole_dsl.options.recbole_models import refuse_without_gradients, trainable_models
 from recbole_dsl.training.trainer import dsl_trainer
-from recbole_dsl.training.whole_files import has_checksum
 
 # the trainer that RecBole had for each registered model, None where it had no special one
 _replaced: dict[str, Any] = {}

@@ -12,16 +12,16 @@ from typing import Any
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from torch.optim import Optimizer
 
+from recbole_dsl.checkpoint.attributes import AttributeWatch
+from recbole_dsl.checkpoint.checkpoint_file import refuse_other_file, write_checkpoint
+from recbole_dsl.checkpoint.rows import FileRows
+from recbole_dsl.checkpoint.run_record import RunRecord
+from recbole_dsl.distributed.agreement import agree_on_values, begin_epoch, is_first
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.training.attributes import AttributeWatch
-from recbole_dsl.training.checkpoint import refuse_other_file, write_checkpoint
 from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_caches import derived_names
-from recbole_dsl.training.processes import agree_on_values, begin_epoch, is_first
-from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_files import best_file, from_here, last_file
-from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import restore_random, restore_run, run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 

@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from recbole_dsl.errors import DSLError
-from recbole_dsl.sparse.modules import sparse_shapes, sparse_weights
-from recbole_dsl.training.checkpoint import read_checkpoint, weights_problem
-from recbole_dsl.training.model_caches import derived_names, restore_model
-from recbole_dsl.training.other_parameters import read_other_parameters, save_other_parameters
-from recbole_dsl.training.plain_data import plain, plain_entries
-from recbole_dsl.training.random_state import random_state, restore_random_state
-from recbole_dsl.training.rows import rows_of
-from recbole_dsl.training.run_files import best_file, is_last
-from recbole_dsl.training.run_options import options_to_save
-from recbole_dsl.training.state_checks import (
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, weights_problem
+from recbole_dsl.checkpoint.plain_data import plain, plain_entries
+from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
+from recbole_dsl.checkpoint.rows import rows_of
+from recbole_dsl.checkpoint.state_checks import (
     is_same_kind,
     loadable,
     optimizers_problem,
     random_state_problem,
     topology_state_problem,
 )
-from recbole_dsl.training.trained_on import trained_on
+from recbole_dsl.checkpoint.trained_on import trained_on
+from recbole_dsl.errors import DSLError
+from recbole_dsl.options.run_options import options_to_save
+from recbole_dsl.sparse.modules import sparse_shapes, sparse_weights
+from recbole_dsl.training.model_caches import derived_names, restore_model
+from recbole_dsl.training.other_parameters import read_other_parameters, save_other_parameters
+from recbole_dsl.training.run_files import best_file, is_last
 
 if TYPE_CHECKING:
     from recbole_dsl.training.trainer import DSLMixin

@@ -18,28 +18,14 @@ from recbole.utils import set_color
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
+from recbole_dsl.checkpoint.random_state import guard_seeding, restore_shared_state, shared_state
+from recbole_dsl.checkpoint.rows import FileRows
+from recbole_dsl.checkpoint.run_record import RunRecord
+from recbole_dsl.checkpoint.trained_on import mark_of, warn_of_other_interactions
 from recbole_dsl.config import DSLConfig
-from recbole_dsl.errors import DSLError
-from recbole_dsl.evaluation.processes import shared_evaluation
-from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
-from recbole_dsl.graphs.propagation import compress_graphs
-from recbole_dsl.measure.cost import Cost, measure_cost
-from recbole_dsl.sparse.loading import accept_sparse_states
-from recbole_dsl.sparse.modules import sparse_weights, stored_parameters
-from recbole_dsl.sparsification import SparsityReport, sparsify
-from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
-from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
-from recbole_dsl.training.console import brief_bars, say, show_update
-from recbole_dsl.training.data_start import start_weights
-from recbole_dsl.training.faults import said_in_one_line
-from recbole_dsl.training.lazy_adam import make_lazy
-from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
-from recbole_dsl.training.optimizers import make_fast
-from recbole_dsl.training.other_parameters import check_other_parameters
-from recbole_dsl.training.parallel_init import parallel_init
-from recbole_dsl.training.pretrained import require_rows_of_pretrained
-from recbole_dsl.training.process_options import refuse_different_data, refuse_in_several
-from recbole_dsl.training.processes import (
+from recbole_dsl.data.pretrained import require_rows_of_pretrained
+from recbole_dsl.distributed.agreement import (
     agree_on_norms,
     agree_on_start,
     agree_on_weights,
@@ -49,16 +35,30 @@ from recbole_dsl.training.processes import (
     same_for_all,
     sent_checkpoint,
 )
-from recbole_dsl.training.random_state import guard_seeding, restore_shared_state, shared_state
-from recbole_dsl.training.recbole_models import refuse_without_gradients
+from recbole_dsl.errors import DSLError
+from recbole_dsl.evaluation.processes import shared_evaluation
+from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
+from recbole_dsl.graphs.propagation import compress_graphs
+from recbole_dsl.measure.cost import Cost, measure_cost
+from recbole_dsl.optim.fused import make_fast
+from recbole_dsl.optim.lazy_adam import make_lazy
+from recbole_dsl.options.process_options import refuse_different_data, refuse_in_several
+from recbole_dsl.options.recbole_models import refuse_without_gradients
+from recbole_dsl.options.run_options import resolve_options
+from recbole_dsl.sparse.loading import accept_sparse_states
+from recbole_dsl.sparse.modules import sparse_weights, stored_parameters
+from recbole_dsl.sparsification import SparsityReport, sparsify
+from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
+from recbole_dsl.training.console import brief_bars, say, show_update
+from recbole_dsl.training.data_start import start_weights
+from recbole_dsl.training.faults import said_in_one_line
+from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
+from recbole_dsl.training.other_parameters import check_other_parameters
+from recbole_dsl.training.parallel_init import parallel_init
 from recbole_dsl.training.resumable import Resumable
-from recbole_dsl.training.rows import FileRows
 from recbole_dsl.training.run_files import last_file, new_name
-from recbole_dsl.training.run_options import resolve_options
-from recbole_dsl.training.run_record import RunRecord
 from recbole_dsl.training.run_state import run_state
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
-from recbole_dsl.training.trained_on import mark_of, warn_of_other_interactions
 from recbole_dsl.turns import give_way, training, turn
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse

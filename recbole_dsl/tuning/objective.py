@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recbole_dsl.checkpoint.plain_data import plain
 from recbole_dsl.compat.for_ray import report_state, reported_state, trial_gpus, trial_name
+from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
-from recbole_dsl.training.data_checks import check_dataset
-from recbole_dsl.training.plain_data import plain
-from recbole_dsl.training.stored_options import given_options
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.tuning.parameters import as_option
 from recbole_dsl.tuning.trial import resumed_trial

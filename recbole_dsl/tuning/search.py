@@ -13,14 +13,14 @@ import numpy as np
 from recbole.config import Config
 from recbole.utils import get_local_time
 
+from recbole_dsl.checkpoint.plain_data import plain
 from recbole_dsl.config import nearest, unknown_option
+from recbole_dsl.data.checks import check_dataset
+from recbole_dsl.data.loading import load_dataset
 from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.options.rules import NAME, Rule, integer, number, one_of, optional
+from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
-from recbole_dsl.training.data_checks import check_dataset
-from recbole_dsl.training.option_rules import NAME, Rule, integer, number, one_of, optional
-from recbole_dsl.training.plain_data import plain
-from recbole_dsl.training.run_data import load_dataset
-from recbole_dsl.training.stored_options import given_options
 from recbole_dsl.tuning.candidates import check_parameters, check_trial
 from recbole_dsl.tuning.parameters import Parameter, read_parameters
 from recbole_dsl.tuning.plot import plot_search

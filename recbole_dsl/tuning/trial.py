@@ -9,13 +9,13 @@ from typing import Any
 
 from recbole.config import Config
 
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
+from recbole_dsl.checkpoint.rows import FileRows
+from recbole_dsl.data.checks import check_dataset
+from recbole_dsl.data.loading import RunData
 from recbole_dsl.errors import DSLError, one_line
-from recbole_dsl.training.checkpoint import read_checkpoint
 from recbole_dsl.training.configs import stored_config
-from recbole_dsl.training.data_checks import check_dataset
 from recbole_dsl.training.quick_start import prepare_trial
-from recbole_dsl.training.rows import FileRows
-from recbole_dsl.training.run_data import RunData
 from recbole_dsl.training.run_files import last_files
 from recbole_dsl.training.trainer import DSLMixin
 

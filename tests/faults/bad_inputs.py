@@ -744,7 +744,7 @@ CASES = [case for case in (*_options(), *_option_files(), *_data_files()) if cas
 
 def run() -> Iterator[Row]:
     """Give each to the command."""
-    from recbole_dsl.training.recbole_models import trainable_models
+    from recbole_dsl.options.recbole_models import trainable_models
 
     trainable_models()
     for case in CASES:

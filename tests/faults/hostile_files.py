@@ -106,7 +106,7 @@ def _train() -> None:
 
 
 def _make(case: HostileFile, base: bytes) -> None:
-    from recbole_dsl.training.whole_files import write_whole
+    from recbole_dsl.checkpoint.whole_files import write_whole
 
     Path("base").write_bytes(base)
     content = torch.load("base", weights_only=True)

@@ -69,7 +69,7 @@ def run() -> Iterator[Row]:
 def exported(name: str, folder: Path) -> Network | None:
     """The artifact of the model ``name``, untrained; None if it cannot be made here, for want of a package."""
     from recbole_dsl import DSLError
-    from tests.networks.exported import DENSITY, made
+    from tests.network_scoring.exported import DENSITY, made
     from tests.tiny import write_tiny
     from tests.training.test_models import options_of
 
@@ -118,7 +118,7 @@ def problem(network: Network, header: dict[str, Any], folder: Path) -> str | Non
 
 def _use(network: Network, header: dict[str, Any]) -> None:
     from recbole_dsl import DSLError
-    from recbole_dsl.networks.artifact import load
+    from recbole_dsl.network_scoring.artifact import load
     from recbole_dsl.serving.artifact import Artifact
 
     resource.setrlimit(resource.RLIMIT_CPU, (5 * SECONDS, 5 * SECONDS))

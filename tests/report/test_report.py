@@ -13,11 +13,11 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_dsl import DSLError, cli
+from recbole_dsl.checkpoint.checkpoint_file import VERSION, write_checkpoint
+from recbole_dsl.checkpoint.run_record import RunRecord, is_record
 from recbole_dsl.report.charts import Axis, Series, lines, short
 from recbole_dsl.report.groups import Groups, Hits
 from recbole_dsl.report.writing import write_report
-from recbole_dsl.training.checkpoint import VERSION, write_checkpoint
-from recbole_dsl.training.run_record import RunRecord, is_record
 from tests.running import prepare, train
 
 

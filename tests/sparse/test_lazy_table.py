@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_dsl.sparse import unmade
+from recbole_dsl.sparse import lazy_tensor as unmade
 from recbole_dsl.sparse.lazy_scores import LazyScores
 from recbole_dsl.sparse.lazy_table import LazyTable
 from recbole_dsl.sparse.modules import SparseEmbedding

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from recbole_dsl import DSLConfig, DSLError, sparsify
 from recbole_dsl.config import TOPOLOGIES
-from recbole_dsl.start.initialise import INITIALISERS
+from recbole_dsl.initialisation.masks import INITIALISERS
 from recbole_dsl.topology.engine import DynamicTopology
 from recbole_dsl.topology.grow_criteria import GROW
 from recbole_dsl.topology.prune_criteria import PRUNE

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from recbole.trainer import Trainer
 
 from recbole_dsl import cli
-from recbole_dsl.training import whole_files
+from recbole_dsl.checkpoint import whole_files
 from recbole_dsl.training.trainer import DSLMixin
 
 _PHASE, _RANK, _SIGNAL = os.environ["LOST"].split()

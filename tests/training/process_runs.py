@@ -14,12 +14,12 @@ import torch.distributed as dist
 from recbole.utils import init_seed
 
 from benchmarks.scaling import count_bytes
+from recbole_dsl.data.loading import load_data
+from recbole_dsl.distributed.launching import launch
+from recbole_dsl.distributed.process_group import leave, told_to_others
 from recbole_dsl.errors import DSLError
 from recbole_dsl.training.configs import run_config, trainer_of
-from recbole_dsl.training.launching import launch
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.process_group import leave, told_to_others
-from recbole_dsl.training.run_data import load_data
 
 COMMAND = Path(__file__).parent.parent.parent / "run_recbole_dsl.py"
 

@@ -7,7 +7,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from recbole_dsl import DSLTrainer, sparse_weights
-from recbole_dsl.start.factors import Factors
+from recbole_dsl.initialisation.factors import Factors
 from recbole_dsl.training.data_start import start_weights
 from tests.running import prepare
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from benchmarks.model_cases import CASES, model_of
 from recbole_dsl import DSLTrainer, sparse_weights
-from recbole_dsl.sparse.places import find_places
+from recbole_dsl.initialisation.freshness import given_values
+from recbole_dsl.sparse.parameter_sites import find_places
 from recbole_dsl.sparse.provenance import watched_parameters
-from recbole_dsl.start.freshness import given_values
 from tests.running import prepare
 from tests.training.test_models import PACKAGES, options_of
 

@@ -8,9 +8,9 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from benchmarks.model_cases import BROKEN, CASES, model_of
 from recbole_dsl import dsl_trainer, load_data_and_model, objective_function
+from recbole_dsl.options.recbole_models import trainable_models
 from recbole_dsl.sparse import deferred
 from recbole_dsl.sparse.modules import sparse_weights
-from recbole_dsl.training.recbole_models import trainable_models
 from recbole_dsl.training.trainer import DSLMixin
 
 PACKAGES = {"NCL": "faiss", "KGIN": "torch_scatter", "MCCLK": "torch_scatter", "KGAT": "dgl"}

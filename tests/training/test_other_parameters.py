@@ -12,7 +12,7 @@ from recbole.trainer import Trainer
 from torch import nn
 
 from recbole_dsl import DSLError, DSLTrainer
-from recbole_dsl.training.checkpoint import read_checkpoint, write_checkpoint
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
 from recbole_dsl.training.model_caches import derived_names, restore_model
 from recbole_dsl.training.other_parameters import read_other_parameters, save_other_parameters
 from tests.running import prepare

@@ -11,8 +11,9 @@ from recbole.quick_start import run_recbole
 
 import recbole_dsl
 from recbole_dsl import DSLError, command_line_options, run_recbole_dsl
-from recbole_dsl.training import configs, recbole_models
-from recbole_dsl.training.recbole_models import FACTS, Facts
+from recbole_dsl.options import recbole_models
+from recbole_dsl.options.recbole_models import FACTS, Facts
+from recbole_dsl.training import configs
 from recbole_dsl.training.trainer import DSLMixin
 
 

@@ -12,7 +12,8 @@ from recbole.utils import get_model, init_seed
 
 from benchmarks.model_cases import CASES, model_of
 from recbole_dsl import DSLTrainer, densify
-from recbole_dsl.sparse import unmade, weight
+from recbole_dsl.sparse import lazy_tensor as unmade
+from recbole_dsl.sparse import weight
 from recbole_dsl.sparse.modules import sparse_weights
 from tests.training.test_models import options_of
 

@@ -1,0 +1,212 @@
+"""The data of a run, made from its atomic files; pickles are read only where the user's options name them."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import recbole.data.dataset as datasets
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.data.dataset import Dataset
+from recbole.data.utils import save_split_dataloaders
+from recbole.utils import ModelType
+
+from recbole_dsl.checkpoint.rows import FileRows
+from recbole_dsl.checkpoint.trained_on import warn_of_other_interactions
+from recbole_dsl.data.checks import check_lines, check_loaded, explained
+from recbole_dsl.data.pretrained import pretrained_rows
+from recbole_dsl.distributed.agreement import is_distributed
+from recbole_dsl.errors import DSLError
+from recbole_dsl.files import output_file
+
+_KINDS = {
+    ModelType.GENERAL: "Dataset",
+    ModelType.CONTEXT: "Dataset",
+    ModelType.SEQUENTIAL: "SequentialDataset",
+    ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+}
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A dataset of RecBole and the loaders of its three parts."""
+
+    dataset: Dataset
+    train: AbstractDataLoader
+    valid: AbstractDataLoader
+    test: AbstractDataLoader
+
+
+def load_data(config: Config, may_download: bool = True, file: FileRows | None = None) -> RunData:
+    """The dataset of ``config`` and its loaders.
+
+    With ``file``, whose weights are to be used, the data gets the ids of that file, and the user is told if it was
+    trained on other interactions; without it, those of the first file that the options name to start from.
+
+    RecBole unpickles ``<dataset>-Dataset.pth`` and ``<dataset>-for-<model>-dataloader.pth`` where they happen to
+    lie in ``checkpoint_dir``, which runs what is in them. Here only what ``dataset_save_path`` and
+    ``dataloaders_save_path`` name is read. ``save_dataset`` and ``save_dataloaders`` write as in RecBole.
+
+    Raises:
+        DSLError: if the data is missing, cannot be downloaded, read or divided, or cannot be saved; or if it has
+            what ``file`` does not know.
+    """
+    with _no_default_pickles(config):
+        dataset = load_dataset(config, may_download, file)
+    if config["save_dataset"]:
+        name = f"{config['dataset']}-{type(dataset).__name__}.pth"
+        with _named_problem(config, "save_dataset"):
+            _refuse_other(config, name, "save_dataset")
+            dataset.save()
+    with _no_default_pickles(config), explained(config):
+        train, valid, test = data_preparation(config, dataset)
+    if file is not None:
+        # what was saved with dataset_save_path or dataloaders_save_path has ids of its own
+        file.require(train._dataset)
+        others = {"validation": valid._dataset, "test": test._dataset}
+        warn_of_other_interactions(file, train._dataset, others)
+    if config["save_dataloaders"]:
+        name = f"{config['dataset']}-for-{config['model']}-dataloader.pth"
+        with _named_problem(config, "save_dataloaders"):
+            _refuse_other(config, name, "save_dataloaders")
+            _save_loaders(config, (train, valid, test))
+    return RunData(dataset, train, valid, test)
+
+
+def load_dataset(config: Config, may_download: bool = True, file: FileRows | None = None) -> Dataset:
+    """RecBole's dataset, downloaded where RecBole knows an address and there is none yet; ``file`` as `load_data`.
+
+    Raises:
+        DSLError: if it cannot be read, with the file, the line and the column where they are known; or cannot be
+            downloaded, and nothing is left of the attempt then.
+    """
+    path = config["data_path"]
+    if os.path.isdir(path):
+        check_lines(config)
+        with explained(config):
+            dataset = _made(config, file)
+            check_loaded(config, dataset)
+        return dataset
+    if not may_download:
+        raise DSLError(f"dataset={config['dataset']}: must be a folder of atomic files at {path}")
+    try:
+        if is_distributed(config):
+            return create_dataset(config)
+        _download(config, path)
+    except (OSError, ValueError, SystemExit, RuntimeError, EOFError) as error:
+        raise DSLError(f"dataset={config['dataset']}: not in {path} and not to be downloaded") from error
+    return load_dataset(config, file=file)
+
+
+def _download(config: Config, path: str) -> None:
+    """Let RecBole download the dataset of ``config`` to ``path``, where it is complete or not there."""
+    parent = os.path.dirname(os.path.abspath(path))
+    existing = parent
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing)
+    with tempfile.TemporaryDirectory(prefix=".recbole-dsl-", dir=existing) as place:
+        config["data_path"] = os.path.join(place, config["dataset"])
+        try:
+            create_dataset(config)
+        except ValueError:
+            # RecBole waits for other processes after a download, and fails when it has none
+            if not os.path.isfile(os.path.join(config["data_path"], f"{config['dataset']}.inter")):
+                raise
+        os.makedirs(parent, exist_ok=True)
+        os.rename(config["data_path"], path)
+        config["data_path"] = path
+
+
+def dataset_class(config: Config) -> type[Dataset]:
+    """As RecBole's ``create_dataset`` chooses it."""
+    return getattr(datasets, f"{config['model']}Dataset", None) or getattr(datasets, _KINDS[config["MODEL_TYPE"]])
+
+
+def _made(config: Config, file: FileRows | None) -> Dataset:
+    """The dataset of the files in ``data_path``, with ids as `load_data` says."""
+    started_from = [] if file is not None else pretrained_rows(config)
+    if (file is None and not started_from) or config["dataset_save_path"]:
+        return create_dataset(config)
+    kind = dataset_class(config)
+    dataset = kind.__new__(kind)
+
+    def remap() -> None:
+        kind._remap_ID_all(dataset)
+        if file is not None:
+            file.give_ids(dataset)
+        else:
+            _give_ids_of_first(started_from, dataset)
+
+    # RecBole calls it when tokens have become ids, and before anything is made of these
+    dataset._remap_ID_all = remap
+    dataset.__init__(config)
+    del dataset._remap_ID_all
+    return dataset
+
+
+def _give_ids_of_first(files: Sequence[FileRows], dataset: Dataset) -> None:
+    for file in files:
+        # one that does not fit is refused when the model reads it, if it does
+        with suppress(DSLError):
+            file.give_ids(dataset)
+            return
+
+
+@contextmanager
+def _no_default_pickles(config: Config) -> Iterator[None]:
+    """Within it, ``checkpoint_dir`` is a folder that there is not, and nothing is saved."""
+    nowhere = os.path.join(tempfile.gettempdir(), secrets.token_hex(16))
+    others = {"checkpoint_dir": nowhere, "save_dataset": False, "save_dataloaders": False}
+    usual = {name: config[name] for name in others}
+    for name, value in others.items():
+        config[name] = value
+    try:
+        yield
+    finally:
+        for name, value in usual.items():
+            config[name] = value
+
+
+def _refuse_other(config: Config, name: str, option: str) -> None:
+    """Raise a DSLError if what RecBole saves as ``name`` would replace a file of another kind."""
+    file = os.path.join(config["checkpoint_dir"], name)
+    output_file(file, option, "one that RecBole has saved", _is_pickle)
+
+
+def _is_pickle(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
+@contextmanager
+def _named_problem(config: Config, option: str) -> Iterator[None]:
+    try:
+        yield
+    except DSLError:
+        raise
+    except Exception as error:
+        # pickling fails as the data happens to be
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DSLError(
+            f"{option}={config[option]}: cannot be saved in {config['checkpoint_dir']}: {reason}"
+        ) from error
+
+
+def _save_loaders(config: Config, loaders: tuple[AbstractDataLoader, ...]) -> None:
+    # RecBole takes their generators away to save them, and does not give them back
+    generators: list[tuple[Any, Any]] = [
+        (owner, owner.generator)
+        for loader in loaders
+        for owner in (loader, loader.sampler)
+        if hasattr(owner, "generator")
+    ]
+    try:
+        save_split_dataloaders(config, loaders)
+    finally:
+        for owner, generator in generators:
+            owner.generator = generator

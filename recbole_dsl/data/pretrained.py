@@ -1,0 +1,172 @@
+"""Files that a model's constructor starts from, such as the halves of a NeuMF, sparse or RecBole's own."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from torch import Tensor
+
+from recbole_dsl.checkpoint.checkpoint_file import FORMAT, read_checkpoint
+from recbole_dsl.checkpoint.rows import FileRows
+from recbole_dsl.checkpoint.whole_files import has_checksum
+from recbole_dsl.compat.pickle_protocol import as_protocol_2
+from recbole_dsl.errors import DSLError
+from recbole_dsl.patching import TORCH_LOAD, lock
+from recbole_dsl.sparse.validity import topology_problem
+
+# option -> another -> its values with which a model of RecBole reads the file
+_READ_WHEN: dict[str, dict[str, tuple]] = {
+    "mf_pretrain_path": {"use_pretrain": (True,)},
+    "mlp_pretrain_path": {"use_pretrain": (True,)},
+    "pre_model_path": {"train_stage": ("critic_pretrain", "finetune"), "train_method": ("after_pretrain",)},
+    "pretrain_path": {"model": ("NAIS",)},
+    "warm_up": {"phase": ("distillation", "finetuning")},
+}
+# data that has been compared with the files that its model started from
+_compared: "WeakSet[Dataset]" = WeakSet()
+
+
+@contextmanager
+def readable_files(
+    config: Config, dataset: Dataset, known: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[None]:
+    """Within it, ``torch.load``, by which RecBole's constructors read, runs nothing that a file says.
+
+    Of a file of ours the state dict gives a sparse weight under its dense name too. Of one of RecBole's, or of
+    another dense model, the tensors and plain data come as they are; what else is in it, such as RecBole's Config,
+    is not made. A file whose rows are not those of ``dataset`` is refused.
+
+    Args:
+        known: contents by path, for which no file is read.
+
+    Raises:
+        DSLError: naming the option, if a file is missing, cannot be read so or has other rows.
+    """
+
+    def load(file: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+        option = next((name for name, value in config.final_config_dict.items() if value == file), "file")
+        try:
+            given = (known or {}).get(file) if isinstance(file, str) else None
+            with TORCH_LOAD.undone():
+                content = _read(file, map_location, option) if given is None else dict(given)
+        except DSLError:
+            raise
+        except FileNotFoundError as error:
+            raise DSLError(f"{option}={file}: must be an existing file") from error
+        except Exception as error:
+            # PyTorch raises what zip, pickle or its own reader happen to raise on such a file
+            raise DSLError(f"{option}={file}: must be a whole checkpoint of recbole_dsl or of RecBole") from error
+        if not isinstance(content, dict):
+            raise DSLError(f"{option}={file}: must be a checkpoint of recbole_dsl or of RecBole")
+        if given is None:
+            is_ours = content.get("format") == FORMAT
+            FileRows(content if is_ours else {}, option, str(file)).require(dataset)
+        state, shapes = content.get("state_dict"), content.get("shapes")
+        if isinstance(state, dict):
+            content["state_dict"] = _DenseToo(state, shapes, f"{option}={file}")
+            return content
+        return _DenseToo(content, None, f"{option}={file}")
+
+    with TORCH_LOAD.by(load):
+        yield
+    _compared.add(dataset)
+
+
+def pretrained_rows(config: Config, surely: bool = False) -> list[FileRows]:
+    """Whose rows the files of ours hold that the options name for a model to start from.
+
+    Args:
+        surely: only those that a model of RecBole reads by these options.
+    """
+    found = []
+    for option, path in config.final_config_dict.items():
+        is_read = _is_read(config, option)
+        if is_read is False or (surely and is_read is None) or not isinstance(path, str):
+            continue
+        with suppress(DSLError, OSError):
+            # what is no file of ours is refused by who reads it
+            if os.path.isfile(path) and has_checksum(path):
+                found.append(FileRows(read_checkpoint(path, option=option), option, path))
+    return found
+
+
+def require_rows_of_pretrained(config: Config, dataset: Dataset) -> None:
+    """Refuse ``dataset`` for a model that started from a file with other rows, if that is not known of it yet."""
+    if dataset not in _compared:
+        for file in pretrained_rows(config, surely=True):
+            file.require(dataset)
+        _compared.add(dataset)
+
+
+def _is_read(config: Config, option: str) -> bool | None:
+    """Whether a model of RecBole starts from the file that ``option`` names; None if only its author knows."""
+    if option not in _READ_WHEN:
+        return None
+    return any(config[other] in values for other, values in _READ_WHEN[option].items())
+
+
+def _read(file: Any, map_location: Any, option: str) -> Any:
+    # RecBole writes in a later protocol than PyTorch reads without unpickling
+    source = as_protocol_2(file)
+    try:
+        content = torch.load(source, map_location=map_location, weights_only=True)
+        is_ours = isinstance(content, dict) and content.get("format") == FORMAT and isinstance(file, str)
+        return read_checkpoint(file, map_location or "cpu", option=option) if is_ours else content
+    except (DSLError, FileNotFoundError):
+        raise
+    except Exception:
+        if hasattr(source, "seek"):
+            source.seek(0)
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(source)
+        if hasattr(source, "seek"):
+            source.seek(0)
+        with lock(), torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+            return torch.load(source, map_location=map_location, weights_only=True)
+
+
+def _stand_in(name: str) -> type:
+    """A class in the place of one that a file names; it keeps nothing and does nothing."""
+
+    class StandIn:
+        def __new__(cls, *args: Any, **kwargs: Any) -> "StandIn":
+            return super().__new__(cls)
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            pass
+
+        def __setstate__(self, state: Any) -> None:
+            pass
+
+    StandIn.__name__ = StandIn.__qualname__ = name
+    return StandIn
+
+
+class _DenseToo(dict):
+    """A state dict that also gives sparse weights by the names of the dense ones that they replaced."""
+
+    def __init__(self, state: Mapping[str, Tensor], shapes: Any, source: str):
+        super().__init__(state)
+        self._shapes, self._source = shapes, source
+
+    def __missing__(self, name: str) -> Tensor:
+        parts = {part: self.get(f"{name}.{part}") for part in ("values", "columns", "row_offsets")}
+        if not all(isinstance(part, Tensor) for part in parts.values()):
+            raise DSLError(f"{self._source}: does not fit the model: {name} is missing")
+        shape = self._shapes.get(name) if isinstance(self._shapes, dict) else None
+        if not isinstance(shape, list) or len(shape) < 2 or not all(type(n) is int and n > 0 for n in shape):
+            raise DSLError(f"{self._source}: does not say the shape of {name}")
+        n_rows, n_columns = shape[0], math.prod(shape[1:])
+        problem = topology_problem(n_rows, n_columns, None, **parts)
+        if problem:
+            raise DSLError(f"{self._source}: {name}: {problem}")
+        values, columns, offsets = parts.values()
+        dense = values.new_zeros(n_rows, n_columns)
+        rows = torch.repeat_interleave(offsets.long().diff())
+        dense[rows, columns.long()] = values
+        return dense.view(shape)

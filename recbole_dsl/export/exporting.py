@@ -1,0 +1,229 @@
+"""From a checkpoint to an artifact."""
+
+import importlib
+import math
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import AbstractRecommender
+
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
+from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.export.product_form import ProductForm, before_propagation, product_form, scores_of
+from recbole_dsl.export.validation import ndcg_at_10
+from recbole_dsl.files import output_file, require_writable
+from recbole_dsl.serving.artifact import Artifact, is_artifact, write_artifact
+from recbole_dsl.serving.lists import Lists, offsets_of
+from recbole_dsl.serving.recommender import KINDS, Recommender
+from recbole_dsl.serving.seen import LEVELS, Seen
+from recbole_dsl.serving.selection import top_of
+from recbole_dsl.serving.tables import VALUES, Table
+from recbole_dsl.serving.tokens import Tokens
+from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.training.quick_start import load_data_and_model
+from recbole_dsl.turns import turn
+
+# users that the recommendations are compared for, and those that are scored at once
+_COMPARED, _BATCH = 5000, 256
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export` made; as a text, what a user wants to know of it.
+
+    Attributes:
+        path: the artifact.
+        kind: "product", or "network".
+        n_users: how many users it knows.
+        n_items: how many items.
+        n_bytes: of the file.
+        table_bytes: of the vectors and their index, or the weights of the network.
+        dense_bytes: of the same in dense float32.
+        ndcg: NDCG@10 on the validation data of the checkpoint and of the artifact; None if not computed.
+    """
+
+    path: str
+    kind: str
+    n_users: int
+    n_items: int
+    n_bytes: int
+    table_bytes: int
+    dense_bytes: int
+    ndcg: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        share = self.table_bytes / self.dense_bytes if self.dense_bytes else 1
+        lines = [
+            f"{self.path}: {self.n_users:,} users, {self.n_items:,} items, served as a {self.kind}; "
+            f"{self.n_bytes:,} bytes, of which {self.table_bytes:,} are weights, {share:.3f} of dense float32"
+        ]
+        if self.ndcg is not None:
+            before, after = self.ndcg
+            lines.append(f"NDCG@10 on the validation data: {before:.4f} the checkpoint, {after:.4f} the artifact")
+        return "\n".join(lines)
+
+
+@turn()
+def export(
+    model_file: str,
+    path: str,
+    *,
+    values: str = "fp32",
+    seen: str = "all",
+    density: float | None = None,
+    propagate: bool = False,
+    compare: bool = True,
+    data_path: str | None = None,
+    model_class: type | None = None,
+) -> Export:
+    """Make an artifact of a checkpoint, for `Recommender`; it appears at ``path`` when it is complete.
+
+    A model whose score is a product of a user's and an item's vector becomes two tables, whatever its name; any
+    other is kept as a network, and needs RecBole where it is served.
+
+    Args:
+        model_file: what a training of this project saved.
+        values: "fp32", "fp16", "int8" or "int4".
+        seen: which of the items that users have had the artifact knows, to leave them out: "all" in the data,
+            those "trained" on, or "none".
+        density: the share of the vectors' entries to keep, the largest of each table; None for all. Graph models
+            make dense vectors of sparse weights.
+        propagate: of a graph model as LightGCN, keep the sparse weights, and make the vectors of them along the
+            seen items whenever the artifact is loaded; these are then dense in memory.
+        compare: compute the NDCG of the checkpoint and of the artifact on the validation data.
+        data_path: where the folder of the dataset is, if it has moved since.
+        model_class: the model's class, if it is not one of RecBole's.
+
+    Raises:
+        DSLError: if an argument is wrong, the file no checkpoint, its data missing, or nothing can be written.
+    """
+    for name, value, allowed in (("values", values, VALUES), ("seen", seen, LEVELS)):
+        if value not in allowed:
+            raise refusal(name, value, f"one of {', '.join(allowed)}")
+    is_number = isinstance(density, (int, float)) and not isinstance(density, bool)
+    if density is not None and not (is_number and 0 < density <= 1):
+        raise refusal("density", density, "a number in (0, 1]")
+    place = output_file(path, "artifact", "an artifact", is_artifact, [model_file])
+    require_writable(os.path.dirname(place), "artifact")
+    config, model, dataset, train, valid, test = load_data_and_model(model_file, data_path, model_class)
+    model.eval()
+    n_users, n_items = dataset.user_num - 1, dataset.item_num - 1
+    trained = _interactions([train._dataset], n_users)
+    everything = _interactions([train._dataset, valid._dataset, test._dataset], n_users)
+    header = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "n_users": n_users,
+        "n_items": n_items,
+        "options": {"values": values, "seen": seen, "density": density, "propagate": bool(propagate)},
+    }
+    arrays = {
+        **Tokens.of(dataset.field2id_token[dataset.uid_field][1:], "users").arrays("users"),
+        **Tokens.of(dataset.field2id_token[dataset.iid_field][1 : n_items + 1], "items").arrays("items"),
+        **Seen.of(trained, everything, n_items, seen).arrays(),
+    }
+    with ExitStack() as kept:
+        for weight in sparse_weights(model).values():
+            kept.enter_context(weight.dense_kept())
+        form = product_form(model, n_users, n_items)
+        if form is not None:
+            weights = None
+            if propagate:
+                form, weights = _before_propagation(model, form, trained, seen)
+            parts = _product_parts(form, values, density, weights)
+            dense_bytes = 4 * form.n_columns * (n_users + n_items)
+        else:
+            for name, given in (("density", density), ("propagate", propagate or None)):
+                if given is not None:
+                    raise DSLError(
+                        f"{name}={given}: must be left out, as {config['model']} is served as a network"
+                    )
+            network = importlib.import_module(KINDS["network"])
+            parts = network.parts(config, dataset, train._dataset, read_checkpoint(model_file), values, seen)
+            alive = sum(parameter.numel() for parameter in model.parameters())
+            dead = sum(math.prod(weight.shape) - len(weight.values) for weight in sparse_weights(model).values())
+            dense_bytes = 4 * (alive + dead)
+        kind = "product" if form is not None else "network"
+        header.update(kind=kind, scorer=parts[0])
+        arrays.update(parts[1])
+        artifact = Artifact(path, header, arrays)
+        ndcg = None
+        if compare and form is not None:
+            wanted = _interactions([valid._dataset], n_users)
+            ndcg = _compare(artifact, model, trained, wanted)
+    n_bytes = write_artifact(place, header, arrays)
+    # a network has data beside its weights
+    prefixes = ("product.", "network.weights.")
+    table_bytes = sum(array.nbytes for name, array in parts[1].items() if name.startswith(prefixes))
+    return Export(path, kind, n_users, n_items, n_bytes, table_bytes, dense_bytes, ndcg)
+
+
+def _product_parts(
+    form: ProductForm, values: str, density: float | None, weights: list[float] | None
+) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    """What the header says, and the arrays."""
+    tables = {}
+    for side, entries in (("users", form.users), ("items", form.items)):
+        if density is not None:
+            entries = entries.largest(round(density * entries.n_rows * form.n_columns))
+        tables[side] = Table.of(entries, form.n_columns, values)
+    header: dict[str, Any] = {side: table.describe() for side, table in tables.items()}
+    arrays = {name: a for side, table in tables.items() for name, a in table.arrays(f"product.{side}").items()}
+    header.update(transform=form.transform, has_bias=form.has_bias, propagation=weights)
+    return header, arrays
+
+
+def _before_propagation(
+    model: AbstractRecommender, form: ProductForm, trained: Lists, seen: str
+) -> tuple[ProductForm, list[float]]:
+    if seen == "none":
+        raise DSLError("propagate=True: must be left out with seen=none, as vectors are made along the seen items")
+    found = before_propagation(model, form, trained)
+    if found is None:
+        name = type(model).__name__
+        raise DSLError(f"propagate=True: must be left out, as {name} makes its vectors of no sparse weights so")
+    return found
+
+
+def _interactions(datasets: list[Dataset], n_users: int) -> Lists:
+    """What each user had, ids from 0, each list ascending and distinct."""
+    users, items = [], []
+    for dataset in datasets:
+        feat = dataset.inter_feat
+        users.append(feat[dataset.uid_field].numpy())
+        items.append(feat[dataset.iid_field].numpy())
+        earlier = f"{dataset.iid_field}{dataset.config['LIST_SUFFIX']}"
+        if earlier in feat:
+            # a sequence's first items are the target of none
+            lists = feat[earlier].numpy()
+            owners, places = lists.nonzero()
+            users.append(users[-1][owners])
+            items.append(lists[owners, places])
+    n_items = datasets[0].item_num
+    keys = np.unique((np.concatenate(users).astype(np.int64) - 1) * n_items + np.concatenate(items))
+    return Lists(offsets_of(np.bincount(keys // n_items, minlength=n_users)), keys % n_items - 1)
+
+
+def _compare(
+    artifact: Artifact, model: AbstractRecommender, trained: Lists, wanted: Lists
+) -> tuple[float, float] | None:
+    """NDCG@10 of the model and of the artifact, for some of the users with anything ``wanted``."""
+    users = np.flatnonzero(np.diff(wanted.offsets))
+    users = users[np.unique(np.linspace(0, len(users) - 1, min(len(users), _COMPARED)).astype(np.int64))]
+    if not len(users):
+        return None
+    scorer, n_items = Recommender.of(artifact).scorer, artifact.header["n_items"]
+    scores, k = scores_of(model, n_items), min(10, n_items)
+    before, after = [], []
+    for start in range(0, len(users), _BATCH):
+        batch = users[start : start + _BATCH]
+        exclude = trained.take(batch)
+        before.append(top_of(scores(batch), k, exclude, None)[0])
+        after.append(scorer.top(batch, k, exclude, None)[0])
+    of_users = wanted.take(users)
+    return ndcg_at_10(np.concatenate(before), of_users), ndcg_at_10(np.concatenate(after), of_users)

@@ -1,0 +1,302 @@
+"""Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import svds
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbole_dsl.initialisation.codes import spread
+from recbole_dsl.initialisation.masks import Start, largest_entries
+from recbole_dsl.sparse.rewrite import exchanged
+from recbole_dsl.sparse.weight import SparseWeight
+
+Rows = Callable[[int, int], Tensor]
+
+# an interaction weighs 1 / (its user's number of interactions * its item's) to this power. With the half, by which
+# graph models divide, the factors describe rare rows too well at the expense of the others
+_DAMPING = 0.25
+# factors count that are larger than this many times those of shuffled interactions
+_SIGNAL = 1.0
+# a singular value s is multiplied by 1 - (e / s)^2 to this power, where e is that of shuffled interactions
+_SHRINKAGE = 0.5
+# what is left of factors that are no larger than those of shuffled interactions; they come last, but are not zero,
+# for a weight of zero whose partners are zero has no gradient
+_NOISE = 0.1
+# the size of factors that repeat, of those which they repeat
+_REPEATED = 1.0
+# rows of a side that are factorised at most, and factors of them
+_FACTORISED = 2**15
+_MOST_FACTORS = 128
+_MAX_ROTATIONS = 60
+# of squared singular values, relative; in double precision the vectors are then right to eight digits
+_TOLERANCE = 1e-4
+_ALL = slice(None)
+
+
+class Factors:
+    """A truncated singular value decomposition R ~ U V^T, rotated by varimax (Kaiser 1958).
+
+    R is the damped matrix of interactions, users x items. A rotation of both sides changes none of their products;
+    varimax looks for the one in which a row's entries are large or small rather than alike. The largest ones are
+    then a sparse code of the row, in columns that have the same meaning for users and items. Rotated are the
+    factors that stand out from those of shuffled interactions (parallel analysis, Horn 1965). A singular value s
+    of theirs counts as sqrt(s^2 - e^2), where e is what shuffled interactions reach: the best estimate when a
+    square matrix is seen through noise (Gavish and Donoho 2017). The other factors are made small. Of a side with
+    more than 32,768 rows only the most active are factorised. All are then projected, a block at a time, so that
+    nothing of a dense table's size comes into being.
+
+    Args:
+        interactions: (users, items); whatever is not zero counts as 1.
+        columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
+        seed: of the shuffle, of the iteration's start and of what is random.
+        damping: an interaction counts as 1 / (its user's number of interactions * its item's) to this power.
+        dtype: of the factorisation. In single precision it takes half the time, and releases of ARPACK and LAPACK
+            give factors that differ.
+
+    Attributes:
+        n_standing_out: how many factors are rotated.
+        damping: as given.
+        steps: of `spread`; 0 before that.
+    """
+
+    def __init__(
+        self,
+        interactions: csr_matrix,
+        columns: int,
+        seed: int = 0,
+        damping: float = _DAMPING,
+        dtype: type[np.floating] = np.float64,
+    ):
+        matrix = _ones(interactions)
+        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
+        weights = [np.maximum(degree, 1).astype(np.float32) ** -damping for degree in degrees]
+        users, items = map(_most_active, degrees)
+        factorised = matrix[users][:, items]
+        some, shuffled = (
+            _damp(m, weights[0][users], weights[1][items]).astype(dtype)
+            for m in (factorised, _shuffle(factorised, seed))
+        )
+        noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
+        self._some = some.astype(np.float32)
+        self._vectors = _largest(some, min(columns, _MOST_FACTORS), seed)
+        self._found, self._turn = _stand_out(*self._vectors, noise)
+        self.n_standing_out = len(self._turn)
+        self.damping, self.steps = damping, 0
+        self._columns, self._seed = columns, seed
+        matrix = _damp(matrix, *weights)
+        self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+
+    @cached_property
+    def repeated(self) -> "Factors":
+        """These, but the columns beyond the rank and the 128th are the rotated factors again.
+
+        Each time they are at another, random rotation: a row then finds more directions of which few describe it,
+        as in an overcomplete dictionary.
+        """
+        n = self.n_standing_out
+        draw = np.random.default_rng(self._seed)
+        n_times = -(-(self._columns - self._found[0].shape[1]) // n)
+        turns = [np.linalg.qr(draw.standard_normal((n, n)))[0] for _ in range(n_times)]
+        factors = copy(self)
+        factors._onto = self._with([[_REPEATED * side[:, :n] @ turn for turn in turns] for side in self._found])
+        return factors
+
+    def spread(self, steps: int, densities: tuple[float, float]) -> "Factors":
+        """Projections onto the sparse codes of `codes.spread` instead, which begin with all factors, rotated.
+
+        Args:
+            steps: of `codes.spread`; with 0 these factors as they are.
+            densities: those of the weights of users, and of items, that will start from them.
+        """
+        if steps == 0:
+            return self
+        codes = spread(self._some, self._rotated_items, densities, steps)
+        n_more = self._columns - codes[0].shape[1]
+        draw = np.random.default_rng(self._seed)
+        factors = copy(self)
+        factors.steps = steps
+        factors._onto = self._with(
+            [[_NOISE * side.std() * draw.standard_normal((len(side), n_more))] for side in codes], codes
+        )
+        return factors
+
+    def users(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
+        """Those of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
+        return self._project(0, start, stop, columns)
+
+    def items(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
+        """Those of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
+        return self._project(1, start, stop, columns)
+
+    @cached_property
+    def _rotated_items(self) -> np.ndarray:
+        """All factors of the items that are factorised, those too that do not stand out."""
+        left, sizes, right = self._vectors
+        sides = [side * np.sqrt(sizes) for side in (left, right)]
+        # the rotation of those that stand out is most of the way
+        begin = np.eye(len(sizes))
+        begin[: self.n_standing_out, : self.n_standing_out] = self._turn
+        return (sides[1] @ _rotation(sides, begin)).astype(np.float32)
+
+    @cached_property
+    def _onto(self) -> list[np.ndarray]:
+        draw = np.random.default_rng(self._seed)
+        sizes = [_NOISE * (len(side) * self._vectors[1][-1]) ** -0.5 for side in self._found]
+        n_more = self._columns - self._found[0].shape[1]
+        return self._with(
+            [[size * draw.standard_normal((len(side), n_more))] for side, size in zip(self._found, sizes)]
+        )
+
+    def _with(
+        self, more: Sequence[Sequence[np.ndarray]], found: Sequence[np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """What the rows of each side's partners are projected onto, with ``more`` columns after those found."""
+        found = self._found if found is None else found
+        sides = (np.hstack([side, *parts])[:, : self._columns] for side, parts in zip(found, more))
+        return [side.astype(np.float32) for side in sides]
+
+    def _project(self, side: int, start: int, stop: int, columns: slice) -> Tensor:
+        matrix = self._matrices[side]
+        # a slice copies, even of all rows
+        rows = matrix if stop - start == matrix.shape[0] else matrix[start:stop]
+        return torch.from_numpy(rows @ self._onto[1 - side][:, columns])
+
+
+def most_active(interactions: csr_matrix) -> csr_matrix:
+    """Those of the users and items that `Factors` factorises, the most active of each: CSR, float32, 1 or 0."""
+    matrix = _ones(interactions)
+    users, items = (_most_active(np.asarray(matrix.sum(axis)).ravel()) for axis in (1, 0))
+    return matrix[users][:, items]
+
+
+@torch.no_grad()
+def start_from(
+    weight: SparseWeight,
+    rows: Rows,
+    generator: torch.Generator,
+    by_share: bool = False,
+    square_sum: float | None = None,
+) -> None:
+    """Make the largest entries of ``rows`` the alive ones of ``weight``, in place; their number stays.
+
+    Every row but the padding gets its largest one, if there are as many weights. The values are those of ``rows``,
+    scaled.
+
+    Args:
+        rows: gives a block of rows of a matrix like the weight: (stop - start, columns), float.
+        by_share: whether entries are compared after each row is divided by its norm.
+        square_sum: what the squares of the values then add up to. By default the mean square of a row's norm is
+            the root of the number of columns: the products of rows that have nothing in common then have about the
+            variance 1.
+    """
+    if square_sum is None:
+        square_sum = weight.n_rows * weight.n_columns**0.5
+
+    def compared(start: int, stop: int) -> Tensor:
+        return F.normalize(rows(start, stop)) if by_share else rows(start, stop)
+
+    start = Start(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
+    alive = largest_entries(start, compared, generator)
+    weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), weight.nnz)
+    for begin, end, first, last in weight.row_blocks():
+        block = rows(begin, end).to(weight.values)
+        weight.values[first:last] = block.view(-1)[weight.positions_in(begin, end, first, last)]
+    squares = weight.values.square().sum()
+    if squares > 0:
+        weight.values.mul_((square_sum / squares).sqrt())
+
+
+def _stand_out(
+    left: np.ndarray, sizes: np.ndarray, right: np.ndarray, noise: float
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
+
+    Args:
+        left, sizes, right: as `_largest` gives them.
+        noise: singular values up to this size count as noise, and larger ones are shrunk by it.
+
+    Returns:
+        The matrices, and the rotation of their first columns, (factors that stand out, as many).
+    """
+    n = max(1, int((sizes > noise).sum()))
+    # the root, for it is in both sides
+    kept = np.maximum(1 - (noise / sizes[:n]) ** 2, 0) ** (_SHRINKAGE / 2)
+    scale = np.full(len(sizes), _NOISE)
+    scale[:n] = np.maximum(kept, _NOISE)
+    turn = _rotation([side[:, :n] * np.sqrt(sizes[:n]) * scale[:n] for side in (left, right)])
+    turned = np.diag(scale)
+    turned[:n, :n] = scale[:n, None] * turn
+    return [(side / np.sqrt(sizes)) @ turned for side in (left, right)], turn
+
+
+def _rotation(sides: list[np.ndarray], begin: np.ndarray | None = None) -> np.ndarray:
+    """The rotation by `_varimax` of both ``sides``, which count alike, in float64."""
+    factors = [torch.from_numpy(side) for side in sides]
+    loadings = torch.cat([f / f.square().mean().sqrt() for f in factors])
+    begin = torch.eye(loadings.shape[1]) if begin is None else torch.from_numpy(begin)
+    return _varimax(loadings.float(), begin.double()).numpy()
+
+
+def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ``n`` largest singular values, descending, between their left and right vectors; zeros are left out."""
+    if not matrix.count_nonzero():
+        # ARPACK refuses to start where every vector becomes zero
+        left, right = (np.full((size, 1), size**-0.5) for size in matrix.shape)
+        return left, np.full(1, 1e-12), right
+    if n < min(matrix.shape):
+        start = np.random.default_rng(seed).standard_normal(min(matrix.shape)).astype(matrix.dtype)
+        left, sizes, right = svds(matrix, k=n, v0=start, tol=_TOLERANCE)
+    else:
+        left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    order = np.argsort(-sizes)[:n]
+    order = order[sizes[order] > 1e-4 * sizes.max()] if sizes.max() > 0 else order[:1]
+    left, right = left[:, order], right[order].T
+    # releases of ARPACK differ in the signs, which a model with layers above the tables does not take for the same
+    signs = np.where(left[np.abs(left).argmax(0), np.arange(len(order))] < 0, -1, 1).astype(left.dtype)
+    return left * signs, np.maximum(sizes[order], 1e-12), right * signs
+
+
+def _ones(interactions: csr_matrix) -> csr_matrix:
+    matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def _most_active(degrees: np.ndarray) -> np.ndarray:
+    return np.sort(np.argsort(-degrees, kind="stable")[:_FACTORISED])
+
+
+def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:
+    return (diags(left) @ matrix @ diags(right)).astype(np.float32).tocsr()
+
+
+def _shuffle(matrix: csr_matrix, seed: int) -> csr_matrix:
+    """As many interactions of each user, and about as many of each item, at random."""
+    items = np.random.default_rng(seed).permutation(matrix.indices)
+    shuffled = csr_matrix((matrix.data.copy(), items, matrix.indptr.copy()), matrix.shape)
+    shuffled.sum_duplicates()
+    shuffled.data[:] = 1
+    return shuffled
+
+
+def _varimax(loadings: Tensor, rotation: Tensor) -> Tensor:
+    """The rotation (k, k), from ``rotation`` on, after which the squared ``loadings`` (n, k) vary the most."""
+    before = 0.0
+    for _ in range(_MAX_ROTATIONS):
+        rotated = loadings @ rotation.to(loadings.dtype)
+        squares = rotated.square()
+        gradient = loadings.T @ (rotated * (squares - squares.mean(0)))
+        # only what goes through all rows is in single precision
+        left, sizes, right = torch.linalg.svd(gradient.double())
+        rotation, reached = left @ right, float(sizes.sum())
+        if reached < before * (1 + 1e-5):
+            break
+        before = reached
+    return rotation

@@ -1,0 +1,73 @@
+"""Columns of a table as arrays of few bytes: small numbers in few bits, what repeats as runs."""
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from recbole_dsl.checkpoint.json_form import smallest
+from recbole_dsl.serving.packing import bits_for, pack, packed_bytes, unpack
+
+# a type of a column, as RecBole has them
+_TYPES = frozenset({"int64", "float32", "float64", "bool"})
+
+
+def store_column(values: np.ndarray, name: str, arrays: MutableMapping[str, np.ndarray]) -> dict[str, Any]:
+    """Put ``values`` into ``arrays``, by names that begin with ``name``; JSON for `read_column`."""
+    form = {"dtype": values.dtype.name, "shape": list(values.shape)}
+    if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0:
+        arrays[name] = values
+        return form
+    flat = values.reshape(-1)
+    # where the next number is another
+    ends = np.append(np.flatnonzero(np.diff(flat)), len(flat) - 1)
+    if values.ndim == 1 and 4 * len(ends) < len(flat):
+        arrays[f"{name}.runs"] = smallest(flat[ends])
+        arrays[f"{name}.lengths"] = smallest(np.diff(ends, prepend=-1))
+        return {**form, "runs": True}
+    bits = bits_for(int(flat.max()) + 1)
+    if bits > 32 or bits == 8 * np.min_scalar_type(int(flat.max())).itemsize:
+        arrays[name] = smallest(values)
+        return form
+    arrays[name] = pack(flat, bits)
+    return {**form, "bits": bits}
+
+
+def is_whole(form: Mapping[str, Any]) -> bool:
+    """Whether a column takes bytes for each of its numbers, so that its length is no mere claim."""
+    return not form.get("runs")
+
+
+def read_column(form: Mapping[str, Any], length: int, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What `store_column` put into ``arrays``, of ``length`` rows.
+
+    Args:
+        length: as many as there are, or for a column of runs as many as there may be.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: if it is not such.
+    """
+    dtype, shape = form["dtype"], form["shape"]
+    if dtype not in _TYPES or not all(type(n) is int and n >= 0 for n in shape) or shape[:1] != [length]:
+        raise ValueError(f"{name} is {dtype!r:.40} of the shape {shape!r:.80}, must have {length} rows")
+    if form.get("runs"):
+        runs, lengths = (_counts(arrays[f"{name}.{part}"], name) for part in ("runs", "lengths"))
+        if lengths.min(initial=1) < 1 or lengths.sum() != length:
+            raise ValueError(f"{name} must have {length} rows")
+        return np.repeat(runs, lengths).astype(dtype)
+    if "bits" in form:
+        values = _counts(arrays[name], name)
+        bits, n = form["bits"], int(np.prod(shape, dtype=object))
+        if type(bits) is not int or not 1 <= bits <= 32 or values.nbytes != packed_bytes(n, bits):
+            raise ValueError(f"{name} must be {n} numbers of {bits!r:.40} bits")
+        return unpack(values, bits, 0, n).reshape(shape).astype(dtype)
+    values = arrays[name]
+    if values.dtype.kind not in ("iu" if dtype == "int64" else "iufb"):
+        raise ValueError(f"{name} is {values.dtype}, must be {dtype}")
+    return values.reshape(shape).astype(dtype)
+
+
+def _counts(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind != "u" or array.ndim != 1:
+        raise ValueError(f"{name} must be a row of unsigned integers")
+    return array

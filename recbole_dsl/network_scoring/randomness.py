@@ -1,0 +1,30 @@
+"""Random numbers that leave those of the process as they are."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
+from recbole_dsl.turns import turn
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Within it, Python, NumPy and PyTorch draw what they draw after RecBole's ``init_seed``."""
+    with turn():
+        before = random_state()
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            restore_random_state(before)
+
+
+def drawn_so_far() -> tuple:
+    """What tells, compared with a later one, whether anything has been drawn on the CPU."""
+    return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
