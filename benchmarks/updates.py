@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+import torch
 from recbole.trainer import Trainer
 
 from benchmarks.alternate import alternate, time_cells
@@ -87,9 +88,9 @@ def _time_inside(trainer: Trainer) -> list[float]:
     seconds: list[float] = []
     after_step, add, collecting = trainer.topology._after_step, GradientBuffer.add, [0.0]
 
-    def timed() -> None:
+    def timed(optimizer: torch.optim.Optimizer) -> None:
         start = perf_counter()
-        after_step()
+        after_step(optimizer)
         wait()
         seconds.append(perf_counter() - start + collecting[0])
         collecting[0] = 0.0

@@ -1,6 +1,7 @@
 """What RecBole 1.2.1 does wrong on any packages."""
 
 import functools
+from logging import LoggerAdapter
 from types import ModuleType
 from typing import Any
 
@@ -27,3 +28,18 @@ def numbers_and_counts_of_items(module: ModuleType) -> None:
         return struct
 
     module.Collector.get_data_struct = get_data_struct
+
+
+@after_import("recbole.model.general_recommender.ract", "recbole.model.general_recommender.dgcf")
+def arguments_for_which_a_message_has_no_place(module: ModuleType) -> None:
+    """RaCT and DGCF log with arguments that their messages do not name, and logging prints a traceback then."""
+
+    class Joined(LoggerAdapter):
+        def log(self, level: int, message: str, *args: Any, **kwargs: Any) -> None:
+            super().log(level, "%s", " ".join(map(str, (message, *args))), **kwargs)
+
+    def keep(self: Any, logger: Any) -> None:
+        vars(self)["logger"] = Joined(logger, {})
+
+    name = "RaCT" if hasattr(module, "RaCT") else "DGCF"
+    getattr(module, name).logger = property(lambda self: vars(self)["logger"], keep)

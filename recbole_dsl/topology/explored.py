@@ -77,7 +77,8 @@ def record_problem(weight: SparseWeight, stride: int | None, bits: Any, count: A
     if count is not None and (type(count) is not int or not 0 <= count <= weight.numel):
         return f"must count 0 to {weight.numel} positions"
     strides = {1, stride or stride_of(weight)}
-    sizes = {n_bytes(weight, stride): stride for stride in strides}
+    # of strides whose records take as many bytes, the one with the most positions
+    sizes = {n_bytes(weight, stride): stride for stride in sorted(strides, reverse=True)}
     if not isinstance(bits, Tensor) or bits.dtype != torch.uint8 or bits.dim() != 1 or len(bits) not in sizes:
         return f"must be {' or '.join(map(str, sizes))} bytes"
     unused = 8 * len(bits) - -(-weight.numel // sizes[len(bits)])

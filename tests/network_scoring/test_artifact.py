@@ -127,7 +127,7 @@ def test_what_scores_users_only_takes_no_histories(data_path):
 def test_similar_items_are_those_of_the_nearest_vectors(data_path):
     one = exported("SASRec", data_path)
     ids, scores = opened(one).similar(np.array([4, 7]), 3, None)
-    vectors = one.model.item_embedding.weight.detach().numpy()[1:]
+    vectors = one.model.item_embedding.weight.detach().numpy()[1:].copy()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
     cosines = vectors[[4, 7]] @ vectors.T
     cosines[[0, 1], [4, 7]] = -np.inf
