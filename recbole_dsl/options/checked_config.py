@@ -92,12 +92,24 @@ class CheckedConfig(Config):
 
     def _get_final_config_dict(self):
         given, defaults = self.external_config_dict, self.internal_config_dict
-        known = {*defaults, *(name for names in self.parameters.values() for name in names)}
+        check_names(self, self.must_be_read)
         trainer = get_trainer(self.model_class.type, self.model)
-        is_closed = self.must_be_read and _is_read_by_recbole_alone(self.model_class, trainer, given)
-        check_option_names(given, known, is_closed)
         check_options(given, defaults, self.model_class, own_optimizer=_makes_its_optimizer(trainer))
         return super()._get_final_config_dict()
+
+
+def check_names(config: Config, must_be_read: bool = True) -> None:
+    """Refuse options of ``config`` whose names are mistyped and, if ``must_be_read``, those that nothing reads.
+
+    Raises:
+        DSLError: naming the option, and the nearest that there is.
+    """
+    given = config.external_config_dict
+    known = {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
+    trainer = get_trainer(config.model_class.type, config.model)
+    check_option_names(
+        given, known, must_be_read and _is_read_by_recbole_alone(config.model_class, trainer, given)
+    )
 
 
 @contextmanager

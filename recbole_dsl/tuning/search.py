@@ -18,6 +18,7 @@ from recbole_dsl.config import nearest, unknown_option
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import load_dataset
 from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.options.checked_config import check_names
 from recbole_dsl.options.rules import NAME, Rule, integer, number, one_of, optional
 from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
@@ -133,6 +134,7 @@ def run_search(
     options = _shared_options(model, dataset, config_file_list, config_dict)
     config = stored_config(None, None, options)
     _refuse_mistyped(options, config)
+    check_names(config)
     parameters = read_parameters(settings.params_file)
     first = {parameter.name: parameter.candidates()[0] for parameter in parameters}
     check_parameters(parameters, config, options)

@@ -223,6 +223,7 @@ def test_settings_that_cannot_be(options, settings, message):
         ({"nproc": 2}, "^nproc=2: must be left out"),
         ({"trails": 2}, "unknown option trails: did you mean trials"),
         ({"denisty": 0.5}, "unknown option denisty: did you mean density"),
+        ({"max_evals": 4}, "unknown option max_evals: nothing reads it"),
         ({"density": 2}, "^density=2: must be a number"),
         ({"eval_step": 0}, "^eval_step=0: must be an integer in"),
         ({"dataset": "nowhere"}, "nowhere"),
