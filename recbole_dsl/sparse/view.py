@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import swap_tensors
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.private_torch import DisableTorchFunctionSubclass, eval_frame_callback
+from recbole_dsl.private_torch import DisableTorchFunctionSubclass, eval_frame_callback, not_traced
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _IN_PLACE = {
@@ -117,6 +117,7 @@ def _views(values: Any) -> Iterator[DenseView]:
             yield from _views(value)
 
 
+@not_traced
 def _protected(result: Any, views: list[DenseView]) -> Any:
     """``result`` of an operation on ``views``, protected as far as it shares their memory."""
     if isinstance(result, torch.Tensor):
