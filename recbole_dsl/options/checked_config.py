@@ -219,9 +219,9 @@ def _model_class(model: Any) -> type:
 
 def _is_read_by_recbole_alone(model_class: type, trainer: type, given: Mapping[str, Any]) -> bool:
     """Whether no code of the user's own, a model, a trainer or a metric, may read options of its own."""
-    metrics = given.get("metrics") or ()
-    metrics = [metrics] if isinstance(metrics, str) else metrics
-    classes = [metrics_dict[name.lower()] for name in metrics if str(name).lower() in metrics_dict]
+    metrics = given.get("metrics")
+    names = [str(name).lower() for name in (metrics if isinstance(metrics, (list, tuple)) else [metrics])]
+    classes = [metrics_dict[name] for name in names if name in metrics_dict]
     return is_of_recbole(model_class) and all(map(is_of_recbole, classes)) and not _own_parts(trainer)
 
 

@@ -160,3 +160,9 @@ def test_the_words_of_an_error_do_not_make_it_one_of_a_connection(monkeypatch, w
     monkeypatch.setattr("recbole_dsl.distributed.process_watch._SUSPICION", 0.01)
     with pytest.raises(RuntimeError, match=words), process_group.told_to_others():
         raise RuntimeError(words)
+
+
+@pytest.mark.parametrize("metrics", [1, None, [1], {}, [["Recall"]]])
+def test_metrics_of_another_kind_are_refused_in_one_line(options, metrics):
+    with pytest.raises(DSLError, match=r"^metrics=.*: must be one of"):
+        build_config("BPR", "tiny", None, {**options, "metrics": metrics})
