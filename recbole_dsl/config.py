@@ -225,7 +225,7 @@ def _number(config: DSLConfig, name: str, kind: type, allowed: str, accepts: Cal
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and _LARGEST < value < math.inf and accepts(_LARGEST):
         raise _refusal(config, name, f"at most {_LARGEST}")
-    is_number = is_number and math.isfinite(value)
+    is_number = is_number and (isinstance(value, int) or math.isfinite(value))
     if not is_number or not accepts(value) or (kind is int and value != int(value)):
         raise _refusal(config, name, allowed)
     return kind(value)

@@ -85,3 +85,9 @@ def test_every_file_of_properties_holds_valid_options(file):
 def test_help_explains_every_option():
     text = describe_options()
     assert all(f"--{name}=" in text for name in OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["density", "update_ratio", "prune_threshold", "seed", "update_interval"])
+def test_integers_beyond_all_floats_are_refused_in_one_line(name):
+    with pytest.raises(DSLError, match=f"^{name}=1000.*: must be "):
+        DSLConfig(**{name: 10**400})
