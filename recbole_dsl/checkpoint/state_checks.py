@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from recbole_dsl.errors import one_line
+from recbole_dsl.errors import described
 from recbole_dsl.topology.engine import DynamicTopology
 
 # what the optimizers of PyTorch count, or take the root of
@@ -162,7 +162,7 @@ def _kinds_of_state(optimizer: Optimizer, group: Mapping[str, Any]) -> dict[str,
     except Exception as error:
         # an optimizer of the user's own has a constructor and needs of its own
         name = type(optimizer).__name__
-        getLogger().warning(f"the state of {name} is not checked: {type(error).__name__}: {one_line(str(error))}")
+        getLogger().warning(f"the state of {name} is not checked: {described(error)}")
         return None
     kinds = {}
     for name, value in probe.state[tiny].items():

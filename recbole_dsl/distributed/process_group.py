@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recbole_dsl import errors
 from recbole_dsl.distributed.process_watch import Watch, end_quietly
-from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, one_line, refusal, shown
+from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, refusal, shown
 
 # seconds that a process may not answer, without the option process_timeout
 TIMEOUT = 600.0
@@ -188,4 +189,4 @@ def described(error: BaseException) -> str:
     """One line about ``error``."""
     if isinstance(error, DSLError):
         return str(error)
-    return shown(f"{type(error).__name__}: {one_line(str(error))}") + f" ({TRACEBACK}=1 shows where)"
+    return f"{errors.described(error)} ({TRACEBACK}=1 shows where)"

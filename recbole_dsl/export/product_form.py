@@ -13,7 +13,7 @@ from recbole.model.abstract_recommender import AbstractRecommender, AutoEncoderM
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
-from recbole_dsl.errors import one_line
+from recbole_dsl.errors import described
 from recbole_dsl.serving.entries import Entries
 from recbole_dsl.serving.lists import Lists
 from recbole_dsl.serving.propagation import layer_weights
@@ -77,7 +77,7 @@ def product_form(model: AbstractRecommender, n_users: int, n_items: int) -> Prod
         wanted, again = scores(users), scores(users)
     except Exception as error:
         # a model of anyone's own may want other data than users
-        getLogger().info(f"not a product of vectors, as it is: {type(error).__name__}: {one_line(str(error))}")
+        getLogger().info(f"not a product of vectors, as it is: {described(error)}")
         return None
     if wanted.shape != (len(users), n_items) or not np.isfinite(wanted).all() or (wanted != again).any():
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recbole_dsl.errors import one_line
+from recbole_dsl.errors import described
 from recbole_dsl.measure.flops import forward_flops
 from recbole_dsl.sparse.modules import sparse_weights
 
@@ -131,7 +131,7 @@ def _flops(model: nn.Module, forward: Callable[[nn.Module], Any]) -> tuple[int |
     except Exception as error:
         # a model without predict, that cannot be copied, or with an operation that cannot be traced, raises what
         # it likes; a finished training and the rest of the table must not be lost for it
-        getLogger().warning(f"forward FLOPs are not counted: {type(error).__name__}: {one_line(str(error))}")
+        getLogger().warning(f"forward FLOPs are not counted: {described(error)}")
         return None, None
 
 
