@@ -11,6 +11,7 @@ from typing import Any
 from recbole_dsl.errors import DSLError, refusal
 
 TOPOLOGIES = ("dynamic", "fixed")
+WARM_START_ROWS = ("recode", "fold_in", "random")
 # no number of steps or of anything else is larger
 _LARGEST = 2**63 - 1
 
@@ -28,6 +29,11 @@ class DSLConfig:
     """
 
     density: float = _option(0.1, "Alive weights / all weights of the sparse tensors, in (0, 1].")
+    weights: int | None = _option(
+        None,
+        "Alive weights of all the sparse tensors together, in the place of density: a budget that stays the same "
+        "where users and items come and go.",
+    )
     targets: tuple[str, ...] | None = _option(
         None,
         "Names or patterns (*, ?) of the modules (with all that is in them) or parameters to make sparse. "
@@ -84,6 +90,18 @@ class DSLConfig:
         "Cap on the memory of the gradients collected for a tensor, in (0, 1], as a share of the dense tensor. "
         "Where not all rows fit, a random sample of them is held. None: 0.2, or 16 MB where that is more.",
     )
+    warm_start: str | None = _option(
+        None,
+        "A checkpoint of an earlier run of the same model to train on from: the best epoch (.pth) or the last state "
+        "(.last). Tokens decide which row is whose. With it, topology is fixed where it is not given.",
+    )
+    warm_start_rows: str | None = _option(
+        None,
+        "What a warm start makes of rows. recode: those of a table of users and one of items, whose products are "
+        "the scores, are coded anew from yesterday's codes and today's interactions; fold_in: rows that were there "
+        "keep their weights, new ones get codes from their interactions, or the mean; random: new ones are at "
+        "random. None: recode where it can be and the tables are sparse, else fold_in.",
+    )
     fast_graph: bool = _option(
         True,
         "Whether graph models multiply by their propagation matrices in compressed rows, with the same results.",
@@ -98,7 +116,7 @@ class DSLConfig:
             value = getattr(self, name)
             if not (
                 (isinstance(value, str) and value in known)
-                or (name in ("budget", "sparse_init") and value is None)
+                or (name in ("budget", "sparse_init", "warm_start_rows") and value is None)
             ):
                 raise _refusal(self, name, "one of " + ", ".join(known))
         for name in ("keep_rows", "fast_graph"):
@@ -113,6 +131,10 @@ class DSLConfig:
                 "grow_memory", _number(self, "grow_memory", float, "a number in (0, 1]", lambda v: 0 < v <= 1)
             )
         self._set("seed", _number(self, "seed", int, "an integer >= 0", lambda v: v >= 0))
+        if self.weights is not None:
+            self._set("weights", _number(self, "weights", int, *at_least_one))
+        if self.warm_start is not None and not (isinstance(self.warm_start, str) and self.warm_start.strip()):
+            raise _refusal(self, "warm_start", "the path of a checkpoint")
         if self.update_interval is not None:
             self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
         if self.grow_window is not None:
@@ -197,6 +219,7 @@ def _choices() -> dict[str, Iterable[str]]:
         "schedule": SCHEDULES,
         "prune": PRUNE,
         "grow": GROW,
+        "warm_start_rows": WARM_START_ROWS,
     }
 
 

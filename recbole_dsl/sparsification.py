@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from recbole_dsl.config import DSLConfig
-from recbole_dsl.errors import DSLError
+from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.initialisation.freshness import given_values
 from recbole_dsl.initialisation.masks import INITIALISERS, Start
 from recbole_dsl.sparse.compressed_rows import blocks_of
@@ -97,8 +97,12 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
         for name, p in chosen.items()
         for width in (p.shape[1:].numel(),)
     ]
-    counts = allocate(sizes, config.density, config.budget or "uniform")
-    is_default = config.sparse_init is None and config.density < 1
+    numel = sum(size.numel for size in sizes)
+    if config.weights is not None and config.weights > numel:
+        raise refusal("weights", config.weights, f"at most {numel}, all that the sparse tensors can have")
+    density = config.density if config.weights is None else config.weights / numel
+    counts = allocate(sizes, density, config.budget or "uniform")
+    is_default = config.sparse_init is None and density < 1
     brought = given_values(model, chosen, places.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}

@@ -47,6 +47,7 @@ from recbole_dsl.training.model_caches import derived_names, restore_model
 from recbole_dsl.training.other_parameters import check_other_parameters
 from recbole_dsl.training.run_files import from_here
 from recbole_dsl.training.trainer import DSLMixin
+from recbole_dsl.training.warm_start import has_nothing_new, warm_start
 from recbole_dsl.turns import training, turn
 
 _REPORT = "recbole_dsl.report.writing"
@@ -177,7 +178,7 @@ def prepare_trial(
         data = load_data(config, file=file)
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class)
+        model = _sparse_model(config, data, trainer_class, file is None)
         if saved:
             check_other_parameters(model, derived_names(model))
             require_writable(config["checkpoint_dir"])
@@ -275,10 +276,12 @@ def _train_logged(
     logger.info(config)
     data = load_data(config, file=file)
     logger.info(data.dataset)
+    if config["warm_start"] and file is None and has_nothing_new(config["warm_start"], data.train._dataset, config["model"]):
+        return _nothing_new(config)
     # the same in all processes, which need the same weights; each draws numbers of its own in training
     init_seed(config["seed"], config["reproducibility"])
     trainer_class = trainer_of(config)
-    model = _sparse_model(config, data, trainer_class, as_in_run_recbole=True)
+    model = _sparse_model(config, data, trainer_class, file is None, as_in_run_recbole=True)
     if saved:
         check_other_parameters(model, derived_names(model))
         if is_first(config):
@@ -318,6 +321,19 @@ def _train_logged(
     }
 
 
+def _nothing_new(config: Config) -> dict[str, Any]:
+    """The result of a run that trains nothing, as the file that it would start from knows all there is."""
+    path = config["warm_start"]
+    say(f"warm_start={path}: was trained on these very interactions, and none is new: nothing is trained or written")
+    checkpoint = read_checkpoint(path, option="warm_start")
+    return {
+        "best_valid_score": checkpoint["best_valid_score"],
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": checkpoint["best_valid_result"],
+        "test_result": None,
+    }
+
+
 def _unread_words(config: Config) -> list[str]:
     """Options of RecBole on the command line that the call of a script has not taken over."""
     given = config.external_config_dict
@@ -335,17 +351,24 @@ def _is_read_from(word: str, value: Any) -> bool:
 
 
 def _sparse_model(
-    config: Config, data: RunData, trainer_class: type[DSLMixin], as_in_run_recbole: bool = False
+    config: Config,
+    data: RunData,
+    trainer_class: type[DSLMixin],
+    is_new: bool,
+    as_in_run_recbole: bool = False,
 ) -> AbstractRecommender:
     """The model of ``config``, sparse from the start: a table may be larger than the memory.
 
     Args:
+        is_new: whether the run begins, and may start from an earlier one.
         as_in_run_recbole: whether a model of density 1 is to draw the random numbers that it draws there.
     """
     model = make_model(config, data.train._dataset)
     if as_in_run_recbole and config["density"] == 1:
         _count_flops(config, model.to(config["device"]), data)
-    trainer_class.prepare(config, model)
+    options, _ = trainer_class.prepare(config, model)
+    if is_new and options.warm_start:
+        warm_start(config, model, data.train._dataset, options)
     return model.to(config["device"])
 
 

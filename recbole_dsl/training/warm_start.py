@@ -1,0 +1,440 @@
+"""Training on from an earlier model, for the users and items of today."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from logging import getLogger
+from math import ceil
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from recbole.model.abstract_recommender import AbstractRecommender
+from scipy.sparse import csr_matrix, diags, vstack
+from torch import Tensor, nn
+
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
+from recbole_dsl.checkpoint.rows import FileRows, _decoded, rows_of
+from recbole_dsl.checkpoint.trained_on import trained_on
+from recbole_dsl.config import DSLConfig
+from recbole_dsl.errors import DSLError
+from recbole_dsl.graphs.propagation import has_graphs
+from recbole_dsl.initialisation.recode import (
+    damped,
+    filled,
+    folded_in,
+    largest_of,
+    mean_code,
+    moved,
+    new_rows,
+    on_budget,
+    recode,
+)
+from recbole_dsl.sparse.compressed_rows import new_offsets, row_blocks
+from recbole_dsl.sparse.gather import smallest_unsigned
+from recbole_dsl.sparse.modules import sparse_weights
+from recbole_dsl.sparse.validity import topology_problem
+from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.training.model_caches import drop_caches
+from recbole_dsl.training.token_axes import Axis, is_by_column, places_in_order, token_axes
+
+# of the interactions that codes are solved from; larger ones lose on the data of benchmarks/nights.py
+_DAMPING = 0.25
+_started: "WeakKeyDictionary[nn.Module, Night]" = WeakKeyDictionary()
+
+
+@dataclass
+class Night:
+    """What a warm start has done.
+
+    Attributes:
+        run: the name of the run that it started from.
+        rows: field -> how many of its tokens were there before, are new, and are gone.
+        weights: sparse weight -> how many of its alive entries were alive before, and how many have come.
+        recoded: the tables that were coded anew.
+    """
+
+    run: str
+    rows: dict[str, list[int]] = field(default_factory=dict)
+    weights: dict[str, list[int]] = field(default_factory=dict)
+    recoded: list[str] = field(default_factory=list)
+
+
+def has_nothing_new(path: str, dataset: Dataset, model: str) -> bool:
+    """Whether the file at ``path`` was trained on the very interactions of ``dataset``, the training part.
+
+    Raises:
+        DSLError: if it is not a whole checkpoint of ``model``.
+    """
+    seen = read_checkpoint(path, model=model, option="warm_start")["trained_on"]
+    return bool(seen) and seen["digest"] == trained_on(dataset)["digest"]
+
+
+def warm_start(
+    config: Config, model: AbstractRecommender, dataset: Dataset, options: DSLConfig
+) -> tuple[Night, bool]:
+    """Give ``model``, which is sparse, the weights of the file that the option ``warm_start`` names; once.
+
+    Tokens decide: rows, and columns of layers, go to where their user, item or other token is today. What is gone
+    gives its weights back. The number of alive weights of each tensor is what `sparsify` made it.
+
+    Args:
+        dataset: the training part.
+
+    Returns:
+        what was done, and whether it was done now.
+
+    Raises:
+        DSLError: if the file is no checkpoint, of another model or width, has no user or item of the data, or if
+            there are fewer weights than rows; nothing is changed then.
+    """
+    if model in _started:
+        return _started[model], False
+    start = _Start(config, model, dataset, options)
+    start.check()
+    with torch.no_grad():
+        night = start.apply()
+    _started[model] = night
+    return night, True
+
+
+class _Start:
+    def __init__(self, config: Config, model: AbstractRecommender, dataset: Dataset, options: DSLConfig):
+        self.model, self.dataset, self.options = model, dataset, options
+        self.path = str(options.warm_start)
+        self.named = f"warm_start={self.path}"
+        self.checkpoint = read_checkpoint(self.path, model=config["model"], option="warm_start")
+        self.old: dict[str, Tensor] = self.checkpoint["state_dict"]
+        if not self.checkpoint["rows"]:
+            raise DSLError(
+                f"{self.named}: does not say whose rows it holds, as no file of before version 4 does: must be a "
+                "checkpoint of this version"
+            )
+        self._compare_tokens(FileRows(self.checkpoint, "warm_start", self.path))
+        self.weights = sparse_weights(model)
+        self.axes = token_axes(config, model, dataset)
+        interactions = dataset.inter_matrix("csr") if dataset.uid_field and dataset.iid_field else None
+        self.interactions = None if interactions is None else damped(interactions, _DAMPING)
+
+    def _compare_tokens(self, file: FileRows) -> None:
+        own, theirs = rows_of(self.dataset), file.rows
+        self.rows, self.old_order, self.night = own, places_in_order(theirs), Night(self.checkpoint["run"])
+        self.maps: dict[int, NDArray[np.int64]] = {}
+        self.old_sizes: dict[int, int] = {}
+        old_places = {}
+        for name in set(own["fields"]) ^ set(theirs["fields"]):
+            whose = f"dataset={self.dataset.dataset_name}" if name in own["fields"] else "the file"
+            raise DSLError(f"{self.named}: only {whose} has {name}: must be data with the columns of the file")
+        for name, place in own["fields"].items():
+            old_places.setdefault(place, theirs["fields"][name])
+            if place in self.maps:
+                continue
+            before = _decoded(theirs["tokens"][theirs["fields"][name]])
+            now = [str(token) for token in self.dataset.field2id_token[name][1:]]
+            index = pd.Index(before, dtype=object)
+            first = ~index.duplicated()
+            found = index[first].get_indexer(pd.Index(now, dtype=object))
+            ids = np.where(found >= 0, np.flatnonzero(first)[found] + 1 if len(before) else 0, -1)
+            self.maps[place], self.old_sizes[place] = np.r_[0, ids].astype(np.int64), len(before) + 1
+            kept = len(np.unique(ids[ids > 0]))
+            self.night.rows[name] = [kept, int((ids < 0).sum()), len(before) - kept]
+        self.old_order = [new for old in self.old_order for new in old_places if old_places[new] == old]
+        sides = [side for side in (self.dataset.uid_field, self.dataset.iid_field) if side] or list(own["fields"])
+        if not any(self.night.rows[side][0] for side in sides if side in self.night.rows):
+            raise DSLError(
+                f"{self.named}: has none of the {' and '.join(map(str, sides))} of "
+                f"dataset={self.dataset.dataset_name}: must be a model of the same ones"
+            )
+
+    # what fits
+
+    def check(self) -> None:
+        """Raise a DSLError if the weights of the file are not those of such a model."""
+        for name, axes in self.axes.items():
+            self._check_shape(name, axes)
+        for name in self.old:
+            whole, _, part = name.rpartition(".")
+            if name not in self.axes and not (whole in self.axes and part in ("values", "columns", "row_offsets")):
+                raise DSLError(f"{self.named}: does not fit the model: {name} is unknown")
+        method = self.options.warm_start_rows
+        if method == "recode" and not self._tables():
+            raise DSLError(
+                f"warm_start_rows=recode: must be fold_in or random with {type(self.model).__name__}, whose scores are "
+                "not the products of one table of users and one of items"
+            )
+        for name, weight in self.weights.items():
+            least = weight.n_rows - 1
+            is_table = self.axes[name][0] is not None and weight.n_columns > 1
+            if self.options.weights is not None and is_table and weight.nnz < least:
+                needed = ceil(self.options.weights * least / weight.nnz)
+                raise DSLError(f"weights={self.options.weights}: must be at least {needed}, one for each row of {name}")
+
+    @property
+    def _sparse(self) -> dict[str, SparseWeight]:
+        named = self.model.named_modules(remove_duplicate=False)
+        return {name: module for name, module in named if isinstance(module, SparseWeight)}
+
+    def _check_shape(self, name: str, axes: tuple[Axis | None, ...]) -> None:
+        weight = self._sparse.get(name)
+        dense = None if weight is not None else self.model.state_dict().get(name)
+        if weight is None and dense is None:
+            # a buffer that is not saved
+            return
+        now = tuple(dense.shape if weight is None else weight.shape)
+        wanted = tuple(
+            size if axis is None else sum(self.old_sizes[place] for place in axis.places) + axis.extra
+            for size, axis in zip(now, axes)
+        )
+        if weight is None:
+            if f"{name}.values" in self.old and not self._is_trained(name):
+                # a frozen copy, which the model refreshes by itself
+                return
+            if name not in self.old:
+                how = "is sparse there" if f"{name}.values" in self.old else "is missing"
+                raise DSLError(f"{self.named}: does not fit the model: {name} {how}")
+            given = tuple(self.old[name].shape)
+            if given != wanted and not self._is_of_the_data(name):
+                raise DSLError(f"{self.named}: does not fit the model: {name} is {given}, must be {wanted}")
+            return
+        parts = [self.old.get(f"{name}.{part}") for part in ("values", "columns", "row_offsets")]
+        if any(part is None for part in parts):
+            how = "is dense there" if name in self.old else "is missing"
+            raise DSLError(f"{self.named}: does not fit the model: {name} {how}")
+        given = tuple((self.checkpoint.get("shapes") or {}).get(name, wanted))
+        if given != wanted:
+            raise DSLError(f"{self.named}: does not fit the model: {name} is {given}, must be {wanted}")
+        problem = topology_problem(wanted[0], int(np.prod(wanted[1:])), None, *parts)
+        if problem:
+            raise DSLError(f"{self.named}: does not fit the model: {name}: {problem}")
+
+    def _is_of_the_data(self, name: str) -> bool:
+        """Whether a tensor follows from the data of today, rather than from a training."""
+        return not self._is_trained(name) and any(axis is not None for axis in self.axes[name])
+
+    def _is_trained(self, name: str) -> bool:
+        owner, _, attribute = name.rpartition(".")
+        parameter = self.model.get_submodule(owner)._parameters.get(attribute)
+        return parameter is not None and parameter.requires_grad
+
+    # what moves
+
+    def apply(self) -> Night:
+        tables = self._tables() if self._recodes() else {}
+        if tables:
+            self._recode(tables)
+        kept = {name: self._moved(name) for name in self.weights if name not in self.night.recoded}
+        codes = {name: self._with_new(name, kept) for name in kept}
+        for name, code in codes.items():
+            self._set(name, code, kept[name])
+        self._take_dense()
+        self._say()
+        return self.night
+
+    def _recodes(self) -> bool:
+        method = self.options.warm_start_rows
+        is_sparse = all(weight.nnz < weight.numel for weight in self.weights.values())
+        return method == "recode" or (method is None and is_sparse)
+
+    def _tables(self) -> dict[str, str]:
+        """The table of users and that of items, by their side, if the model is nothing else."""
+        if self.interactions is None or has_graphs(self.model):
+            return {}
+        found = {self._side(name): name for name in self.weights}
+        parameters = {id(weight.values) for weight in self.weights.values()}
+        whole = {id(parameter) for parameter in self.model.parameters()} <= parameters
+        is_pair = set(found) == {"user", "item"} and len(self.weights) == 2
+        if not (whole and is_pair) or len({weight.n_columns for weight in self.weights.values()}) > 1:
+            return {}
+        modules = (self.model.get_submodule(name.rpartition(".")[0]) for name in found.values())
+        return found if all(isinstance(module, nn.Embedding) for module in modules) else {}
+
+    def _side(self, name: str) -> str | None:
+        """Whose table the weight ``name`` is and nothing else, "user" or "item"."""
+        first, *others = self.axes[name]
+        if first is None or first.extra or len(first.places) > 1 or any(axis is not None for axis in others):
+            return None
+        sides = {self.rows["fields"][f]: side for f, side in self._side_fields.items()}
+        return sides.get(first.places[0])
+
+    @property
+    def _side_fields(self) -> dict[str, str]:
+        fields = {self.dataset.uid_field: "user", self.dataset.iid_field: "item"}
+        fields[getattr(self.dataset, "entity_field", None)] = "item"
+        return {name: side for name, side in fields.items() if name in self.rows["fields"]}
+
+    def _recode(self, tables: Mapping[str, str]) -> None:
+        sides = tables["user"], tables["item"]
+        kept = [self._moved(name) for name in sides]
+        budgets = tuple(self.weights[name].nnz for name in sides)
+        for name, codes, old in zip(sides, recode(*kept, self.interactions, budgets), kept):
+            self._set(name, codes, old)
+            self.night.recoded.append(name)
+
+    def _moved(self, name: str) -> csr_matrix:
+        """The old entries of a sparse weight at their place of today: (rows, columns), float32."""
+        weight, axes = self.weights[name], self.axes[name]
+        parts = (self.old[f"{name}.{part}"].cpu() for part in ("values", "columns", "row_offsets"))
+        values, columns, offsets = (part.numpy() for part in parts)
+        n_old = int(np.prod([self._old_size(axis, size) for axis, size in zip(axes[1:], weight.shape[1:])]))
+        codes = csr_matrix((values.astype(np.float32), columns.astype(np.int64), offsets), (len(offsets) - 1, n_old))
+        if axes[0] is not None:
+            codes = moved(codes, self._entries(axes[0]))
+        if len(axes) == 2 and axes[1] is not None:
+            codes = moved(codes.T.tocsr(), self._entries(axes[1])).T.tocsr()
+        return codes
+
+    def _entries(self, axis: Axis) -> NDArray[np.int64]:
+        order = [place for place in self.old_order if place in axis.places]
+        if len(axis.places) > 1 and axis.places[0] != order[0] and self._users_first(axis):
+            order = sorted(order, key=lambda place: place != axis.places[0])
+        return axis.old_entries(self.maps, self.old_sizes, order)
+
+    def _users_first(self, axis: Axis) -> bool:
+        return not any(axis in axes and is_by_column(self.model, name) for name, axes in self.axes.items())
+
+    def _old_size(self, axis: Axis | None, size: int) -> int:
+        return size if axis is None else sum(self.old_sizes[place] for place in axis.places) + axis.extra
+
+    def _with_new(self, name: str, kept: Mapping[str, csr_matrix]) -> csr_matrix:
+        """The moved entries of a weight with the codes of what is new, on its budget."""
+        weight, axes = self.weights[name], self.axes[name]
+        code, is_turned = kept[name], axes[0] is None and len(axes) == 2 and axes[1] is not None
+        axis = axes[1] if is_turned else axes[0]
+        if axis is not None:
+            code = code.T.tocsr() if is_turned else code
+            code = self._add_new(name, axis, code, weight.nnz, is_turned, kept)
+            code = code.T.tocsr() if is_turned else code
+        elif code.nnz == weight.nnz:
+            return code
+        return on_budget(code, weight.nnz, self._side(name) == "user")
+
+    def _add_new(
+        self, name: str, axis: Axis, code: csr_matrix, budget: int, is_turned: bool, kept: Mapping[str, csr_matrix]
+    ) -> csr_matrix:
+        """``code`` and that of its new rows, which get as many entries as others, or what those leave."""
+        entries = self._entries(axis)
+        parts, start = [], 0
+        n_new = int((entries < 0).sum())
+        for place in axis.places:
+            stop = min(start + len(self.maps[place]), code.shape[0])
+            some = code[start:stop]
+            new = np.flatnonzero(entries[start:stop] < 0)
+            # the padding is nobody's
+            new = new[new + start > 0]
+            if len(new):
+                left = max(round(budget / code.shape[0] * n_new), budget - code.nnz)
+                share = min(ceil(left * len(new) / n_new), len(new) * code.shape[1])
+                some = some + self._new_code(name, place, some, new, share, is_turned, start, kept)
+            parts.append(some.tocsr())
+            start = stop
+        return vstack([*parts, code[start:]], format="csr", dtype=np.float32)
+
+    def _new_code(
+        self,
+        name: str,
+        place: int,
+        old: csr_matrix,
+        new: NDArray[np.int64],
+        share: int,
+        is_turned: bool,
+        start: int,
+        kept: Mapping[str, csr_matrix],
+    ) -> csr_matrix:
+        if self.options.warm_start_rows == "random":
+            fresh = _codes_of(self.weights[name])
+            fresh = fresh.T.tocsr() if is_turned else fresh
+            own = np.isin(np.arange(old.shape[0]), new).astype(np.float32)
+            return (diags(own) @ fresh[start : start + old.shape[0]]).tocsr()
+        sides = {self.rows["fields"][f]: side for f, side in self._side_fields.items()}
+        side = sides.get(place)
+        if side is None or self.interactions is None:
+            mean = mean_code(old)
+            return new_rows(old.shape, new, lambda rows: np.tile(mean, (len(rows), 1)), share)
+        matrix = self.interactions if side == "user" else self.interactions.T.tocsr()
+        if matrix.shape[0] < old.shape[0]:
+            # entities that are no items
+            more = csr_matrix((old.shape[0] - matrix.shape[0], matrix.shape[1]), dtype=np.float32)
+            matrix = vstack([matrix, more], format="csr")
+        partners = self._partners(name, side, old, matrix, kept)
+        return folded_in(old, new, partners, matrix, share)
+
+    def _partners(
+        self, name: str, side: str, old: csr_matrix, matrix: csr_matrix, kept: Mapping[str, csr_matrix]
+    ) -> csr_matrix:
+        """Codes of the other side: the table most like this one by its name, or the sums of these rows' codes."""
+        other = "item" if side == "user" else "user"
+        places = {self.rows["fields"][f] for f, s in self._side_fields.items() if s == other}
+        found: dict[str, csr_matrix] = {}
+        for one, code in kept.items():
+            axis, start = self.axes[one][0], 0
+            if axis is None or code.shape[1] != old.shape[1]:
+                continue
+            for place in axis.places:
+                if place in places:
+                    found[one] = code[start : start + matrix.shape[1]]
+                start += len(self.maps[place])
+        found = {one: code for one, code in found.items() if code.shape[0] == matrix.shape[1] and code.nnz}
+        if found:
+            return found[max(found, key=lambda one: (one == name, SequenceMatcher(None, one, name).ratio()))]
+        across = matrix.T.tocsr()
+        blocks = ((start, (across[start:stop] @ old).toarray()) for start, stop in row_blocks(len(across.indptr) - 1, old.shape[1]))
+        shape = across.shape[0], old.shape[1]
+        return largest_of(blocks, shape, ceil(old.nnz / old.shape[0] * shape[0]), by_share=True)
+
+    def _set(self, name: str, code: csr_matrix, before: csr_matrix) -> None:
+        weight = self.weights[name]
+        code = filled(code, weight.nnz, weight.padding_row, self.options.seed)
+        code.sort_indices()
+        alive, was = (csr_matrix((np.ones(some.nnz, np.int8), some.indices, some.indptr), some.shape) for some in (code, before))
+        both = int(alive.multiply(was).sum(dtype=np.int64))
+        self.night.weights[name] = [both, weight.nnz - both]
+        offsets = torch.from_numpy(code.indptr.astype(np.int64))
+        weight.load_state_dict(
+            {
+                "values": torch.from_numpy(code.data.astype(np.float32)),
+                "columns": torch.from_numpy(code.indices.astype(np.int64)).to(smallest_unsigned(weight.n_columns)),
+                "row_offsets": offsets.to(new_offsets(0, weight.nnz).dtype),
+            }
+        )
+
+    def _take_dense(self) -> None:
+        own = self.model.state_dict(keep_vars=True)
+        for name, axes in self.axes.items():
+            tensor = own.get(name)
+            if tensor is None or name not in self.old or self._is_of_the_data(name):
+                continue
+            before = self.old[name].to(tensor.device)
+            for number, axis in enumerate(axes):
+                if axis is None:
+                    continue
+                entries = torch.from_numpy(self._entries(axis)).to(before.device)
+                fresh = entries < 0
+                taken = before.index_select(number, entries.clamp(min=0))
+                if self.options.warm_start_rows == "random":
+                    other = tensor.detach().narrow(number, 0, len(entries))
+                    is_same = other.shape == taken.shape
+                else:
+                    other, is_same = before.mean(number, keepdim=True).expand_as(taken), True
+                shape = [1] * taken.dim()
+                shape[number] = -1
+                before = torch.where(fresh.view(shape), other, taken) if is_same else taken
+            tensor.detach().copy_(before)
+        drop_caches(self.model)
+
+    def _say(self) -> None:
+        rows = "; ".join(f"{name}: {kept:,} kept, {new:,} new, {gone:,} gone" for name, (kept, new, gone) in self.night.rows.items())
+        weights = "; ".join(f"{name}: {same:,} stay, {came:,} moved" for name, (same, came) in self.night.weights.items())
+        recoded = f"; coded anew: {', '.join(self.night.recoded)}" if self.night.recoded else ""
+        getLogger().info(
+            f"{self.named}: {rows}. Weights: {weights}{recoded}. The optimizer begins anew, its moments are dropped"
+        )
+
+
+def _codes_of(weight: SparseWeight) -> csr_matrix:
+    parts = (weight.values.detach().cpu(), weight.columns.cpu().long(), weight.row_offsets.cpu())
+    return csr_matrix(tuple(part.numpy() for part in parts), (weight.n_rows, weight.n_columns))
