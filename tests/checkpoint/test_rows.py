@@ -1,6 +1,5 @@
 """Weights meet the rows that they were trained for, whatever has become of the data since."""
 
-import gzip
 import os
 import random
 import shutil
@@ -325,17 +324,6 @@ def test_a_sample_says_about_how_much_was_trained_on(caplog):
     test = Data(users[45_000:], items[45_000:])
     warn_of_other_interactions(file, Data(users[:49_999], items[:49_999]), {"test": test})
     assert 0.23 < float(caplog.messages[0].split("about ")[1].split("%")[0]) / 100 < 0.44
-
-
-def test_a_file_of_an_earlier_version_is_accepted_with_a_warning(options, data_path, caplog):
-    file = os.path.abspath("version-3.pth")
-    packed = Path(__file__).parent / "files" / "version-3.pth.gz"
-    Path(file).write_bytes(gzip.decompress(packed.read_bytes()))
-    assert read_checkpoint(file)["version"] == 3
-    load_data_and_model(file, data_path=data_path)
-    assert len(warnings_in(caplog)) == 1 and "does not say whose rows it holds" in caplog.text
-    export(file, "a.rdsl", data_path=data_path)
-    assert len(Recommender.load("a.rdsl").items.all) == 50
 
 
 TOKENS = st.lists(st.one_of(st.text(max_size=5), st.integers(-5, 10**20).map(str), st.just("007")), unique=True)
