@@ -4,7 +4,10 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Any
+
+from recbole_dsl.checkpoint.forms import is_count, kind, list_of, named, optional, record
 
 _PACKAGES = ("recbole-dsl", "recbole", "torch", "numpy")
 
@@ -76,28 +79,20 @@ def installed_versions() -> dict[str, str]:
 
 def is_record(value: Any) -> bool:
     """Whether ``value`` is what `RunRecord.to_dict` gives, or empty, as of files of earlier versions."""
-    if not isinstance(value, dict):
-        return False
-    if not value:
+    if value == {}:
         return True
-    if set(value) != set(RunRecord.__dataclass_fields__):
-        return False
-    if not isinstance(value["valid"], dict) or not isinstance(value["versions"], dict):
-        return False
-    whole = value["epoch"], value["step"]
-    numbers = value["loss"], value["train_seconds"], value["valid_seconds"], *value["valid"].values()
-    if not all(isinstance(one, list) for one in (*whole, *numbers)):
-        return False
-    return (
-        len({len(one) for one in (*whole, *numbers)}) == 1
-        and all(_is_count(v) for one in whole for v in one)
-        and all(v is None or isinstance(v, (int, float)) for one in numbers for v in one)
-        and all(
-            isinstance(text, str) for text in (*value["valid"], *value["versions"], *value["versions"].values())
-        )
-        and _is_count(value["growth_bytes"])
+    numbers = list_of(optional(kind(int, float)))
+    form = record(
+        epoch=list_of(is_count),
+        step=list_of(is_count),
+        loss=numbers,
+        train_seconds=numbers,
+        valid_seconds=numbers,
+        valid=named(numbers),
+        growth_bytes=is_count,
+        versions=named(kind(str)),
     )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
+    if not form(value):
+        return False
+    lists = value["valid"].values(), (one for one in value.values() if isinstance(one, list))
+    return len({len(one) for one in chain(*lists)}) == 1

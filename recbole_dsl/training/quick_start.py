@@ -18,10 +18,10 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, get_flops, init_seed, set_color
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.compat.for_ray import report
 from recbole_dsl.config import command_line_options
 from recbole_dsl.data.loading import RunData, load_data
+from recbole_dsl.data.rows import FileRows
 from recbole_dsl.distributed.agreement import is_distributed, is_first
 from recbole_dsl.distributed.launching import launch, refuse_in_import
 from recbole_dsl.distributed.process_group import leave, told_to_others, torchrun_options

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 
 from recbole_dsl.checkpoint.attributes import AttributeWatch
 from recbole_dsl.checkpoint.checkpoint_file import refuse_other_file, write_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.checkpoint.run_record import RunRecord
+from recbole_dsl.data.rows import FileRows
 from recbole_dsl.distributed.agreement import agree_on_values, begin_epoch, is_first
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.console import say_epoch

@@ -9,7 +9,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, weights_problem
 from recbole_dsl.checkpoint.plain_data import plain, plain_entries
 from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
-from recbole_dsl.checkpoint.rows import rows_of
 from recbole_dsl.checkpoint.state_checks import (
     is_same_kind,
     loadable,
@@ -17,7 +16,8 @@ from recbole_dsl.checkpoint.state_checks import (
     random_state_problem,
     topology_state_problem,
 )
-from recbole_dsl.checkpoint.trained_on import trained_on
+from recbole_dsl.data.rows import rows_of
+from recbole_dsl.data.trained_on import trained_on
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.run_options import options_to_save
 from recbole_dsl.sparse.modules import sparse_shapes, sparse_weights

@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
 from recbole_dsl.checkpoint.random_state import guard_seeding, restore_shared_state, shared_state
-from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.checkpoint.run_record import RunRecord
-from recbole_dsl.checkpoint.trained_on import mark_of, warn_of_other_interactions
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.data.pretrained import require_rows_of_pretrained
+from recbole_dsl.data.rows import FileRows
+from recbole_dsl.data.trained_on import mark_of, warn_of_other_interactions
 from recbole_dsl.distributed.agreement import (
     agree_on_norms,
     agree_on_start,

@@ -7,16 +7,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureType
 from torch import Tensor
 
+from recbole_dsl.checkpoint.tokens import is_same_packed, pack_tokens, unpack_tokens
 from recbole_dsl.errors import DSLError, shown
 
-# of tokens that are kept as integers
-_MOST_DIGITS = 18
 _known: "WeakKeyDictionary[Dataset, dict[str, Any]]" = WeakKeyDictionary()
 # files that do not say whose rows they hold, of which the user has been told
 _told: set[str] = set()
@@ -36,26 +34,6 @@ def rows_of(dataset: Dataset) -> dict[str, Any]:
             return known
     _known[dataset] = found = _encoded_rows(dataset)
     return found
-
-
-def are_rows(value: Any) -> bool:
-    """Whether ``value`` is what `rows_of` returns, or empty."""
-    if value == {}:
-        return True
-    if not isinstance(value, dict) or set(value) != {"order", "fields", "tokens"}:
-        return False
-    order, fields, tokens = value["order"], value["fields"], value["tokens"]
-    return (
-        isinstance(order, list)
-        and all(isinstance(field, str) for field in order)
-        and isinstance(tokens, list)
-        and all(map(_are_tokens, tokens))
-        and isinstance(fields, dict)
-        and all(
-            isinstance(field, str) and type(place) is int and 0 <= place < len(tokens)
-            for field, place in fields.items()
-        )
-    )
 
 
 class FileRows:
@@ -151,7 +129,9 @@ class FileRows:
             place = fields[field], own["fields"][field]
             if place not in decoded:
                 theirs = own["tokens"][place[1]]
-                decoded[place] = None if _same(self.rows["tokens"][place[0]], theirs) else _decoded(theirs)
+                decoded[place] = (
+                    None if is_same_packed(self.rows["tokens"][place[0]], theirs) else unpack_tokens(theirs)
+                )
             if decoded[place] is not None:
                 found.append((field, self._tokens[place[0]], decoded[place]))
         return found
@@ -219,7 +199,7 @@ class _Decoded(dict):
         self._encoded = encoded
 
     def __missing__(self, place: int) -> list[str]:
-        self[place] = _decoded(self._encoded[place])
+        self[place] = unpack_tokens(self._encoded[place])
         return self[place]
 
 
@@ -229,66 +209,9 @@ def _encoded_rows(dataset: Dataset) -> dict[str, Any]:
     for field, names in dataset.field2id_token.items():
         if id(names) not in places:
             places[id(names)] = len(tokens)
-            tokens.append(_encoded([str(name) for name in names[1:]]))
+            tokens.append(pack_tokens([str(name) for name in names[1:]]))
         fields[str(field)] = places[id(names)]
     return {"order": [str(field) for field in dataset.field2type], "fields": fields, "tokens": tokens}
-
-
-def _encoded(tokens: list[str]) -> dict[str, Tensor]:
-    joined = "".join(tokens)
-    if (
-        joined.isascii()
-        and joined.isdigit()
-        and max(map(len, tokens)) <= _MOST_DIGITS
-        # as they are written again
-        and all(token and (token[0] != "0" or token == "0") for token in tokens)
-    ):
-        return {"numbers": _smallest(np.array(list(map(int, tokens)), np.int64))}
-    encoded = [token.encode(errors="surrogatepass") for token in tokens]
-    text = np.frombuffer(b"".join(encoded), np.uint8).copy()
-    lengths = np.array(list(map(len, encoded)), np.int64)
-    return {"text": torch.from_numpy(text), "lengths": _smallest(lengths)}
-
-
-def _smallest(numbers: NDArray[np.int64]) -> Tensor:
-    largest = numbers.max(initial=0)
-    kinds = (np.uint8, np.int16, np.int32, np.int64)
-    return torch.from_numpy(numbers.astype(next(kind for kind in kinds if largest <= np.iinfo(kind).max)))
-
-
-def _decoded(encoded: Mapping[str, Tensor]) -> list[str]:
-    if "numbers" in encoded:
-        return list(map(str, encoded["numbers"].tolist()))
-    text = encoded["text"].numpy(force=True).tobytes()
-    ends = encoded["lengths"].long().cumsum(0).tolist()
-    return [text[a:b].decode(errors="surrogatepass") for a, b in zip([0, *ends], ends)]
-
-
-def _are_tokens(value: Any) -> bool:
-    kinds = (torch.uint8, torch.int16, torch.int32, torch.int64)
-    if not isinstance(value, dict) or set(value) not in ({"numbers"}, {"text", "lengths"}):
-        return False
-    if not all(isinstance(one, Tensor) and one.dim() == 1 and one.dtype in kinds for one in value.values()):
-        return False
-    if any(len(one) and one.min() < 0 for one in value.values()):
-        return False
-    if "numbers" in value:
-        return True
-    text, lengths = value["text"], value["lengths"].double()
-    if text.dtype != torch.uint8 or lengths.sum() != len(text):
-        return False
-    try:
-        _decoded(value)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _same(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
-    return some.keys() == others.keys() and all(
-        some[name].shape == others[name].shape and torch.equal(some[name].cpu().long(), others[name].long())
-        for name in some
-    )
 
 
 def _common_order(some: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str]]:
