@@ -10,7 +10,7 @@ from types import FrameType
 import torch
 from recbole.config import Config
 
-from recbole_dsl.distributed.agreement import is_distributed
+from recbole_dsl.distributed.agreement import is_parallel
 from recbole_dsl.errors import TRACEBACK, DSLError, described
 from recbole_dsl.options.recbole_models import is_of_recbole
 
@@ -35,7 +35,7 @@ def said_in_one_line(config: Config, what: str, has_worked: Callable[[], bool]) 
     except Exception as error:
         frames = list(traceback.walk_tb(error.__traceback__))
         is_recboles = is_of_recbole(config.model_class) and not any(_is_the_users(frame) for frame, _ in frames)
-        if has_worked() or is_distributed(config) or not is_recboles:
+        if has_worked() or is_parallel(config) or not is_recboles:
             raise
         module, line = next((_module(f), n) for f, n in reversed(frames) if _root(f) in _OURS)
         raise DSLError(

@@ -7,8 +7,10 @@ from typing import Any
 import torch.distributed as dist
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from recbole_dsl.distributed.agreement import data_parallel, is_distributed, is_first, synchronous_norms
+from recbole_dsl.distributed.agreement import is_first, is_parallel
 from recbole_dsl.patching import TENSORBOARD
 
 
@@ -19,10 +21,12 @@ def parallel_init(trainer: Any, config: Config, model: AbstractRecommender) -> I
     RecBole's own way is for GPUs only, and each process makes folders and files of its own, all at once. Here the
     first makes them, then the others go on. Afterwards the gradients of all processes are added up.
     """
-    if not is_distributed(config):
+    if not is_parallel(config):
         yield model
         return
-    model = synchronous_norms(config, model)
+    is_cpu = config["device"].type == "cpu"
+    if not is_cpu:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     goes_first = is_first(config)
     if not goes_first:
         dist.barrier()
@@ -34,7 +38,8 @@ def parallel_init(trainer: Any, config: Config, model: AbstractRecommender) -> I
         config["single_spec"] = False
     if goes_first:
         dist.barrier()
-    trainer.distributed_model = data_parallel(config, model)
+    # of sparse weights only the gradients of alive entries are sent: every process makes the same topology
+    trainer.distributed_model = DistributedDataParallel(model, None if is_cpu else [config["local_rank"]])
 
 
 class _Nowhere:

@@ -22,7 +22,7 @@ from recbole_dsl.compat.for_ray import report
 from recbole_dsl.config import command_line_options
 from recbole_dsl.data.loading import RunData, load_data
 from recbole_dsl.data.rows import FileRows
-from recbole_dsl.distributed.agreement import is_distributed, is_first
+from recbole_dsl.distributed.agreement import is_first, is_parallel
 from recbole_dsl.distributed.launching import launch, refuse_in_import
 from recbole_dsl.distributed.process_group import leave, told_to_others, torchrun_options
 from recbole_dsl.errors import one_line, quieten, refusal
@@ -252,7 +252,7 @@ def _train(
 ) -> tuple[dict[str, Any], bool]:
     """The result of `run_recbole_dsl`, and whether this is the process that gives it to others."""
     config, resumed = run_config(model, dataset, config_file_list, config_dict)
-    if is_distributed(config):
+    if is_parallel(config):
         refuse_in_several(config, config["budget"])
         refuse_different_runs(config, resumed)
     file = None if resumed is None else FileRows(read_checkpoint(resumed, option="resume"), "resume", resumed)

@@ -19,7 +19,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
-from recbole_dsl.checkpoint.random_state import guard_seeding, restore_shared_state, shared_state
 from recbole_dsl.checkpoint.run_record import RunRecord
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.data.pretrained import require_rows_of_pretrained
@@ -29,8 +28,8 @@ from recbole_dsl.distributed.agreement import (
     agree_on_norms,
     agree_on_start,
     agree_on_weights,
-    is_distributed,
     is_first,
+    is_parallel,
     random_numbers_of_first,
     same_for_all,
     sent_checkpoint,
@@ -58,8 +57,9 @@ from recbole_dsl.training.parallel_init import parallel_init
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_name
 from recbole_dsl.training.run_state import run_state
+from recbole_dsl.training.shared_random import between_steps, guard_seeding
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
-from recbole_dsl.turns import give_way, training, turn
+from recbole_dsl.turns import training, turn
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
 accept_sparse_states(AbstractRecommender)
@@ -120,7 +120,7 @@ class DSLMixin(Resumable):
         """Check the options and make ``model`` sparse; what a trainer does before it writes anything."""
         refuse_without_gradients(config["model"], model.type)
         dsl_config = resolve_options(config, cls.default_options)
-        if is_distributed(config):
+        if is_parallel(config):
             refuse_in_several(config, dsl_config.budget)
         agree_on_weights(config, model)
         report = sparsify(model, dsl_config)
@@ -257,7 +257,7 @@ class DSLMixin(Resumable):
                 eval_data = in_bounded_batches(eval_data)
                 for weight in sparse_weights(self.model).values():
                     kept.enter_context(weight.dense_kept())
-                if is_distributed(self.config):
+                if is_parallel(self.config):
                     agree_on_norms(self.config, self.model)
                     eval_data = kept.enter_context(shared_evaluation(self, eval_data))
                     kept.enter_context(random_numbers_of_first(self.config))
@@ -276,7 +276,7 @@ class DSLMixin(Resumable):
 
     def _require_rows(self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader | None) -> None:
         train, valid = train_data._dataset, getattr(valid_data, "_dataset", None)
-        if is_distributed(self.config):
+        if is_parallel(self.config):
             refuse_different_data(mark_of(train))
         require_rows_of_pretrained(self.config, train)
         if self.resumed is not None:
@@ -336,7 +336,7 @@ class DSLMixin(Resumable):
             for weight in self.sparsity.weights.values():
                 weight.sparse_gradient = True
         elif not any(
-            (is_plain, self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))
+            (is_plain, self.config["clip_grad_norm"], self.config["enable_scaler"], is_parallel(self.config))
         ):
             # the others work on dense gradients
             make_lazy(optimizer, self.sparsity.weights.values())
@@ -345,14 +345,14 @@ class DSLMixin(Resumable):
 
     def _follow(self, optimizer: torch.optim.Optimizer) -> None:
         self.topology.attach(optimizer)
-        optimizer.register_step_post_hook(lambda *_: give_way(shared_state, restore_shared_state))
+        optimizer.register_step_post_hook(between_steps)
 
     def _full_sort_batch_eval(self, batched_data):
-        give_way(shared_state, restore_shared_state)
+        between_steps()
         return super()._full_sort_batch_eval(batched_data)
 
     def _neg_sample_batch_eval(self, batched_data):
-        give_way(shared_state, restore_shared_state)
+        between_steps()
         return super()._neg_sample_batch_eval(batched_data)
 
     def _valid_epoch(self, valid_data, show_progress=False):
