@@ -31,7 +31,7 @@ from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.sparse.modules import sparse_shapes
 from recbole_dsl.training.configs import config_without_data
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import drop_caches, restore_model
+from recbole_dsl.training.model_state import drop_caches, restore_model
 from recbole_dsl.turns import turn
 
 _PREFIX = "network."

@@ -43,8 +43,7 @@ from recbole_dsl.training.configs import build_config, config_of, run_config, tr
 from recbole_dsl.training.console import say, say_end, say_start
 from recbole_dsl.training.log import console_log, run_log
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import derived_names, restore_model
-from recbole_dsl.training.other_parameters import check_other_parameters
+from recbole_dsl.training.model_state import restore_model, save_other_parameters
 from recbole_dsl.training.run_files import from_here
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.turns import training, turn
@@ -179,7 +178,7 @@ def prepare_trial(
         trainer_class = trainer_of(config)
         model = _sparse_model(config, data, trainer_class)
         if saved:
-            check_other_parameters(model, derived_names(model))
+            save_other_parameters(model)
             require_writable(config["checkpoint_dir"])
         begin_log()
         yield trainer_class(config, model), data
@@ -280,7 +279,7 @@ def _train_logged(
     trainer_class = trainer_of(config)
     model = _sparse_model(config, data, trainer_class, as_in_run_recbole=True)
     if saved:
-        check_other_parameters(model, derived_names(model))
+        save_other_parameters(model)
         if is_first(config):
             require_writable(config["checkpoint_dir"])
     logger.info(model)
@@ -288,7 +287,7 @@ def _train_logged(
     trainer = trainer_class(config, model)
     if file is not None:
         trainer.resume_checkpoint(file.path)
-    say_start(trainer, data, saved, log)
+    say_start(config, trainer.sparsity, data.dataset, trainer.saved_model_file if saved else None, log)
     best_valid_score, best_valid_result = trainer.fit(
         data.train, data.valid, saved=saved, show_progress=config["show_progress"]
     )
@@ -303,7 +302,7 @@ def _train_logged(
     if saved and is_of_recbole(config.model_class):
         next_command = _how_to_recommend(from_here(trainer.saved_model_file))
         logger.info(set_color("to recommend", "yellow") + f": {next_command}")
-    say_end(trainer, test_result, next_command)
+    say_end(trainer.topology, trainer.cost, test_result, trainer.saved_model_file, next_command)
     if saved and config["report"] and is_first(config):
         page = f"{os.path.splitext(from_here(trainer.saved_model_file))[0]}.html"
         # it loads runs by what is in this file

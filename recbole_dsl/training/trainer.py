@@ -16,7 +16,6 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
-from tqdm import tqdm
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
 from recbole_dsl.checkpoint.run_record import RunRecord
@@ -48,15 +47,13 @@ from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights, stored_parameters
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
-from recbole_dsl.training.console import brief_bars, say, show_update
+from recbole_dsl.training.console import BriefBars, say
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.faults import said_in_one_line
-from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
-from recbole_dsl.training.other_parameters import check_other_parameters
+from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
 from recbole_dsl.training.parallel_init import parallel_init
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_name
-from recbole_dsl.training.run_state import run_state
 from recbole_dsl.training.shared_random import between_steps, guard_seeding
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 from recbole_dsl.turns import training, turn
@@ -95,7 +92,7 @@ class DSLMixin(Resumable):
         self.last_valid_result: dict[str, float] | None = None
         self.run_name = same_for_all(config, secrets.token_hex(8))
         self.record = RunRecord()
-        self.bar: tqdm | None = None
+        self.bars = BriefBars(self.topology)
         self._verbose = True
         self._has_saved = self._has_evaluated = False
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
@@ -186,7 +183,8 @@ class DSLMixin(Resumable):
             self.train_data, self._verbose = train_data, verbose
             _ = self.attributes
             if saved:
-                check_other_parameters(self.model, derived_names(self.model))
+                # what cannot be saved is said before it is trained
+                save_other_parameters(self.model)
             self._start_weights(train_data)
             self.topology.total_steps = steps_to_come(self, train_data, self.start_epoch)
             self._restore_random_state(train_data)
@@ -197,7 +195,7 @@ class DSLMixin(Resumable):
                 self.eval_collector.data_collect(train_data)
                 result = self.best_valid_score, self.best_valid_result
             else:
-                with brief_bars(self), self._every_epoch(train_data, saved):
+                with self.bars.shown(), self._every_epoch(train_data, saved):
                     result = super().fit(
                         train_data,
                         valid_data,
@@ -253,7 +251,7 @@ class DSLMixin(Resumable):
             self.resumed.require(dataset)
         try:
             with ExitStack() as kept:
-                kept.enter_context(brief_bars(self))
+                kept.enter_context(self.bars.shown())
                 eval_data = in_bounded_batches(eval_data)
                 for weight in sparse_weights(self.model).values():
                     kept.enter_context(weight.dense_kept())
@@ -314,7 +312,7 @@ class DSLMixin(Resumable):
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
     def _write(self, path: str, epoch: int) -> None:
-        write_checkpoint(path, run_state(self, epoch, whole=False))
+        write_checkpoint(path, vars(self.state(epoch, whole=False)))
         self._has_saved = True
 
     def _check_nan(self, loss: Tensor) -> None:
@@ -367,7 +365,7 @@ class DSLMixin(Resumable):
         return model.predict(self.train_data._dataset[[0]].to(self.device))
 
     def _log_update(self, update: TopologyUpdate) -> None:
-        show_update(self)
+        self.bars.refresh()
         self.record.growth_bytes = max(self.record.growth_bytes, self.topology.growth_peak_bytes)
         values = {
             "ratio": update.ratio,
