@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dsl.checkpoint import run_state
+from recbole_dsl.checkpoint.archive import damage, write_archive
 from recbole_dsl.checkpoint.forms import is_count
-from recbole_dsl.checkpoint.whole_files import damage, write_whole
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
@@ -36,7 +36,7 @@ def write_checkpoint(path: str, state: Mapping[str, Any]) -> None:
     """
     refuse_other_file(path)
     content = {"format": FORMAT, "version": VERSION, "how_to_read": _HOW_TO_READ, **state}
-    write_whole(path, lambda file: torch.save(content, file))
+    write_archive(path, lambda file: torch.save(content, file))
 
 
 def refuse_other_file(path: str) -> None:

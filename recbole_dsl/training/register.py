@@ -10,7 +10,7 @@ import recbole.model
 import recbole.trainer
 from recbole.utils import get_trainer
 
-from recbole_dsl.checkpoint.whole_files import has_checksum
+from recbole_dsl.checkpoint.archive import has_checksum
 from recbole_dsl.config import DSLConfig, nearest
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.recbole_models import refuse_without_gradients, trainable_models
