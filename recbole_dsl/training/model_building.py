@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from logging import getLogger
 from typing import Any
 
 from recbole.config import Config
 from recbole.data.dataset import Dataset
+from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import get_flops, set_color
 
+from recbole_dsl.data.loading import RunData
 from recbole_dsl.data.pretrained import readable_files
+from recbole_dsl.errors import one_line
 from recbole_dsl.options.checked_config import refused_in_one_line
 from recbole_dsl.options.recbole_models import is_of_recbole
 from recbole_dsl.sparse.deferred import deferred_tables
@@ -32,6 +37,33 @@ def make_model(
         _refused_by_model(config),
     ):
         return config.model_class(config, dataset)
+
+
+def sparse_model(
+    config: Config, data: RunData, trainer_class: Any, as_in_run_recbole: bool = False
+) -> AbstractRecommender:
+    """The model of ``config``, sparse from the start: a table may be larger than the memory.
+
+    Args:
+        as_in_run_recbole: whether a model of density 1 is to draw the random numbers that it draws there.
+    """
+    model = make_model(config, data.train._dataset)
+    if as_in_run_recbole and config["density"] == 1:
+        _count_flops(config, model.to(config["device"]), data)
+    trainer_class.prepare(config, model)
+    return model.to(config["device"])
+
+
+def _count_flops(config: Config, model: AbstractRecommender, data: RunData) -> None:
+    """Count as ``run_recbole`` does before it trains, for the random numbers that a model draws meanwhile."""
+    logger = getLogger()
+    try:
+        flops = get_flops(model, data.dataset, config["device"], logger, construct_transform(config))
+    except Exception as error:
+        # a model's predict raises what it likes; run_recbole trains no such model
+        logger.info(f"RecBole cannot count the FLOPs of {config['model']}: {one_line(str(error))}")
+    else:
+        logger.info(set_color("FLOPs", "blue") + f": {flops}")
 
 
 def _refused_by_model(config: Config) -> AbstractContextManager:

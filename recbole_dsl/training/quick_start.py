@@ -13,9 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from recbole.config import Config
-from recbole.data.transform import construct_transform
-from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import get_environment, get_flops, init_seed, set_color
+from recbole.utils import get_environment, init_seed, set_color
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.compat.for_ray import report
@@ -25,7 +23,7 @@ from recbole_dsl.data.rows import FileRows
 from recbole_dsl.distributed.agreement import is_first, is_parallel
 from recbole_dsl.distributed.launching import launch, refuse_in_import
 from recbole_dsl.distributed.process_group import leave, told_to_others, torchrun_options
-from recbole_dsl.errors import one_line, quieten, refusal
+from recbole_dsl.errors import quieten, refusal
 from recbole_dsl.files import require_writable
 from recbole_dsl.options.checked_config import refused_in_one_line
 from recbole_dsl.options.checks import check_processes
@@ -42,7 +40,7 @@ from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
 from recbole_dsl.training.console import say, say_end, say_start
 from recbole_dsl.training.log import console_log, run_log
-from recbole_dsl.training.model_building import make_model
+from recbole_dsl.training.model_building import make_model, sparse_model
 from recbole_dsl.training.model_state import restore_model, save_other_parameters
 from recbole_dsl.training.run_files import from_here
 from recbole_dsl.training.trainer import DSLMixin
@@ -176,7 +174,7 @@ def prepare_trial(
         data = load_data(config, file=file)
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class)
+        model = sparse_model(config, data, trainer_class)
         if saved:
             save_other_parameters(model)
             require_writable(config["checkpoint_dir"])
@@ -277,7 +275,7 @@ def _train_logged(
     # the same in all processes, which need the same weights; each draws numbers of its own in training
     init_seed(config["seed"], config["reproducibility"])
     trainer_class = trainer_of(config)
-    model = _sparse_model(config, data, trainer_class, as_in_run_recbole=True)
+    model = sparse_model(config, data, trainer_class, as_in_run_recbole=True)
     if saved:
         save_other_parameters(model)
         if is_first(config):
@@ -331,30 +329,3 @@ def _is_read_from(word: str, value: Any) -> bool:
         return bool(word == value or ast.literal_eval(word) == value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return False
-
-
-def _sparse_model(
-    config: Config, data: RunData, trainer_class: type[DSLMixin], as_in_run_recbole: bool = False
-) -> AbstractRecommender:
-    """The model of ``config``, sparse from the start: a table may be larger than the memory.
-
-    Args:
-        as_in_run_recbole: whether a model of density 1 is to draw the random numbers that it draws there.
-    """
-    model = make_model(config, data.train._dataset)
-    if as_in_run_recbole and config["density"] == 1:
-        _count_flops(config, model.to(config["device"]), data)
-    trainer_class.prepare(config, model)
-    return model.to(config["device"])
-
-
-def _count_flops(config: Config, model: AbstractRecommender, data: RunData) -> None:
-    """Count as ``run_recbole`` does before it trains, for the random numbers that a model draws meanwhile."""
-    logger = getLogger()
-    try:
-        flops = get_flops(model, data.dataset, config["device"], logger, construct_transform(config))
-    except Exception as error:
-        # a model's predict raises what it likes; run_recbole trains no such model
-        logger.info(f"RecBole cannot count the FLOPs of {config['model']}: {one_line(str(error))}")
-    else:
-        logger.info(set_color("FLOPs", "blue") + f": {flops}")

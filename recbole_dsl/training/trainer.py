@@ -38,19 +38,18 @@ from recbole_dsl.evaluation.processes import shared_evaluation
 from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
-from recbole_dsl.optim.fused import make_fast
-from recbole_dsl.optim.lazy_adam import make_lazy
 from recbole_dsl.options.process_options import refuse_different_data, refuse_in_several
 from recbole_dsl.options.recbole_models import refuse_without_gradients
 from recbole_dsl.options.run_options import resolve_options
 from recbole_dsl.sparse.loading import accept_sparse_states
-from recbole_dsl.sparse.modules import sparse_weights, stored_parameters
+from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.console import BriefBars, say
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
+from recbole_dsl.training.optimizers import WithOptimizers
 from recbole_dsl.training.parallel_init import parallel_init
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_name
@@ -63,7 +62,7 @@ accept_sparse_states(AbstractRecommender)
 guard_seeding()
 
 
-class DSLMixin(Resumable):
+class DSLMixin(WithOptimizers, Resumable):
     """Dynamic Sparse Learning on top of any of RecBole's trainers; see `dsl_trainer`.
 
     Args:
@@ -132,37 +131,6 @@ class DSLMixin(Resumable):
     def exploration_rate(self) -> float:
         """R: share of all weights of the sparse tensors that were alive at least once."""
         return self.topology.exploration_rate
-
-    @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Every optimizer that this trainer had."""
-        return self.topology.optimizers
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The one that trains; the topology follows the steps of any that is assigned.
-
-        Raises:
-            DSLError: if it trains weights that the model had before they became sparse, or is no optimizer and
-                holds none that is known.
-        """
-        return self._optimizer
-
-    @optimizer.setter
-    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        if isinstance(optimizer, torch.optim.Optimizer):
-            if not any(optimizer is known for known in self.optimizers):
-                _refuse_dense(optimizer, self.model, self.sparsity)
-                for weight in self.sparsity.weights.values():
-                    if weight.pending is not None:
-                        weight.pending.end()
-                self._follow(optimizer)
-        elif not any(value is known for value in vars(optimizer).values() for known in self.optimizers):
-            raise DSLError(
-                f"optimizer={type(optimizer).__name__}: must be a torch.optim.Optimizer, or call "
-                "trainer.topology.attach with the one that it uses first"
-            )
-        self._optimizer = optimizer
 
     def fit(
         self,
@@ -322,29 +290,6 @@ class DSLMixin(Resumable):
                 f"not a number after {self.topology.step} steps"
             )
 
-    def _build_optimizer(self, **kwargs):
-        if "params" in kwargs:
-            kwargs["params"] = stored_parameters(kwargs["params"])
-        optimizer = super()._build_optimizer(**kwargs)
-        # other kernels round in another way, and at density 1 the numbers are to be RecBole's
-        is_plain = self.dsl_config.density == 1
-        if not is_plain or isinstance(optimizer, torch.optim.SparseAdam):
-            make_fast(optimizer)
-        if isinstance(optimizer, torch.optim.SparseAdam):
-            for weight in self.sparsity.weights.values():
-                weight.sparse_gradient = True
-        elif not any(
-            (is_plain, self.config["clip_grad_norm"], self.config["enable_scaler"], is_parallel(self.config))
-        ):
-            # the others work on dense gradients
-            make_lazy(optimizer, self.sparsity.weights.values())
-        self._follow(optimizer)
-        return optimizer
-
-    def _follow(self, optimizer: torch.optim.Optimizer) -> None:
-        self.topology.attach(optimizer)
-        optimizer.register_step_post_hook(between_steps)
-
     def _full_sort_batch_eval(self, batched_data):
         between_steps()
         return super()._full_sort_batch_eval(batched_data)
@@ -397,15 +342,3 @@ def dsl_trainer(base: type) -> type:
 
 class DSLTrainer(DSLMixin, Trainer):
     __doc__ = DSLMixin.__doc__
-
-
-def _refuse_dense(optimizer: torch.optim.Optimizer, model: AbstractRecommender, sparsity: SparsityReport) -> None:
-    known = {id(parameter) for parameter in model.parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            dense = [name for name, weight in sparsity.weights.items() if weight.shape == parameter.shape]
-            if dense and id(parameter) not in known:
-                raise DSLError(
-                    f"optimizer={type(optimizer).__name__}: trains {dense[0]} as it was before it became sparse; "
-                    "make it from model.parameters() afterwards"
-                )
