@@ -1,4 +1,4 @@
-"""Files that appear under their name when they are complete, or not at all, and what they may replace."""
+"""Write files whole or not at all, and refuse to replace files of other kinds."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 
 from recbole_dsl.errors import DSLError, refusal
 
-# what must be free in a folder that is to be written
+# bytes that must be free in a folder that is to be written
 _ROOM = 2**20
 _PACKAGE = os.path.dirname(__file__)
 
 
 def or_shipped(path: str) -> str:
-    """``path``, or where it is not there but begins with properties/, the file of that name in the package."""
+    """``path``; if it does not exist and begins with properties/, the file of that name in the package."""
     shipped = os.path.join(_PACKAGE, path)
     is_ours = os.path.normpath(path).split(os.sep)[0] == "properties"
     return shipped if is_ours and not os.path.exists(path) and os.path.isfile(shipped) else path
@@ -58,7 +58,7 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
         raise
     if os.name != "nt":
         with _opened(folder) as place:
-            # the name is in the folder, which has to reach the disk too
+            # the name is in the folder, which must reach the disk too
             os.fsync(place)
 
 
@@ -66,7 +66,7 @@ def write_whole(path: str, write: Callable[[BinaryIO], object], option: str) -> 
     """Let ``write`` fill a `whole_file` at ``path``.
 
     Args:
-        option: what the user named the folder by, for the error.
+        option: the one that names the folder, for the error.
 
     Raises:
         DSLError: if it cannot be written.
@@ -97,10 +97,10 @@ def copy_whole(source: str, path: str, option: str) -> None:
 def output_file(
     path: str | os.PathLike, option: str, kind: str, is_ours: Callable[[str], bool], inputs: Iterable[Any] = ()
 ) -> str:
-    """Where to write the file that the user names ``path``, with links followed.
+    """The place of the output file ``path``, with links followed.
 
     Args:
-        option: what the user named it by, for the error.
+        option: the one that names it, for the error.
         kind: what is written, for the error: "an artifact".
         is_ours: tells by its content whether an existing file is of that kind.
         inputs: files that are read; those that are None or not there are passed over.
@@ -118,7 +118,7 @@ def output_file(
     try:
         if os.path.lexists(place) and not os.path.isfile(place):
             raise refusal(option, name, "a file, and is a device, a pipe or a broken link")
-        # nothing is lost with an empty one, as mktemp makes it
+        # an empty file, as mktemp makes it, may be replaced
         if os.path.exists(place) and os.path.getsize(place) and not is_ours(place):
             raise refusal(option, name, f"a new file, an empty one or {kind}, and is another file")
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from recbole_dsl.files import write_whole
 
-# the comment that ends a zip archive, which its readers pass over
+# our comment, which ends the archive and other readers skip
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 64
 # the record that ends an archive without a comment; its last two bytes are the length of one
@@ -31,9 +31,9 @@ def write_archive(path: str, write: Callable[[BinaryIO], object]) -> None:
 
 
 def damage(path: str) -> str | None:
-    """What is wrong with the archive at ``path`` if it is not as `write_archive` left it, or None.
+    """How the archive at ``path`` differs from what `write_archive` left, or None.
 
-    Any change of a bit is seen; of an archive without our checksum, those that the checksums of its members see.
+    Any changed bit is found. In an archive without our checksum, those that the checksums of its members find.
     """
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -49,7 +49,7 @@ def damage(path: str) -> str | None:
                 f"its part {broken} is damaged" if broken else "its checksum differs" if archive.comment else None
             )
     except Exception:
-        # zipfile raises what the bytes at hand happen to lead to
+        # damaged bytes make zipfile raise errors of many kinds
         return "it is cut off, or of another kind"
 
 

@@ -20,9 +20,9 @@ from recbole_dsl.sparse.weight import SparseWeight
 
 FORMAT = "recbole_dsl"
 VERSION = 4
-# what the pickle in a checkpoint begins with, and the part of the file in which it begins
-_SAYS_SO, _BEGIN = rb"format.{1,8}recbole_dslq", 4096
-# for who looks at the file with PyTorch alone
+# what the pickle in a checkpoint begins with, and in how many bytes of the file it does
+_SIGNATURE, _SEARCHED = rb"format.{1,8}recbole_dslq", 4096
+# for readers who open the file with PyTorch alone
 _HOW_TO_READ = "recbole_dsl.load_data_and_model(file) gives back the model"
 
 
@@ -40,15 +40,15 @@ def write_checkpoint(path: str, state: Mapping[str, Any]) -> None:
 
 
 def refuse_other_file(path: str) -> None:
-    """Raise a DSLError if at ``path`` is anything but a checkpoint, which one may replace."""
+    """Raise a DSLError if ``path`` is a file of another kind; a checkpoint may be replaced."""
     output_file(path, "checkpoint_dir", "a checkpoint of recbole_dsl", is_checkpoint)
 
 
 def is_checkpoint(path: str) -> bool:
     """Whether the file at ``path`` says that it is a checkpoint, whole or damaged, of whatever version."""
     with open(path, "rb") as file:
-        begin = file.read(_BEGIN)
-    return begin.startswith(b"PK") and re.search(_SAYS_SO, begin, re.DOTALL) is not None
+        begin = file.read(_SEARCHED)
+    return begin.startswith(b"PK") and re.search(_SIGNATURE, begin, re.DOTALL) is not None
 
 
 def read_checkpoint(
@@ -56,12 +56,12 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a file that `write_checkpoint` made, with ``torch.load(weights_only=True)``.
 
-    Its checksum is compared first, and then the kind of each of its parts; whether these fit a model and its
-    trainer is for `weights_problem` and ``state_checks``.
+    The checksum is compared first, then the form of each part. Whether these fit a model and its trainer is for
+    `weights_problem` and ``state_checks`` to say.
 
     Args:
-        model: the name of the model it must be of, or None for any.
-        option: what the user named the file by, for the error.
+        model: the name of the model that the file must be of, or None for any.
+        option: the one that names the file, for the error.
 
     Raises:
         DSLError: if the file is missing, damaged, not ours, of a later version or of another model.
@@ -88,7 +88,7 @@ def read_checkpoint(
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str) -> None:
-    """Load ``state_dict`` into ``model``, sparse or not yet, whatever the topology.
+    """Load ``state_dict`` and its topology into ``model``, sparse or still dense.
 
     A model that does not fit is left as it was.
 
@@ -103,7 +103,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str) 
 
 
 def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> str | None:
-    """The first thing for which ``state_dict`` cannot be that of ``model``, sparse or not yet; None if it can."""
+    """The first reason why ``model``, sparse or still dense, cannot load ``state_dict``, or None."""
     own = dict(model.state_dict())
     sparse = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
     places = find_places(model)
@@ -147,7 +147,7 @@ def _unlike(own: Any, other: Tensor, is_parameter: bool) -> str | None:
 
 
 def _unreadable(state: dict[str, Any]) -> str | None:
-    """What keeps ``state`` from being read, or None; parts that files of earlier versions lack are filled in."""
+    """Why ``state`` cannot be used, or None; parts that files of earlier versions lack are filled in."""
     version = state.get("version")
     if not is_count(version) or version < 1:
         return f"has version {version!r:.40}, must be a number from 1 to {VERSION}"

@@ -1,4 +1,4 @@
-"""What a run has done so far, a line for each epoch, for its report."""
+"""The losses, results and times of the epochs of a run."""
 
 import platform
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class RunRecord:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "RunRecord":
-        """The record that `to_dict` gave, or an empty one of an earlier version's file."""
+        """The record of which `to_dict` made ``state``; a new one if that is empty, as of earlier versions."""
         return cls(**state) if state else cls()
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Whose rows the weights of a model are: the tokens of every field, in the order of their ids."""
+"""Whose rows the weights of a model are: the tokens of every field, by id."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

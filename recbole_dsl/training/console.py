@@ -1,4 +1,4 @@
-"""What a training says on the console: a start, a line for each epoch, an end. RecBole's log file has the rest."""
+"""The console of a training: a start, a line for each epoch, an end. RecBole's log file has the rest."""
 
 import io
 import logging
@@ -25,7 +25,7 @@ _NAMED = 4
 
 
 class BriefConsole(logging.Filter):
-    """Lets errors through a handler, and warnings of this project, and what `say` says."""
+    """Lets only errors, warnings of this package and what `say` says through a handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         is_ours = record.levelno >= logging.WARNING and record.pathname.startswith(_OURS)
@@ -45,7 +45,7 @@ def make_brief(handler: logging.Handler) -> None:
 
 
 def say(text: str) -> None:
-    """Show ``text`` on the console, if that is brief; it goes into no log."""
+    """Show ``text`` on the console, if that is brief, and write it to no log."""
     record = logging.makeLogRecord({"msg": text, "levelno": logging.INFO, "levelname": "INFO", "said": True})
     for handler in _brief_handlers():
         if record.levelno >= handler.level:
@@ -59,7 +59,7 @@ def _brief_handlers() -> list[logging.Handler]:
 def say_start(
     config: Config, sparsity: SparsityReport, dataset: Dataset, model_file: str | None, log: str | None
 ) -> None:
-    """Data, model, what is sparse, what is not and why, and where the files go: five lines."""
+    """Five lines: data, model, what is sparse, what is not and why, and where the files go."""
     per_user = f", {dataset.avg_actions_of_users:.0f} a user" if dataset.uid_field else ""
     known = {"users": dataset.uid_field, "items": dataset.iid_field}
     counts = [f"{dataset.num(name) - 1:,} {what}" for what, name in known.items() if name]
@@ -110,7 +110,7 @@ class BriefBars:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Within it, RecBole's bars are such; where nobody looks, there are none."""
+        """Within it, RecBole's bars are such; without a stream to show them there are none."""
         is_seen = sys.stderr is not None
         if is_seen and not _brief_handlers():
             yield

@@ -1,4 +1,4 @@
-"""What fails in RecBole's own code before a training has got anywhere, said in one line."""
+"""Errors of RecBole's own code at the start of a training or an evaluation, in one line."""
 
 import os
 import sysconfig
@@ -25,8 +25,8 @@ _OURS = {"recbole", "recbole_dsl"}
 def said_in_one_line(config: Config, what: str, has_worked: Callable[[], bool]) -> Iterator[None]:
     """Turn an error within into a DSLError that says ``what`` fails, with the error's class and its place.
 
-    Errors stay what they are once it ``has_worked``, for models that are not RecBole's, where code of the user's
-    own (a trainer, a metric, a hook) is among what was called, and in several processes, which tell each other.
+    Other errors pass: once it ``has_worked``, for models that are not RecBole's, if code of the user's own (a
+    trainer, a metric, a hook) was called, and in several processes, which tell each other.
     """
     try:
         yield
@@ -54,6 +54,6 @@ def _root(frame: FrameType) -> str:
 
 def _is_the_users(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    # what a library has compiled from text has no file
+    # code that a library compiles from text has no file
     is_known = _root(frame) in _OURS or file.startswith(("<", *_LIBRARIES))
     return _root(frame) == "__main__" or not is_known

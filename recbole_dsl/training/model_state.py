@@ -7,7 +7,7 @@ import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.checkpoint.checkpoint_file import load_weights
-from recbole_dsl.checkpoint.plain_data import decode, encode
+from recbole_dsl.checkpoint.codec import decode, encode
 from recbole_dsl.errors import DSLError, one_line
 from recbole_dsl.options.recbole_models import facts_of
 

@@ -1,4 +1,4 @@
-"""Making one of RecBole's trainers in one of several processes."""
+"""Make one of RecBole's trainers in one of several processes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,10 +16,10 @@ from recbole_dsl.patching import TENSORBOARD
 
 @contextmanager
 def parallel_init(trainer: Any, config: Config, model: AbstractRecommender) -> Iterator[AbstractRecommender]:
-    """Within it, let RecBole's constructor of ``trainer`` take the model that is given for that of one process.
+    """Yield the model for RecBole's constructor of ``trainer``, which within it acts as in a single process.
 
-    RecBole's own way is for GPUs only, and each process makes folders and files of its own, all at once. Here the
-    first makes them, then the others go on. Afterwards the gradients of all processes are added up.
+    RecBole's own way is for GPUs only, and all processes make folders and files at once. Here the first makes
+    them, then the others go on. Afterwards ``trainer.distributed_model`` adds up the gradients of all.
     """
     if not is_parallel(config):
         yield model
@@ -43,7 +43,7 @@ def parallel_init(trainer: Any, config: Config, model: AbstractRecommender) -> I
 
 
 class _Nowhere:
-    """Takes what is written to TensorBoard, which only the first process shows."""
+    """A TensorBoard writer that drops everything: only the first process writes."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: None

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from logging import getLogger
 from multiprocessing.queues import SimpleQueue
 from typing import Any
@@ -120,7 +121,7 @@ def run(
         return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
     refuse_in_import()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    # what is wrong for one process is wrong for all: say it once, before any starts
+    # say once, before any process starts, what is wrong for all
     config, _ = run_config(model, dataset, config_file_list, config_dict)
     refuse_in_several(config, config["budget"])
     options = {
@@ -132,8 +133,8 @@ def run(
         "offset": group_offset,
         **gpus_for(config, nproc, visible),
     }
-    arguments = (model, dataset, config_file_list, saved)
-    return launch(_run_one_of_many, arguments, options, time_limit(config.final_config_dict))
+    work = partial(run_recbole_dsl, model, dataset, config_file_list, saved=saved)
+    return launch(work, (), options, time_limit(config.final_config_dict))
 
 
 def objective_function(
@@ -164,7 +165,7 @@ def prepare_trial(
     """The trainer and the data of one trial of a search, and its log until the end of the context.
 
     Args:
-        file: what the trainer is to go on from, or to evaluate: the data gets its ids.
+        file: the one that is resumed or evaluated; the data gets its ids.
 
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
@@ -186,9 +187,9 @@ def prepare_trial(
 def load_data_and_model(model_file: str, data_path: str | None = None, model_class: type | None = None) -> tuple:
     """Load a saved model and the data it was trained on, like ``recbole.quick_start.load_data_and_model``.
 
-    The model is sparse, with the topology of the saved epoch. The data gets the ids of the file, in whatever order
-    it is today, so that every weight is of whom it was trained for. What the file says is data: nothing of it is
-    evaluated, no pickle is read, and nothing is written.
+    The model is sparse, with the topology of the saved epoch. The data gets the ids of the file, whatever its
+    order is today, so that every row belongs to whom it was trained for. What the file says is data: nothing of it
+    is evaluated, no pickle is read, and nothing is written.
 
     Args:
         data_path: where the folder of the dataset is, if it has moved since; as the option of that name.
@@ -222,22 +223,6 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
 def _named(model: Any, options: Mapping[str, Any] | None) -> str:
     model = model or (options or {}).get("model") or "a model"
     return model.__name__ if isinstance(model, type) else str(model)
-
-
-def _how_to_recommend(model_file: str) -> str:
-    artifact = shlex.quote(f"{os.path.splitext(model_file)[0]}.rdsl")
-    export = f"recbole-dsl export {shlex.quote(model_file)} {artifact} --values=int8"
-    return f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
-
-
-def _run_one_of_many(
-    model: str | None,
-    dataset: str | None,
-    config_file_list: Sequence[str] | None,
-    saved: bool,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    return run_recbole_dsl(model, dataset, config_file_list, options, saved)
 
 
 def _train(
@@ -290,7 +275,7 @@ def _train_logged(
         data.train, data.valid, saved=saved, show_progress=config["show_progress"]
     )
     with ThreadPoolExecutor(1) as pool:
-        # it watches the processor for a second
+        # it measures the processor for a second
         environment = pool.submit(get_environment, config)
         test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
     logger.info("The running environment of this training is as follows:\n" + environment.result().draw())
@@ -298,12 +283,15 @@ def _train_logged(
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
     if saved and is_of_recbole(config.model_class):
-        next_command = _how_to_recommend(from_here(trainer.saved_model_file))
+        file = from_here(trainer.saved_model_file)
+        artifact = shlex.quote(f"{os.path.splitext(file)[0]}.rdsl")
+        export = f"recbole-dsl export {shlex.quote(file)} {artifact} --values=int8"
+        next_command = f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
         logger.info(set_color("to recommend", "yellow") + f": {next_command}")
     say_end(trainer.topology, trainer.cost, test_result, trainer.saved_model_file, next_command)
     if saved and config["report"] and is_first(config):
         page = f"{os.path.splitext(from_here(trainer.saved_model_file))[0]}.html"
-        # it loads runs by what is in this file
+        # it imports this file
         importlib.import_module(_REPORT).write_report([trainer.saved_model_file], page)
         logger.info(set_color("report", "yellow") + f": {page}")
         say(f"page    {page}")
@@ -316,7 +304,7 @@ def _train_logged(
 
 
 def _unread_words(config: Config) -> list[str]:
-    """Options of RecBole on the command line that the call of a script has not taken over."""
+    """Options of RecBole on the command line that the call in a script does not pass on."""
     given = config.external_config_dict
     known = config.final_config_dict.keys() - OF_A_PROCESS - {"model", "dataset"}
     words = command_line_options()
@@ -324,7 +312,7 @@ def _unread_words(config: Config) -> list[str]:
 
 
 def _is_read_from(word: str, value: Any) -> bool:
-    """Whether ``value`` may be what RecBole makes of ``word``, maybe of another program and not evaluated."""
+    """Whether RecBole may have made ``value`` of ``word``, which is not evaluated: it may be another program's."""
     try:
         return bool(word == value or ast.literal_eval(word) == value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

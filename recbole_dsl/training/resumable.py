@@ -1,4 +1,4 @@
-"""Training that can be stopped at any moment and goes on from its last state."""
+"""Training that may be stopped at any moment and resumed from its last state."""
 
 import os
 from collections import OrderedDict
@@ -13,12 +13,13 @@ import torch
 from recbole.config import Config
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import set_color
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from recbole_dsl.checkpoint.attributes import AttributeWatch
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, refuse_other_file, write_checkpoint
-from recbole_dsl.checkpoint.plain_data import plain, plain_entries
+from recbole_dsl.checkpoint.codec import plain, plain_entries
 from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
 from recbole_dsl.checkpoint.run_record import RunRecord
 from recbole_dsl.checkpoint.run_state import RunState
@@ -50,7 +51,7 @@ class Resumable:
     Attributes:
         last_model_file: where the last state is kept.
         record: losses, results and times of the epochs so far.
-        resumed: whose rows the file holds that this continues from; None if it continues from none.
+        resumed: the file that this continues from, if any.
     """
 
     config: Config
@@ -65,15 +66,16 @@ class Resumable:
     last_model_file: str
     record: RunRecord
     resumed: FileRows | None = None
+    _has_saved = False
     _random_state: dict | None = None
-    # trained, and its state still to be kept
+    # the epoch whose state is still to be kept
     _epoch: int | None = None
 
     def resume_checkpoint(self, resume_file: str) -> None:
         """Continue from a checkpoint: weights, topology, optimizers, schedulers and every random state.
 
-        From the last state of a run (``.last``) the training goes on as if it had never stopped, to the bit. From
-        the file of a best epoch it does too, unless gradients for the next topology update were being summed.
+        From the last state of a run (``.last``) the training goes on to the bit as if it had never stopped. So it
+        does from the file of a best epoch, unless gradients for the next topology update were being summed.
         Data with other ids than the file's is refused by `fit` and `evaluate`, before they begin.
 
         Raises:
@@ -104,6 +106,23 @@ class Resumable:
         """Write the state after ``epoch`` to `last_model_file` at once; for the ``callback_fn`` of `fit`."""
         write_checkpoint(self.last_model_file, vars(self.state(epoch, whole=True)))
         self._epoch = None
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """Save a model between the stages of a pre-training."""
+        self._write(saved_model_file, epoch)
+        self.saved_model_file = saved_model_file
+
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs):
+        if not self._is_first_process:
+            return
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        self._write(path, epoch)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {path}")
+
+    def _write(self, path: str, epoch: int) -> None:
+        write_checkpoint(path, vars(self.state(epoch, whole=False)))
+        self._has_saved = True
 
     def state(self, epoch: int, whole: bool) -> RunState:
         """What a checkpoint holds of this run after ``epoch``.
@@ -143,7 +162,7 @@ class Resumable:
 
     @cached_property
     def attributes(self) -> AttributeWatch:
-        """Sees what changes, beside weights, from when it is first asked for: a training or a resuming begins."""
+        """What sees changes beside the weights, from when it is first asked for: when `fit` or resuming begins."""
         owners = {**dict(self.model.named_modules()), "trainer": self}
         owners = {name: one for name, one in owners.items() if not isinstance(one, SparseWeight)}
         saved_otherwise = {*derived_names(self.model), *getattr(self.model, "other_parameter_name", ())}
@@ -209,13 +228,13 @@ class Resumable:
             self.record.trained(epoch, self.topology.step, loss, monotonic() - began)
             return loss
 
-        # an attribute, so that an own trainer's method is followed too; those of RecBole call their base's
+        # an attribute, which comes before the method of a user's own trainer too
         self._train_epoch = train_epoch
         self._epoch = None
         steps = self.topology.step
         try:
             if self.start_epoch == 0:
-                # a disk that is full is known now rather than after the first epoch
+                # a full disk shows now rather than after the first epoch
                 self._keep_last(-1, saved)
             with said_in_one_line(self.config, "the first training step", lambda: self.topology.step > steps):
                 yield
@@ -263,7 +282,7 @@ class Resumable:
 
 
 def _loader_generators(train_data: Any) -> list[torch.Generator]:
-    """Those that shuffle ``train_data``: a knowledge-aware model's loader is made of two."""
+    """The generators that shuffle ``train_data``; a knowledge-aware model has a loader made of two."""
     loaders = [getattr(train_data, name, None) for name in ("general_dataloader", "kg_dataloader")]
     generators = [getattr(loader, "generator", None) for loader in (train_data, *loaders)]
     return [generator for generator in generators if generator is not None]

@@ -17,7 +17,7 @@ from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
 
-from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.checkpoint.run_record import RunRecord
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.data.pretrained import require_rows_of_pretrained
@@ -79,7 +79,7 @@ class DSLMixin(WithOptimizers, Resumable):
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
 
-    # ranks below the Config: what `register` was given
+    # of `register`; they rank below the Config
     default_options: ClassVar[dict[str, Any]] = {}
 
     @turn()
@@ -93,7 +93,7 @@ class DSLMixin(WithOptimizers, Resumable):
         self.record = RunRecord()
         self.bars = BriefBars(self.topology)
         self._verbose = True
-        self._has_saved = self._has_evaluated = False
+        self._has_evaluated = False
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
         try:
             with parallel_init(self, config, model) as model:
@@ -113,7 +113,7 @@ class DSLMixin(WithOptimizers, Resumable):
 
     @classmethod
     def prepare(cls, config: Config, model: AbstractRecommender) -> tuple[DSLConfig, SparsityReport]:
-        """Check the options and make ``model`` sparse; what a trainer does before it writes anything."""
+        """Check the options and make ``model`` sparse, before anything is written."""
         refuse_without_gradients(config["model"], model.type)
         dsl_config = resolve_options(config, cls.default_options)
         if is_parallel(config):
@@ -159,7 +159,7 @@ class DSLMixin(WithOptimizers, Resumable):
             if self._is_finished():
                 self.logger.info(f"nothing left to do: {self._how_it_ended()}")
                 say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
-                # the test is still to come
+                # the test that follows needs it
                 self.eval_collector.data_collect(train_data)
                 result = self.best_valid_score, self.best_valid_result
             else:
@@ -200,7 +200,7 @@ class DSLMixin(WithOptimizers, Resumable):
         """Evaluate as RecBole's trainer does, with the weights and the topology of the best epoch."""
         if not eval_data:
             return None
-        # a loader of one's own need not say of which dataset it is
+        # a user's own loader need not name its dataset
         dataset = getattr(eval_data, "_dataset", None)
         if load_best_model:
             path = model_file or self.saved_model_file
@@ -250,7 +250,7 @@ class DSLMixin(WithOptimizers, Resumable):
             warn_of_other_interactions(self.resumed, train, {"validation": valid})
 
     def _map_reduce(self, result, num_sample):
-        # of all users already
+        # it is of all users already
         return result
 
     def _start_weights(self, train_data: AbstractDataLoader) -> None:
@@ -265,23 +265,6 @@ class DSLMixin(WithOptimizers, Resumable):
             return
         self.topology.restart()
         self.logger.info(f"start from a factorisation of the training data: {', '.join(started)}")
-
-    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """Save a model between the stages of a pre-training."""
-        self._write(saved_model_file, epoch)
-        self.saved_model_file = saved_model_file
-
-    def _save_checkpoint(self, epoch, verbose=True, **kwargs):
-        if not self._is_first_process:
-            return
-        path = kwargs.pop("saved_model_file", self.saved_model_file)
-        self._write(path, epoch)
-        if verbose:
-            self.logger.info(set_color("Saving current", "blue") + f": {path}")
-
-    def _write(self, path: str, epoch: int) -> None:
-        write_checkpoint(path, vars(self.state(epoch, whole=False)))
-        self._has_saved = True
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
