@@ -39,10 +39,12 @@ class AttributeWatch:
         found = {}
         for name, owner in self._owners.items():
             before = self._before[name]
-            marks = self._marks(owner)
             # what training adds, it adds again when it is missing
-            changed = [key for key, mark in marks.items() if key in before and not _is_same(before[key], mark)]
-            values = {key: encode(vars(owner)[key]) for key in changed}
+            values = {
+                key: encode(vars(owner)[key])
+                for key, mark in self._marks(owner).items()
+                if key in before and not _is_same(before[key], mark)
+            }
             if values:
                 found[name] = values
         return found
@@ -71,12 +73,8 @@ class AttributeWatch:
                 setattr(self._owners[name], key, decode(value))
 
     def _marks(self, owner: Any) -> dict[str, Any]:
-        marks = {}
-        for key, value in vars(owner).items():
-            mark = None if key in self._ignored else _mark(value)
-            if mark is not None:
-                marks[key] = mark
-        return marks
+        marks = {key: _mark(value) for key, value in vars(owner).items() if key not in self._ignored}
+        return {key: mark for key, mark in marks.items() if mark is not None}
 
 
 def _mark(value: Any) -> Any:
@@ -84,10 +82,8 @@ def _mark(value: Any) -> Any:
     if isinstance(value, Tensor):
         usual = type(value) is Tensor and value.layout is torch.strided and not value.requires_grad
         return (weakref.ref(value), value._version) if usual else None
-    if isinstance(value, (bool, int, float, str, np.generic)):
+    if value is None or isinstance(value, (bool, int, float, str, np.generic)):
         return "value", type(value), value
-    if value is None:
-        return ("none",)
     if isinstance(value, np.ndarray):
         return None if value.dtype.hasobject else ("array", hashlib.sha256(np.ascontiguousarray(value)).digest())
     if isinstance(value, (list, dict)) and len(value) <= _MOST_ENTRIES:

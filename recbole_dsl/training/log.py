@@ -65,18 +65,26 @@ def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str
 def _beside_a_program(config: Config) -> Iterator[tuple[Callable[..., None], bool]]:
     """Yield a function that adds handlers until the end of the context, and whether there are no others."""
     root = logging.getLogger()
-    others, level, own = root.handlers[:], root.level, []
-    as_before = _AsBefore(level)
+    others, before, own = root.handlers[:], root.level, []
+    level = getattr(logging, str(config["state"] or "info").upper(), logging.INFO)
 
     def add(*handlers: logging.Handler) -> None:
         for handler in handlers:
-            handler.setLevel(_level(config))
+            handler.setLevel(level)
             own.append(handler)
             root.addHandler(handler)
 
+    def passes_as_before(record: logging.LogRecord) -> bool:
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None and logger.parent is not None:
+            if logger.level:
+                return True
+            logger = logger.parent
+        return record.levelno >= before
+
     for handler in others:
-        handler.addFilter(as_before)
-    root.setLevel(min(level, _level(config)))
+        handler.addFilter(passes_as_before)
+    root.setLevel(min(before, level))
     try:
         yield add, not others
     finally:
@@ -84,24 +92,8 @@ def _beside_a_program(config: Config) -> Iterator[tuple[Callable[..., None], boo
             root.removeHandler(handler)
             handler.close()
         for handler in others:
-            handler.removeFilter(as_before)
-        root.setLevel(level)
-
-
-class _AsBefore(logging.Filter):
-    """Lets through only what passes loggers while the root's level is ``level``."""
-
-    def __init__(self, level: int):
-        super().__init__()
-        self.level = level
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        logger: logging.Logger | None = logging.getLogger(record.name)
-        while logger is not None and logger.parent is not None:
-            if logger.level:
-                return True
-            logger = logger.parent
-        return record.levelno >= self.level
+            handler.removeFilter(passes_as_before)
+        root.setLevel(before)
 
 
 class _WithoutColors(logging.Formatter):
@@ -127,13 +119,6 @@ def _console() -> list[logging.Handler]:
     if sys.stderr is None:
         return []
     console = logging.StreamHandler()
-    console.setFormatter(
-        colorlog.ColoredFormatter(
-            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M", log_colors=log_colors_config
-        )
-    )
+    form = "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s"
+    console.setFormatter(colorlog.ColoredFormatter(form, "%d %b %H:%M", log_colors=log_colors_config))
     return [console]
-
-
-def _level(config: Config) -> int:
-    return getattr(logging, str(config["state"] or "info").upper(), logging.INFO)

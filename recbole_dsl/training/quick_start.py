@@ -283,9 +283,9 @@ def _train_logged(
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
     if saved and is_of_recbole(config.model_class):
-        file = from_here(trainer.saved_model_file)
-        artifact = shlex.quote(f"{os.path.splitext(file)[0]}.rdsl")
-        export = f"recbole-dsl export {shlex.quote(file)} {artifact} --values=int8"
+        path = from_here(trainer.saved_model_file)
+        artifact = shlex.quote(f"{os.path.splitext(path)[0]}.rdsl")
+        export = f"recbole-dsl export {shlex.quote(path)} {artifact} --values=int8"
         next_command = f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
         logger.info(set_color("to recommend", "yellow") + f": {next_command}")
     say_end(trainer.topology, trainer.cost, test_result, trainer.saved_model_file, next_command)
