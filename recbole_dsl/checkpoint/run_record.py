@@ -12,6 +12,17 @@ from recbole_dsl.checkpoint.forms import is_count, kind, list_of, named, optiona
 _PACKAGES = ("recbole-dsl", "recbole", "torch", "numpy")
 
 
+def _installed_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 @dataclass
 class RunRecord:
     """Lists of one length, an entry for each epoch that was trained.
@@ -34,7 +45,7 @@ class RunRecord:
     valid_seconds: list[float | None] = field(default_factory=list)
     valid: dict[str, list[float | None]] = field(default_factory=dict)
     growth_bytes: int = 0
-    versions: dict[str, str] = field(default_factory=lambda: installed_versions())
+    versions: dict[str, str] = field(default_factory=_installed_versions)
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "RunRecord":
@@ -64,17 +75,6 @@ class RunRecord:
         self.valid_seconds[-1] = seconds
         for name, value in (result or {}).items():
             self.valid.setdefault(name, [None] * len(self.epoch))[-1] = float(value)
-
-
-def installed_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a run's numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def is_record(value: Any) -> bool:

@@ -52,7 +52,7 @@ def agree_on_weights(config: Options, model: nn.Module) -> None:
     if not is_parallel(config) or sparse_weights(model):
         return
     for tensor in model.state_dict().values():
-        if type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout is torch.strided:
+        if type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout is torch.strided and tensor.numel():
             take_from_first(tensor)
 
 

@@ -84,7 +84,7 @@ MAY_CHANGE = frozenset(
 )
 
 
-def config_of(
+def config_without_data(
     checkpoint: Mapping[str, Any],
     path: str,
     changes: Mapping[str, Any],
@@ -99,21 +99,8 @@ def config_of(
         may_change: which of ``changes`` may differ from the file's, or None for all.
 
     Raises:
-        DSLError: if the options are wrong, differ where they must not, or name data that is not there.
+        DSLError: if the options are wrong, or differ where they must not. Whether the data is there is not seen.
     """
-    config = config_without_data(checkpoint, path, changes, model_class, may_change)
-    check_dataset(config)
-    return config
-
-
-def config_without_data(
-    checkpoint: Mapping[str, Any],
-    path: str,
-    changes: Mapping[str, Any],
-    model_class: type | None = None,
-    may_change: Container[str] | None = None,
-) -> Config:
-    """`config_of`, but the data need not be there."""
     if model_class is None:
         model_class = _class_of(checkpoint["model"], path)
     elif model_class.__name__ != checkpoint["model"]:
@@ -166,7 +153,9 @@ def _resumed(
         if value is not None and value != checkpoint[option]:
             raise DSLError(f"{option}={value}: must be {checkpoint[option]}, which {file} is of")
     changes = {**given, "checkpoint_dir": os.path.dirname(file) or os.curdir}
-    return config_of(checkpoint, file, changes, own_class, may_change=MAY_CHANGE), file
+    config = config_without_data(checkpoint, file, changes, own_class, may_change=MAY_CHANGE)
+    check_dataset(config)
+    return config, file
 
 
 def _class_of(name: str, path: str) -> type:

@@ -5,7 +5,6 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import torch
 from recbole.config import Config
@@ -18,7 +17,6 @@ _LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     os.path.dirname(os.path.dirname(torch.__file__)),
 )
-_OURS = {"recbole", "recbole_dsl"}
 
 
 @contextmanager
@@ -33,27 +31,26 @@ def said_in_one_line(config: Config, what: str, has_worked: Callable[[], bool]) 
     except DSLError:
         raise
     except Exception as error:
-        frames = list(traceback.walk_tb(error.__traceback__))
-        is_recboles = is_of_recbole(config.model_class) and not any(_is_the_users(frame) for frame, _ in frames)
+        # module, file and line of each call
+        calls = [
+            (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+        ]
+        is_recboles = is_of_recbole(config.model_class) and not any(_is_the_users(*call[:2]) for call in calls)
         if has_worked() or is_parallel(config) or not is_recboles:
             raise
-        module, line = next((_module(f), n) for f, n in reversed(frames) if _root(f) in _OURS)
+        module, _, line = next(call for call in reversed(calls) if _is_ours(call[0]))
         raise DSLError(
             f"model={config['model']}: {what} fails: {described(error)} ({module}, line {line}; {TRACEBACK}=1 "
             "shows the rest)"
         ) from error
 
 
-def _module(frame: FrameType) -> str:
-    return frame.f_globals.get("__name__", "")
+def _is_ours(module: str) -> bool:
+    return module.split(".")[0] in ("recbole", "recbole_dsl")
 
 
-def _root(frame: FrameType) -> str:
-    return _module(frame).split(".")[0]
-
-
-def _is_the_users(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
+def _is_the_users(module: str, file: str) -> bool:
     # code that a library compiles from text has no file
-    is_known = _root(frame) in _OURS or file.startswith(("<", *_LIBRARIES))
-    return _root(frame) == "__main__" or not is_known
+    is_known = _is_ours(module) or file.startswith(("<", *_LIBRARIES))
+    return module.split(".")[0] == "__main__" or not is_known

@@ -19,6 +19,7 @@ from recbole.utils import get_environment, init_seed, set_color
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.compat.for_ray import report
 from recbole_dsl.config import command_line_options
+from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import RunData, load_data
 from recbole_dsl.data.rows import FileRows
 from recbole_dsl.distributed.agreement import is_first, is_parallel
@@ -38,7 +39,7 @@ from recbole_dsl.options.process_options import (
 from recbole_dsl.options.recbole_models import is_of_recbole
 from recbole_dsl.options.run_options import OF_A_PROCESS
 from recbole_dsl.sparse.deferred import make_the_rest
-from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
+from recbole_dsl.training.configs import build_config, config_without_data, run_config, trainer_of
 from recbole_dsl.training.console import say, say_end, say_start
 from recbole_dsl.training.log import console_log, run_log
 from recbole_dsl.training.model_building import make_model, sparse_model
@@ -203,7 +204,9 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
             tokens that the file does not know.
     """
     checkpoint = read_checkpoint(model_file)
-    config = config_of(checkpoint, model_file, {} if data_path is None else {"data_path": data_path}, model_class)
+    changes = {} if data_path is None else {"data_path": data_path}
+    config = config_without_data(checkpoint, model_file, changes, model_class)
+    check_dataset(config)
     with (
         refused_in_one_line(f"model_file={model_file}: its options cannot be used", is_of_a_file=True),
         console_log(config),

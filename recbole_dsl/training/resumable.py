@@ -113,7 +113,7 @@ class Resumable:
         self.saved_model_file = saved_model_file
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
-        if not self._is_first_process:
+        if not is_first(self.config):
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
         self._write(path, epoch)
@@ -273,12 +273,8 @@ class Resumable:
         if not saved or not self._keeps_last:
             return
         self.topology.pool_windows()
-        if self._is_first_process:
+        if is_first(self.config):
             write_checkpoint(self.last_model_file, vars(self.state(epoch, whole=True)))
-
-    @property
-    def _is_first_process(self) -> bool:
-        return is_first(self.config)
 
 
 def _loader_generators(train_data: Any) -> list[torch.Generator]:
