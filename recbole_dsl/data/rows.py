@@ -1,7 +1,6 @@
 """Whose rows the weights of a model are: the tokens of every field, by id."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from logging import getLogger
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,18 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureType
-from torch import Tensor
 
 from recbole_dsl.checkpoint.tokens import is_same_packed, pack_tokens, unpack_tokens
 from recbole_dsl.errors import DSLError, shown
 
 _known: "WeakKeyDictionary[Dataset, dict[str, Any]]" = WeakKeyDictionary()
-# files that do not say whose rows they hold, of which the user has been told
+# paths of files that do not say whose rows they hold, and of which a warning has told
 _told: set[str] = set()
 
 
 def rows_of(dataset: Dataset) -> dict[str, Any]:
-    """The fields of ``dataset`` and their tokens, for a checkpoint; encoded once for a dataset and its parts.
+    """The fields of ``dataset`` and their tokens, for a checkpoint; packed once for a dataset and its parts.
 
     Returns:
         order, the names of all fields; tokens, a list of {"numbers": (n,) integers} or {"text": (bytes,) uint8,
@@ -32,7 +30,7 @@ def rows_of(dataset: Dataset) -> dict[str, Any]:
         # the parts of a dataset share it
         if other.field2id_token is dataset.field2id_token:
             return known
-    _known[dataset] = found = _encoded_rows(dataset)
+    _known[dataset] = found = _packed_rows(dataset)
     return found
 
 
@@ -40,14 +38,15 @@ class FileRows:
     """Whose rows a file holds, and what they were trained on.
 
     Args:
-        checkpoint: what was read of it.
-        option, path: what the user named it by, and where it is.
+        checkpoint: its content.
+        option, path: the option that names it, and its path.
     """
 
     def __init__(self, checkpoint: Mapping[str, Any], option: str, path: str):
         self.path, self.named = path, f"{option}={path}"
         self.rows = checkpoint.get("rows") or {}
         self.trained_on = checkpoint.get("trained_on") or {}
+        self._unpacked: dict[int, list[str]] = {}
 
     def require(self, dataset: Dataset) -> None:
         """Refuse ``dataset`` if any of its ids is of another token than that row of the file.
@@ -88,7 +87,7 @@ class FileRows:
         """
         if not self.rows:
             return
-        own = _encoded_rows(dataset)
+        own = _packed_rows(dataset)
         maps: dict[str, NDArray[np.int64]] = {}
         # fields that share their ids go on sharing them
         names: dict[tuple[int, int], tuple[NDArray[np.object_], dict[str, int]]] = {}
@@ -123,17 +122,15 @@ class FileRows:
                 f"{self.named}: knows no {new[0]}, which dataset={dataset.dataset_name} has in the place of "
                 f"{shown(repr(gone[0]))}: must be data with the columns that it was trained with"
             )
-        decoded: dict[tuple[int, int], list[str] | None] = {}
+        theirs_at: dict[tuple[int, int], list[str] | None] = {}
         found = []
         for field in [field for field in own["fields"] if field in fields]:
             place = fields[field], own["fields"][field]
-            if place not in decoded:
-                theirs = own["tokens"][place[1]]
-                decoded[place] = (
-                    None if is_same_packed(self.rows["tokens"][place[0]], theirs) else unpack_tokens(theirs)
-                )
-            if decoded[place] is not None:
-                found.append((field, self._tokens[place[0]], decoded[place]))
+            if place not in theirs_at:
+                was, now = self.rows["tokens"][place[0]], own["tokens"][place[1]]
+                theirs_at[place] = None if is_same_packed(was, now) else unpack_tokens(now)
+            if theirs_at[place] is not None:
+                found.append((field, self._tokens(place[0]), theirs_at[place]))
         return found
 
     def _ids(self, field: str, mine: list[str], theirs: list[str], dataset: Dataset) -> NDArray[np.int64]:
@@ -186,24 +183,13 @@ class FileRows:
             "recbole_dsl; they are right if the data is as it was"
         )
 
-    @cached_property
-    def _tokens(self) -> "_Decoded":
-        return _Decoded(self.rows["tokens"])
+    def _tokens(self, place: int) -> list[str]:
+        if place not in self._unpacked:
+            self._unpacked[place] = unpack_tokens(self.rows["tokens"][place])
+        return self._unpacked[place]
 
 
-class _Decoded(dict):
-    """Lists of tokens by their place, decoded when they are asked for."""
-
-    def __init__(self, encoded: Sequence[Mapping[str, Tensor]]):
-        super().__init__()
-        self._encoded = encoded
-
-    def __missing__(self, place: int) -> list[str]:
-        self[place] = unpack_tokens(self._encoded[place])
-        return self[place]
-
-
-def _encoded_rows(dataset: Dataset) -> dict[str, Any]:
+def _packed_rows(dataset: Dataset) -> dict[str, Any]:
     places: dict[int, int] = {}
     tokens, fields = [], {}
     for field, names in dataset.field2id_token.items():
