@@ -153,10 +153,7 @@ def _unreadable(state: dict[str, Any]) -> str | None:
         return f"has version {version!r:.40}, must be a number from 1 to {VERSION}"
     if version > VERSION:
         return f"has version {version}, must be at most {VERSION}: update recbole_dsl"
-    if version < VERSION:
-        run_state.fill_in(state)
-    # the first files of version 4 do not have them
-    state.setdefault("shapes", None)
+    run_state.fill_in(state, is_earlier=version < VERSION)
     try:
         return _not_plain(state, set()) or run_state.problem(state)
     except RecursionError:

@@ -1,9 +1,8 @@
 """What a checkpoint holds of a run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from os.path import basename
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -28,14 +27,6 @@ from recbole_dsl.checkpoint.tokens import are_rows
 SAMPLE = 1024
 
 
-class Part(NamedTuple):
-    """What a part of a `RunState` must be, also in words; ``earlier`` makes it for files that lack it."""
-
-    form: Form
-    words: str
-    earlier: Callable[[], Any] | None = None
-
-
 def _are_interactions(value: Any) -> bool:
     if value == {}:
         return True
@@ -48,7 +39,7 @@ def _are_interactions(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run after an epoch, as tensors and plain data.
+    """The state of a run after an epoch, as tensors and plain data; each part with the form that it must have.
 
     Attributes:
         run: a name that no other run has.
@@ -65,57 +56,54 @@ class RunState:
         trained_on: a digest and a sample of the interactions, or empty.
     """
 
-    run: Annotated[str, Part(is_text, "text", lambda: "unknown")]
-    model: Annotated[str, Part(lambda value: is_text(value) and value.isidentifier(), "the name of a model")]
-    dataset: Annotated[
-        str, Part(lambda value: is_text(value) and basename(value) == value, "the name of a dataset")
-    ]
-    config: Annotated[dict[str, Any], Part(named(kind(object)), "options by their names")]
-    dsl: Annotated[dict[str, Any], Part(named(kind(object)), "options by their names")]
-    epoch: Annotated[int, Part(lambda value: is_int(value) and -1 <= value < 2**62, "an integer >= -1")]
-    cur_step: Annotated[int, Part(is_count, "an integer >= 0")]
-    best_valid_score: Annotated[float, Part(is_number, "a number")]
-    best_valid_result: Annotated[
-        dict[str, float] | None, Part(optional(named(is_number)), "numbers by their names")
-    ]
-    state_dict: Annotated[dict[str, Tensor], Part(named(kind(Tensor)), "tensors by their names")]
-    shapes: Annotated[dict[str, Any] | None, Part(optional(kind(dict)), "shapes by their names")]
-    other_parameter: Annotated[dict[str, Any], Part(kind(dict), "values by their names")]
-    attributes: Annotated[dict[str, dict[str, Any]], Part(named(kind(dict)), "values by module and name", dict)]
-    learners: Annotated[list[str], Part(list_of(is_text), "the names of optimizers")]
-    optimizers: Annotated[list[dict[str, Any]], Part(list_of(kind(dict)), "the states of optimizers")]
-    schedulers: Annotated[
-        dict[str, dict[str, Any]], Part(named(kind(dict)), "the states of schedulers by their names", dict)
-    ]
-    topology: Annotated[dict[str, Any], Part(kind(dict), "the state of a topology")]
-    random_state: Annotated[dict[str, Any], Part(kind(dict), "random states by their names")]
-    record: Annotated[dict[str, Any], Part(is_record, "losses, results and times of as many epochs", dict)]
-    rows: Annotated[dict[str, Any], Part(are_rows, "the tokens of fields", dict)]
-    trained_on: Annotated[dict[str, Any], Part(_are_interactions, "a digest and a sample of interactions", dict)]
+    run: Annotated[str, is_text]
+    model: Annotated[str, lambda value: is_text(value) and value.isidentifier()]
+    dataset: Annotated[str, lambda value: is_text(value) and basename(value) == value]
+    config: Annotated[dict[str, Any], named(kind(object))]
+    dsl: Annotated[dict[str, Any], named(kind(object))]
+    epoch: Annotated[int, lambda value: is_int(value) and -1 <= value < 2**62]
+    cur_step: Annotated[int, is_count]
+    best_valid_score: Annotated[float, is_number]
+    best_valid_result: Annotated[dict[str, float] | None, optional(named(is_number))]
+    state_dict: Annotated[dict[str, Tensor], named(kind(Tensor))]
+    shapes: Annotated[dict[str, Any] | None, optional(kind(dict))]
+    other_parameter: Annotated[dict[str, Any], kind(dict)]
+    attributes: Annotated[dict[str, dict[str, Any]], named(kind(dict))]
+    learners: Annotated[list[str], list_of(is_text)]
+    optimizers: Annotated[list[dict[str, Any]], list_of(kind(dict))]
+    schedulers: Annotated[dict[str, dict[str, Any]], named(kind(dict))]
+    topology: Annotated[dict[str, Any], kind(dict)]
+    random_state: Annotated[dict[str, Any], kind(dict)]
+    record: Annotated[dict[str, Any], is_record]
+    rows: Annotated[dict[str, Any], are_rows]
+    trained_on: Annotated[dict[str, Any], _are_interactions]
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "RunState":
         """The state in ``checkpoint``, in which `problem` found none."""
-        return cls(**{name: checkpoint[name] for name in _PARTS})
+        return cls(**{name: checkpoint[name] for name in _FORMS})
 
 
-_PARTS: dict[str, Part] = {
+_FORMS: dict[str, Form] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(RunState, include_extras=True).items()
 }
+# what the first versions did not have; files of the first days of version 4 have no shapes either
+_ADDED: dict[str, Any] = {
+    "run": "unknown", "attributes": {}, "schedulers": {}, "record": {}, "rows": {}, "trained_on": {}
+}  # fmt: skip
 
 
-def fill_in(checkpoint: dict[str, Any]) -> None:
-    """Give ``checkpoint``, of an earlier version, the parts that it did not have yet."""
-    for name, part in _PARTS.items():
-        if part.earlier is not None:
-            checkpoint.setdefault(name, part.earlier())
+def fill_in(checkpoint: dict[str, Any], is_earlier: bool) -> None:
+    """Give ``checkpoint`` the parts that it may lack, as it was made by an earlier version."""
+    for name, value in ({"shapes": None} | (_ADDED if is_earlier else {})).items():
+        checkpoint.setdefault(name, value)
 
 
 def problem(checkpoint: dict[str, Any]) -> str | None:
     """What keeps ``checkpoint`` from being a `RunState`, or None."""
-    for name, part in _PARTS.items():
+    for name, is_right in _FORMS.items():
         if name not in checkpoint:
             return f"has no {name}"
-        if not part.form(checkpoint[name]):
-            return f"{name} must be {part.words}"
+        if not is_right(checkpoint[name]):
+            return f"{name} is not what a checkpoint holds"
     return None

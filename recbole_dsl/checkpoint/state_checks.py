@@ -100,7 +100,7 @@ def _optimizer_problem(optimizer: Optimizer, state: Mapping, shapes: Mapping[int
         # releases of PyTorch differ in what a group has
         for name in given.keys() & mine.keys() - {"params"}:
             if not _is_like(given[name], mine[name]):
-                return f"{name} is {_in_short(given[name])}, must be like {_in_short(mine[name])}"
+                return f"{name} is not of the kind of {mine[name]!r:.40}"
     parameters = [(p, group) for group in optimizer.param_groups for p in group["params"]]
     usual = {id(group): _usual_state(optimizer, group) for group in optimizer.param_groups}
     for index, values in entries.items():
@@ -173,10 +173,6 @@ def _is_like(given: Any, own: Any) -> bool:
             and bool(given.isfinite().all())
         )
     return type(given) is type(own)
-
-
-def _in_short(value: Any) -> str:
-    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else f"{value!r:.40}"
 
 
 def _schedulers_problem(schedulers: Mapping[str, Any], saved: Mapping[str, Mapping[str, Any]]) -> str | None:
