@@ -24,14 +24,6 @@ _OURS = os.path.dirname(os.path.dirname(__file__))
 _NAMED = 4
 
 
-class BriefConsole(logging.Filter):
-    """Lets only errors, warnings of this package and what `say` says through a handler."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        is_ours = record.levelno >= logging.WARNING and record.pathname.startswith(_OURS)
-        return hasattr(record, "said") or record.levelno >= logging.ERROR or is_ours
-
-
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -39,8 +31,8 @@ class _Formatter(logging.Formatter):
 
 
 def make_brief(handler: logging.Handler) -> None:
-    """Let ``handler``, of the console, show only what `BriefConsole` lets through."""
-    handler.addFilter(BriefConsole())
+    """Let ``handler``, of the console, show only errors, warnings of this package and what `say` says."""
+    handler.addFilter(_is_shown)
     handler.setFormatter(_Formatter())
 
 
@@ -53,7 +45,12 @@ def say(text: str) -> None:
 
 
 def _brief_handlers() -> list[logging.Handler]:
-    return [h for h in logging.getLogger().handlers if any(isinstance(f, BriefConsole) for f in h.filters)]
+    return [handler for handler in logging.getLogger().handlers if _is_shown in handler.filters]
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    is_ours = record.levelno >= logging.WARNING and record.pathname.startswith(_OURS)
+    return hasattr(record, "said") or record.levelno >= logging.ERROR or is_ours
 
 
 def say_start(

@@ -305,14 +305,15 @@ class DSLMixin(WithOptimizers, Resumable):
             self.tensorboard.add_scalar(f"DSL/{name}", value, update.step)
         self.wandblogger.log_metrics({**values, "topology_step": update.step}, head="dsl")
         if self._verbose:
-            density = ", ".join(f"{name} {value:.4f}" for name, value in update.density.items())
-            self.logger.info(
-                f"{set_color('topology update', 'green')} [{set_color('step', 'blue')}: {update.step}, "
-                f"{set_color('ratio', 'blue')}: {update.ratio:.4f}, "
-                f"{set_color('pruned = grown', 'blue')}: {update.exchanged:,}, "
-                f"{set_color('R', 'blue')}: {update.exploration_rate:.4f}, "
-                f"{set_color('density', 'blue')}: {density}]"
-            )
+            shown = {
+                "step": update.step,
+                "ratio": f"{update.ratio:.4f}",
+                "pruned = grown": f"{update.exchanged:,}",
+                "R": f"{update.exploration_rate:.4f}",
+                "density": ", ".join(f"{name} {value:.4f}" for name, value in update.density.items()),
+            }
+            text = ", ".join(f"{set_color(name, 'blue')}: {value}" for name, value in shown.items())
+            self.logger.info(f"{set_color('topology update', 'green')} [{text}]")
 
 
 @cache
