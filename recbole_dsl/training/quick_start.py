@@ -147,16 +147,10 @@ def objective_function(
     with training(_named(None, config_dict)):
         config = build_config(None, None, config_file_list, config_dict)
         with prepare_trial(config, saved) as (trainer, data):
-            best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
+            best = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
             test_result = trainer.evaluate(data.test, load_best_model=saved)
     report(test_result or {})
-    return {
-        "model": config["model"],
-        "best_valid_score": best_valid_score,
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
-        "test_result": test_result,
-    }
+    return {"model": config["model"], **_result(config, best, test_result)}
 
 
 @contextmanager
@@ -178,6 +172,7 @@ def prepare_trial(
         trainer_class = trainer_of(config)
         model = sparse_model(config, data, trainer_class)
         if saved:
+            # raises now for what could not be saved later
             save_other_parameters(model)
             require_writable(config["checkpoint_dir"])
         begin_log()
@@ -265,6 +260,7 @@ def _train_logged(
     trainer_class = trainer_of(config)
     model = sparse_model(config, data, trainer_class, as_in_run_recbole=True)
     if saved:
+        # raises now for what could not be saved later
         save_other_parameters(model)
         if is_first(config):
             require_writable(config["checkpoint_dir"])
@@ -274,15 +270,13 @@ def _train_logged(
     if file is not None:
         trainer.resume_checkpoint(file.path)
     say_start(config, trainer.sparsity, data.dataset, trainer.saved_model_file if saved else None, log)
-    best_valid_score, best_valid_result = trainer.fit(
-        data.train, data.valid, saved=saved, show_progress=config["show_progress"]
-    )
+    best = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
     with ThreadPoolExecutor(1) as pool:
         # it measures the processor for a second
         environment = pool.submit(get_environment, config)
         test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
     logger.info("The running environment of this training is as follows:\n" + environment.result().draw())
-    logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
+    logger.info(set_color("best valid ", "yellow") + f": {best[1]}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
     if saved and is_of_recbole(config.model_class):
@@ -298,10 +292,14 @@ def _train_logged(
         importlib.import_module(_REPORT).write_report([trainer.saved_model_file], page)
         logger.info(set_color("report", "yellow") + f": {page}")
         say(f"page    {page}")
+    return _result(config, best, test_result)
+
+
+def _result(config: Config, best: tuple[float, Any], test_result: Any) -> dict[str, Any]:
     return {
-        "best_valid_score": best_valid_score,
+        "best_valid_score": best[0],
         "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
+        "best_valid_result": best[1],
         "test_result": test_result,
     }
 
