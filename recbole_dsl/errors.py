@@ -1,4 +1,4 @@
-"""What the user is told when an option, a model or a file cannot be used."""
+"""Errors in one line, for options, models and files that cannot be used."""
 
 import sys
 import traceback
@@ -15,30 +15,28 @@ class DSLError(ValueError):
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM); it ends as after Ctrl-C."""
+    """SIGTERM: the process ends as after Ctrl-C."""
 
 
 def refusal(name: str, value: Any, allowed: str) -> DSLError:
-    """The error for an option whose ``value`` is not ``allowed``, words that go on from "must be"."""
+    """The error for an option whose ``value`` is not ``allowed``, which continues "must be ..."."""
     if isinstance(value, str) and is_number(value):
         return DSLError(f"{name}={value!r}: must be {allowed}; here it is a string, so leave out the quotes")
     return DSLError(f"{name}={shown(value)}: must be {allowed}")
 
 
 def shown(value: Any) -> str:
-    """``value`` in one line of bearable length."""
+    """``value`` in one short line."""
     try:
         text = one_line(str(value)) or repr(value)
     except ValueError:
-        # Python writes no integer of more than some thousand digits
+        # Python refuses to write integers of thousands of digits
         text = f"{type(value).__name__} of {sys.getsizeof(value):,} bytes"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
-    """Show no warnings of others' code, about which the user can do nothing.
-
-    Some come while it is imported, and they bury an error of one line.
+    """Hide warnings of other packages, about which the user can do nothing and which bury an error of one line.
 
     Args:
         modules: a regular expression that their names begin with.
@@ -51,7 +49,7 @@ def described(error: BaseException) -> str:
     """The class of ``error`` and what it says, in one line."""
     text = one_line(str(error))
     if not text:
-        # an assertion without words says in its line what it wants
+        # the line of an assertion without a message says what it wants
         frames = traceback.extract_tb(error.__traceback__)
         text = frames[-1].line or "" if frames else ""
     return shown(f"{type(error).__name__}: {text}")

@@ -12,10 +12,10 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
+from recbole_dsl.checkpoint.archive import has_checksum
 from recbole_dsl.checkpoint.checkpoint_file import FORMAT, read_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows
-from recbole_dsl.checkpoint.whole_files import has_checksum
 from recbole_dsl.compat.pickle_protocol import as_protocol_2
+from recbole_dsl.data.rows import FileRows
 from recbole_dsl.errors import DSLError
 from recbole_dsl.patching import TORCH_LOAD, lock
 from recbole_dsl.sparse.validity import topology_problem

@@ -13,7 +13,7 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import AbstractRecommender
 
-from recbole_dsl.checkpoint.json_form import as_bytes, from_bytes, from_json, to_json
+from recbole_dsl.checkpoint.codec import as_bytes, from_bytes, from_json, to_json
 from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.network_scoring.histories import last_sequences, read_histories, store_histories
 from recbole_dsl.network_scoring.limits import Held, WorkBounded, check_cells, check_counts, numbers_checked
@@ -31,7 +31,7 @@ from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.sparse.modules import sparse_shapes
 from recbole_dsl.training.configs import config_without_data
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import drop_caches, restore_model
+from recbole_dsl.training.model_state import drop_caches, restore_model
 from recbole_dsl.turns import turn
 
 _PREFIX = "network."

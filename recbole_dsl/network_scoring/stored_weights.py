@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_dsl.checkpoint.json_form import array_of
+from recbole_dsl.checkpoint.codec import array_of
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.entries import Entries
 from recbole_dsl.serving.lists import offsets_of

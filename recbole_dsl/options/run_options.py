@@ -5,7 +5,7 @@ from typing import Any
 
 from recbole.config import Config
 
-from recbole_dsl.checkpoint.plain_data import plain_entries
+from recbole_dsl.checkpoint.codec import plain_entries
 from recbole_dsl.config import DEFAULTS, DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.names import check_option_names

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_dsl.checkpoint.plain_data import plain
+from recbole_dsl.checkpoint.codec import plain
 from recbole_dsl.compat.for_ray import report_state, reported_state, trial_gpus, trial_name
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.errors import DSLError, refusal

@@ -13,7 +13,7 @@ import numpy as np
 from recbole.config import Config
 from recbole.utils import get_local_time
 
-from recbole_dsl.checkpoint.plain_data import plain
+from recbole_dsl.checkpoint.codec import plain
 from recbole_dsl.config import nearest, unknown_option
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import load_dataset

@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
-from recbole_dsl.checkpoint.whole_files import copy_whole, write_text
 from recbole_dsl.compat.option_places import names_a_place
 from recbole_dsl.errors import DSLError, one_line, shown
-from recbole_dsl.files import refuse_inputs, require_writable
+from recbole_dsl.files import copy_whole, refuse_inputs, require_writable, write_text
 from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, Trial
 
 SEARCH, TABLE, PLOT = "search.json", "trials.jsonl", "plot.html"

@@ -10,9 +10,9 @@ from typing import Any
 from recbole.config import Config
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import RunData
+from recbole_dsl.data.rows import FileRows
 from recbole_dsl.errors import DSLError, one_line
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.quick_start import prepare_trial

@@ -13,8 +13,7 @@ from typing import Any
 from recbole.trainer import HyperTuning
 from recbole.trainer.hyper_tuning import exhaustive_search
 
-from recbole_dsl.checkpoint.whole_files import write_text
-from recbole_dsl.files import require_writable
+from recbole_dsl.files import require_writable, write_text
 from recbole_dsl.tuning.parameters import Parameter
 from recbole_dsl.tuning.search_files import SearchFolder, is_free
 from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, described, train_trial, trial_config

@@ -8,7 +8,7 @@ from recbole.model.general_recommender import BPR
 
 from recbole_dsl import DSLError, command_line_options, run, run_recbole_dsl
 from recbole_dsl.distributed import process_group
-from recbole_dsl.distributed.process_watch import Watch
+from recbole_dsl.distributed.heartbeat import Heartbeat
 from recbole_dsl.options import checked_config
 from recbole_dsl.options.checked_config import CheckedConfig, refused_in_one_line
 from recbole_dsl.options.checks import check_options
@@ -155,9 +155,9 @@ def test_a_fault_of_what_is_called_is_one_line():
 
 @pytest.mark.parametrize("words", ["cannot restore the state", "the store of gloo", "connection"])
 def test_the_words_of_an_error_do_not_make_it_one_of_a_connection(monkeypatch, words):
-    watch = Watch(dist.HashStore(), rank=0, world_size=1, limit=0.01)
-    monkeypatch.setattr(process_group, "_watch", watch)
-    monkeypatch.setattr("recbole_dsl.distributed.process_watch._SUSPICION", 0.01)
+    heartbeat = Heartbeat(dist.HashStore(), rank=0, world_size=1, limit=0.01)
+    monkeypatch.setattr(process_group, "_heartbeat", heartbeat)
+    monkeypatch.setattr("recbole_dsl.distributed.heartbeat._SUSPICION", 0.01)
     with pytest.raises(RuntimeError, match=words), process_group.told_to_others():
         raise RuntimeError(words)
 
