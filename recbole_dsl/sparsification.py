@@ -12,7 +12,7 @@ from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.initialisation.freshness import given_values
 from recbole_dsl.initialisation.masks import INITIALISERS, Start
-from recbole_dsl.sparse.compressed_rows import blocks_of
+from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_rest, realise
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
@@ -129,7 +129,7 @@ def _sparse(
 
     everything = start.nnz == parameter.numel()
     if everything:
-        alive = blocks_of(start.rows, start.columns, True)
+        alive = uniform_blocks(start.rows, start.columns, True)
     else:
         alive = INITIALISERS[initialiser](replace(start, dense=dense), generator)
     weight = SparseWeight(parameter.shape, alive, start.padding_row, parameter.dtype, parameter.device)

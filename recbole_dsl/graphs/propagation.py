@@ -1,14 +1,14 @@
 """Faster products of the constant sparse matrices that graph models propagate embeddings by."""
 
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, entries_of, make_subclass
+from recbole_dsl.sparse.compressed_rows import CompressedRows
 
 
 def compress_graphs(model: nn.Module) -> list[str]:
@@ -46,7 +46,7 @@ class PropagationMatrix(Tensor):
     gives a plain tensor.
     """
 
-    _compressed: tuple[int, "_CompressedRows"] | None = None
+    _compressed: tuple[int, CompressedRows] | None = None
 
     def __new__(cls, matrix: Tensor) -> "PropagationMatrix":
         return make_subclass(cls, matrix.detach())
@@ -68,11 +68,11 @@ class PropagationMatrix(Tensor):
         # files hold the plain matrix, and can be read without this module
         return self.detach().__reduce_ex__(protocol)
 
-    def _rows(self) -> "_CompressedRows":
+    def _rows(self) -> CompressedRows:
         # a state dict is loaded into a buffer in place
         if self._compressed is None or self._compressed[0] != self._version:
             (rows, columns), values = entries_of(self)
-            self._compressed = self._version, _CompressedRows(rows, columns, values, self.shape)
+            self._compressed = self._version, CompressedRows.from_coo(rows, columns, values, self.shape)
         return self._compressed[1]
 
 
@@ -96,66 +96,13 @@ def _is_supported(matrix: Any, dense: Any) -> bool:
     )
 
 
-class _CompressedRows:
-    """A matrix (n, m) by its entries in the order of the rows.
-
-    Args:
-        rows, columns: of each entry, int64, in any order; entries at the same place are added up.
-        values: of each entry, float32.
-        shape: (n, m).
-    """
-
-    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]):
-        self.shape = tuple(shape)
-        # half the bytes to read in each product
-        index = torch.int32 if max(len(rows), *self.shape) < 2**31 else torch.int64
-        # stable, so that entries are added in the order that PyTorch adds them in
-        order = rows.argsort(stable=True)
-        self.row_offsets = F.pad(torch.bincount(rows, minlength=shape[0]).cumsum(0), (1, 0)).to(index)
-        self.columns, self.values = columns[order].to(index), values[order]
-
-    @property
-    def transposed(self) -> "_CompressedRows":
-        """The transpose (m, n): itself if the matrix is exactly symmetric."""
-        return self._distinct_transpose or self
-
-    @cached_property
-    def _distinct_transpose(self) -> "_CompressedRows | None":
-        rows = torch.arange(self.shape[0], device=self.columns.device).repeat_interleave(self.row_offsets.diff())
-        other = _CompressedRows(self.columns.long(), rows, self.values, self.shape[::-1])
-        pairs = zip(self._entries(), other._entries())
-        return None if all(torch.equal(own, others) for own, others in pairs) else other
-
-    @cached_property
-    def in_csr(self) -> Tensor:
-        """The same as a tensor of PyTorch, for devices that have a fast product with it."""
-        return torch.sparse_csr_tensor(*self._entries(), self.shape, check_invariants=False)
-
-    def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.row_offsets, self.columns, self.values
-
-    def multiply(self, dense: Tensor) -> Tensor:
-        """The product (n, k) with a dense matrix (m, k)."""
-        if not dense.is_cpu:
-            return self.in_csr @ dense
-        # a bag for each row: several times faster than PyTorch's products of COO and CSR matrices
-        return F.embedding_bag(
-            self.columns,
-            dense.contiguous(),
-            self.row_offsets,
-            mode="sum",
-            per_sample_weights=self.values,
-            include_last_offset=True,
-        )
-
-
 class _Product(torch.autograd.Function):
     """Compressed rows times a dense matrix; only the dense one gets a gradient."""
 
     @staticmethod
-    def forward(ctx, dense: Tensor, rows: _CompressedRows) -> Tensor:
+    def forward(ctx, dense: Tensor, rows: CompressedRows) -> Tensor:
         ctx.rows = rows
-        return rows.multiply(dense)
+        return rows.times(dense)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:

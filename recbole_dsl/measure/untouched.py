@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from recbole_dsl.sparse.weight import SparseWeight
-
 # bytes up to which a model is copied, however little of it is trained
 _SMALL = 2**30
 # training took the memory of a gradient and, with Adam, of two moments for each weight
@@ -41,10 +39,8 @@ def throwaway_copy(model: nn.Module) -> nn.Module:
         reached = [cell.cell_contents for cell in function.__closure__ or ()] + list(function.__defaults__ or ())
         if any(isinstance(one, _CHANGEABLE) for one in reached):
             raise NotToBeCopied(f"{function.__qualname__} reaches what a copy would share")
-    # what a topology collects gradients with leads to the whole of the training
-    sinks = [module.gradient_sink for module in model.modules() if isinstance(module, SparseWeight)]
     with _WithoutHistory():
-        return copy.deepcopy(model, {id(sink): sink for sink in sinks})
+        return copy.deepcopy(model)
 
 
 @contextmanager

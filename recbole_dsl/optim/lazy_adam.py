@@ -37,7 +37,7 @@ def make_lazy(optimizer: optim.Optimizer, weights: Iterable[SparseWeight]) -> No
         for weight in weights:
             if id(weight.values) in known and _is_worth_it(weight) and _is_plain(group):
                 pending.append(PendingAdam(weight, optimizer, group))
-                weight.pending = pending[-1]
+                weight.reader.pending = pending[-1]
     if not pending:
         return
     taken: list[tuple[Tensor, Tensor]] = []
@@ -106,7 +106,7 @@ class PendingAdam:
         values = self._weight.values
         with DisableTorchFunctionSubclass():
             gradient = values.grad
-        if gradient is None or self._weight.pending is not self:
+        if gradient is None or self._weight.reader.pending is not self:
             return None
         if not gradient.is_sparse:
             self.end()
@@ -146,7 +146,7 @@ class PendingAdam:
     def end(self) -> None:
         """Settle, and leave the weight to the optimizer from now on."""
         self.settle()
-        self._weight.pending = None
+        self._weight.reader.pending = None
 
     def reload(self) -> None:
         """Go on from the state that the optimizer has loaded, to which the values are settled."""

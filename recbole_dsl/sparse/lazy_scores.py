@@ -1,4 +1,4 @@
-"""The scores of all rows of a sparse table, made only if something other than a softmax loss needs them."""
+"""The scores of all rows of a sparse table, computed only if something other than a softmax loss needs them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_dsl.sparse.lazy_tensor import Unmade
+from recbole_dsl.sparse.compressed_rows import CompressedRows
+from recbole_dsl.sparse.lazy_tensor import LazyTensor
 from recbole_dsl.sparse.softmax.cross_entropy import Targets, cross_entropy, soft_cross_entropy
-from recbole_dsl.sparse.softmax.table import Table
 
 
-class LazyScores(Unmade):
+class LazyScores(LazyTensor):
     """``vectors @ table.T + bias``, of shape (..., rows).
 
     Attributes:
@@ -30,7 +30,7 @@ class LazyScores(Unmade):
         like: Tensor,
         requires_grad: bool,
         vectors: Tensor,
-        table: Table,
+        table: CompressedRows,
         dense: Callable[[], Tensor],
         bias: Tensor | None,
         root: LazyScores | None,
@@ -42,7 +42,7 @@ class LazyScores(Unmade):
     def of(
         cls,
         vectors: Tensor,
-        table: Table,
+        table: CompressedRows,
         dense: Callable[[], Tensor],
         bias: Tensor | None = None,
         root: LazyScores | None = None,
@@ -67,7 +67,7 @@ class LazyScores(Unmade):
         return LazyScores.of(vectors, self.table, self._dense, bias, root)
 
 
-class LazyLogSoftmax(Unmade):
+class LazyLogSoftmax(LazyTensor):
     """The log-softmax of ``scores`` over all rows."""
 
     def __init__(self, shape: Any, like: Tensor, requires_grad: bool, scores: LazyScores):
@@ -77,7 +77,7 @@ class LazyLogSoftmax(Unmade):
         return F.log_softmax(self.scores.made(), -1)
 
 
-class LazyShares(Unmade):
+class LazyShares(LazyTensor):
     """A log-softmax (n, rows) times the share that each sample has of each row."""
 
     def __init__(self, shape: Any, like: Tensor, requires_grad: bool, log_softmax: LazyLogSoftmax, shares: Tensor):
@@ -100,7 +100,7 @@ def _view(x: Any, *shape: Any) -> Any:
 def _add(x: Any, y: Any) -> Any:
     if not isinstance(x, LazyScores):
         x, y = y, x
-    if not isinstance(x, LazyScores) or x.is_made or not isinstance(y, Tensor) or isinstance(y, Unmade):
+    if not isinstance(x, LazyScores) or x.is_made or not isinstance(y, Tensor) or isinstance(y, LazyTensor):
         return NotImplemented
     n = x.shape[-1]
     if y.dtype != x.dtype or y.shape not in ((n,), (1, n)):
@@ -111,7 +111,7 @@ def _add(x: Any, y: Any) -> Any:
 
 def _scale(x: Any, y: Any, by: Callable) -> Any:
     is_number = (isinstance(y, Real) and not isinstance(y, bool)) or (
-        isinstance(y, Tensor) and not isinstance(y, Unmade) and y.dim() == 0 and y.is_floating_point()
+        isinstance(y, Tensor) and not isinstance(y, LazyTensor) and y.dim() == 0 and y.is_floating_point()
     )
     if not isinstance(x, LazyScores) or x.is_made or not is_number:
         return NotImplemented
@@ -141,9 +141,9 @@ def _cross_entropy(
         return NotImplemented
     if size_average is not None or reduce is not None or reduction not in ("mean", "sum", "none"):
         return NotImplemented
-    if isinstance(target, Unmade) or target.dtype != torch.int64 or target.shape != scores.shape[:1]:
+    if isinstance(target, LazyTensor) or target.dtype != torch.int64 or target.shape != scores.shape[:1]:
         return NotImplemented
-    if weight is not None and (isinstance(weight, Unmade) or weight.requires_grad or bool((weight < 0).any())):
+    if weight is not None and (isinstance(weight, LazyTensor) or weight.requires_grad or bool((weight < 0).any())):
         return NotImplemented
     return cross_entropy(
         scores.vectors,
@@ -182,7 +182,7 @@ def _log_softmax(x: Any, dim: Any = None, *more: Any, dtype: Any = None, **_: An
 def _give_shares(x: Any, y: Any) -> Any:
     if not isinstance(x, LazyLogSoftmax):
         x, y = y, x
-    if not isinstance(x, LazyLogSoftmax) or isinstance(y, Unmade) or not isinstance(y, Tensor):
+    if not isinstance(x, LazyLogSoftmax) or isinstance(y, LazyTensor) or not isinstance(y, Tensor):
         return NotImplemented
     if y.requires_grad or x.dim() != 2 or (y.shape, y.dtype) != (x.shape, x.dtype) or x.scores.is_made:
         return NotImplemented

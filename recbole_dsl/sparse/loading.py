@@ -5,7 +5,7 @@ from functools import wraps
 
 from torch import Tensor, nn
 
-from recbole_dsl.sparse.compressed_rows import blocks_of
+from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.modules import attach
 from recbole_dsl.sparse.parameter_sites import Places, find_places
 from recbole_dsl.sparse.provenance import note_values
@@ -23,7 +23,7 @@ def sparse_counterparts(places: Places, state_dict: Mapping[str, Tensor]) -> dic
     found = {}
     for name, parameter in places.parameters.items():
         if parameter.dim() > 1 and f"{name}.values" in state_dict and name not in state_dict:
-            nothing = blocks_of(len(parameter), parameter[0].numel(), False)
+            nothing = uniform_blocks(len(parameter), parameter[0].numel(), False)
             found[name] = SparseWeight(
                 parameter.shape, nothing, places.padding[name], parameter.dtype, parameter.device
             )

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, rank, true_at
-from recbole_dsl.sparse.gather import signed_view
+from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, rank, signed_view, true_at
 
 # of a block's number and the positions of its alive entries: the slots of those that go, counted from the block's
 # first, and the positions of those that come, which are not alive; both int64 and ascending

@@ -1,10 +1,9 @@
-"""Whether three tensors are a topology and its values; what a file says is not believed before."""
+"""Whether three tensors are a topology and its values: checked before what a file says is used."""
 
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.compressed_rows import new_offsets
-from recbole_dsl.sparse.gather import smallest_unsigned
+from recbole_dsl.sparse.compressed_rows import new_offsets, smallest_unsigned
 
 
 def topology_problem(

@@ -89,7 +89,7 @@ class Growing:
         keys = ~sortable(score.reshape(-1))
         if rows is None or len(rows) == block.stop - block.start:
             return keys.masked_fill_(~block.free(block.positions()), 0)
-        row, _, columns = weight.entries_of(rows + block.start)
+        row, _, columns = weight.index.entries_of(rows + block.start)
         keys.index_fill_(0, row * weight.n_columns + columns, 0)
         if block.padding:
             keys.view(-1, weight.n_columns)[rows + block.start == weight.padding_row] = 0

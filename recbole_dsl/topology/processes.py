@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.sparse.slots import unmarked
+from recbole_dsl.sparse.slot_tensor import unmarked
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.gradients import is_distributed, scrambled
 

@@ -56,11 +56,11 @@ class StepGradients:
         self._waiting: list[tuple[Tensor | None, Tensor]] = []
         self._has_ended = False
         self._hook = weight.values.register_post_accumulate_grad_hook(self._end)
-        weight.gradient_sink = self._take
+        weight.reader.gradient_sink = self._take
 
     def close(self) -> None:
         """Collect no more."""
-        self._weight.gradient_sink = None
+        self._weight.reader.gradient_sink = None
         self._hook.remove()
 
     def count(self, scaler: GradScaler | None) -> None:
