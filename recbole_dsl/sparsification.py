@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
-from recbole_dsl.initialisation.freshness import given_values
+from recbole_dsl.initialisation.freshness import pretrained_values
 from recbole_dsl.initialisation.masks import INITIALISERS, Start
 from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_rest, realise
@@ -61,7 +61,8 @@ class SparsityReport:
         for name, weight in {**self.weights, **self.frozen}.items():
             shape = " x ".join(map(str, weight.shape))
             note = f", {_NOT_TRAINED}" if name in self.frozen else ""
-            note += f", the largest of the values that it was given: {weight.brought}" if weight.brought else ""
+            if weight.pretrained:
+                note += f", the largest of the values that it was given: {weight.pretrained}"
             lines.append(f"  {name:<{width}}  sparse  {shape}, {weight.nnz:,} alive, {weight.density:.4f}{note}")
         for name, (count, reason) in self.dense.items():
             lines.append(f"  {name:<{width}}  dense   {count:,} weights: {reason}")
@@ -71,10 +72,10 @@ class SparsityReport:
 def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityReport:
     """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
 
-    The alive weights keep their value; with ``sparse_init=svd``, which is for a model that is not trained yet,
-    `DSLTrainer` gives them others when its training begins. By default that is done with tensors that are fresh
-    from an initialiser, while of those that were given values (see `given_values`) the largest stay. Build the
-    optimizer afterwards. On an already sparse model nothing changes. One tensor used under two names stays one.
+    The alive weights keep their values. With ``sparse_init=svd``, which is for a model that is not trained yet,
+    `DSLTrainer` gives them others when its training begins. By default that is done with fresh tensors, while the
+    largest entries of pretrained ones stay; see `pretrained_values`. Build the optimizer afterwards. Nothing
+    changes in a model that is sparse already. One tensor used under two names stays one.
 
     Raises:
         DSLError: if ``targets`` or ``exclude`` names nothing, or ``targets`` a tensor that cannot be sparse, if
@@ -99,15 +100,15 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
     ]
     counts = allocate(sizes, config.density, config.budget or "uniform")
     is_default = config.sparse_init is None and config.density < 1
-    brought = given_values(model, chosen, places.padding) if is_default else {}
+    pretrained = pretrained_values(chosen, places.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}
     for (name, parameter), nnz in zip(chosen.items(), counts):
         padding = places.padding[name]
-        initialiser = config.sparse_init or ("magnitude" if name in brought else "svd")
+        initialiser = config.sparse_init or ("magnitude" if name in pretrained else "svd")
         start = Start(len(parameter), parameter.shape[1:].numel(), nnz, padding, config.keep_rows)
         weights[name] = _sparse(name, parameter, start, initialiser, generator)
-        weights[name].brought = brought.get(name)
+        weights[name].pretrained = pretrained.get(name)
     attach(model, weights, places)
     make_the_rest(model)
     copies = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}

@@ -17,7 +17,6 @@ from recbole_dsl.private_torch import (
     make_wrapper_subclass,
 )
 from recbole_dsl.sparse.parameter_sites import find_places
-from recbole_dsl.sparse.provenance import watched_parameters
 from recbole_dsl.sparse.trees import leaves, map_only
 from recbole_dsl.sparse.view import calling_line
 
@@ -42,9 +41,9 @@ def deferred_tables() -> Iterator[None]:
     What initialises them is recorded. Where the record says that all entries are drawn from one distribution,
     normal or uniform, say, those of a sparse weight are drawn for its alive entries alone. Any other
     initialisation is done on a dense table, one weight at a time. A table that is read before, or that other
-    values are written into, is made then. Which tables these are is noted for `sparsify`.
+    values are written into, is made then.
     """
-    with watched_parameters(), _DeferEmpty() if HAS_WRAPPERS else nullcontext():
+    with _DeferEmpty() if HAS_WRAPPERS else nullcontext():
         yield
 
 

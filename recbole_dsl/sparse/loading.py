@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.modules import attach
 from recbole_dsl.sparse.parameter_sites import Places, find_places
-from recbole_dsl.sparse.provenance import note_values
 from recbole_dsl.sparse.weight import SparseWeight
 
 
@@ -50,7 +49,7 @@ def unfollow_sparse_states(model: nn.Module) -> None:
 def accept_sparse_states(model_class: type) -> None:
     """Let dense models of ``model_class`` load the state of a sparse one, in their constructor too.
 
-    What is loaded into a parameter that stays dense is noted as values that it brings with it.
+    A parameter that stays dense is marked for `was_loaded`.
     """
     usual = model_class.load_state_dict
 
@@ -60,10 +59,15 @@ def accept_sparse_states(model_class: type) -> None:
         result = usual(self, state_dict, *args, **kwargs)
         for name, parameter in find_places(self).parameters.items():
             if name in state_dict:
-                note_values(parameter)
+                parameter._was_loaded = True
         return result
 
     model_class.load_state_dict = load_state_dict
+
+
+def was_loaded(parameter: nn.Parameter) -> bool:
+    """Whether a state was loaded into ``parameter`` of a model whose class may `accept_sparse_states`."""
+    return getattr(parameter, "_was_loaded", False)
 
 
 def _become_sparse_below(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_) -> None:

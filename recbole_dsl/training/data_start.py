@@ -44,7 +44,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = sided_weights(model, dataset)
     # the columns of what was given have a meaning that factors do not know
-    taken = {one.n_factors for one in sided.values() if one.weight.brought}
+    taken = {one.n_factors for one in sided.values() if one.weight.pretrained}
     sided = {name: one for name, one in sided.items() if name in new and one.n_factors not in taken}
     for one in sided.values():
         kind = one.n_factors, one.is_table
