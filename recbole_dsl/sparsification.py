@@ -11,12 +11,12 @@ from torch.nn.parameter import is_lazy
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
 from recbole_dsl.initialisation.freshness import pretrained_values
-from recbole_dsl.initialisation.masks import INITIALISERS, Start
+from recbole_dsl.initialisation.masks import INITIALISERS, MaskSpec
 from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_rest, realise
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
-from recbole_dsl.sparse.parameter_sites import Places, find_places
+from recbole_dsl.sparse.parameter_sites import ParameterSites, find_sites
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
 
@@ -83,42 +83,42 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
             unchanged.
     """
     config = config or DSLConfig()
-    places = find_places(model)
-    for name, parameter in places.parameters.items():
+    sites = find_sites(model)
+    for name, parameter in sites.parameters.items():
         if is_lazy(parameter):
             raise DSLError(f"{name}: has no shape yet; run the lazy module on a batch before sparsify()")
     present = sparse_weights(model)
     trained = {name: weight for name, weight in present.items() if weight.values.requires_grad}
     frozen = {name: weight for name, weight in present.items() if name not in trained}
     if trained:
-        return SparsityReport(trained, _dense_beside(places, config), frozen)
-    chosen, dense = _choose(model, places, config)
+        return SparsityReport(trained, _dense_beside(sites, config), frozen)
+    chosen, dense = _choose(model, sites, config)
     sizes = [
-        TensorSize(name, len(p), width, p.numel() - (0 if places.padding[name] is None else width))
+        TensorSize(name, len(p), width, p.numel() - (0 if sites.padding[name] is None else width))
         for name, p in chosen.items()
         for width in (p.shape[1:].numel(),)
     ]
     counts = allocate(sizes, config.density, config.budget or "uniform")
     is_default = config.sparse_init is None and config.density < 1
-    pretrained = pretrained_values(chosen, places.padding) if is_default else {}
+    pretrained = pretrained_values(chosen, sites.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}
     for (name, parameter), nnz in zip(chosen.items(), counts):
-        padding = places.padding[name]
+        padding = sites.padding[name]
         initialiser = config.sparse_init or ("magnitude" if name in pretrained else "svd")
-        start = Start(len(parameter), parameter.shape[1:].numel(), nnz, padding, config.keep_rows)
-        weights[name] = _sparse(name, parameter, start, initialiser, generator)
+        spec = MaskSpec(len(parameter), parameter.shape[1:].numel(), nnz, padding, config.keep_rows)
+        weights[name] = _sparse(name, parameter, spec, initialiser, generator)
         weights[name].pretrained = pretrained.get(name)
-    attach(model, weights, places)
+    attach(model, weights, sites)
     make_the_rest(model)
-    copies = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
+    copies = {id(m): m for name in dense for m in sites.owning_modules(name) if _is_frozen_table(sites, name)}
     for module in copies.values():
         follow_sparse_states(module)
     return SparsityReport(weights, dense, frozen)
 
 
 def _sparse(
-    name: str, parameter: Tensor, start: Start, initialiser: str, generator: torch.Generator
+    name: str, parameter: Tensor, spec: MaskSpec, initialiser: str, generator: torch.Generator
 ) -> SparseWeight:
     """The sparse weight with the alive entries of ``parameter``, which may be deferred."""
 
@@ -126,16 +126,16 @@ def _sparse(
     def dense() -> Tensor:
         if isinstance(parameter, DeferredTensor):
             getLogger().info(f"{name} is made dense for its initialisation")
-        return realise(parameter).reshape(start.rows, start.columns)
+        return realise(parameter).reshape(spec.rows, spec.columns)
 
-    everything = start.nnz == parameter.numel()
+    everything = spec.nnz == parameter.numel()
     if everything:
-        alive = uniform_blocks(start.rows, start.columns, True)
+        alive = uniform_blocks(spec.rows, spec.columns, True)
     else:
-        alive = INITIALISERS[initialiser](replace(start, dense=dense), generator)
-    weight = SparseWeight(parameter.shape, alive, start.padding_row, parameter.dtype, parameter.device)
+        alive = INITIALISERS[initialiser](replace(spec, dense=dense), generator)
+    weight = SparseWeight(parameter.shape, alive, spec.padding_row, parameter.dtype, parameter.device)
     chosen_by_value = dense.cache_info().currsize > 0
-    empty_row = None if everything else start.padding_row
+    empty_row = None if everything else spec.padding_row
     if chosen_by_value or not draw_entries(parameter, weight.values.detach(), empty_row):
         weight.take(dense())
     weight.awaits_data = initialiser == "svd" and not everything
@@ -143,18 +143,18 @@ def _sparse(
 
 
 def _choose(
-    model: nn.Module, places: Places, config: DSLConfig
+    model: nn.Module, sites: ParameterSites, config: DSLConfig
 ) -> tuple[dict[str, nn.Parameter], dict[str, tuple[int, str]]]:
     chosen, dense, matched = {}, {}, set()
-    for name, parameter in places.parameters.items():
-        targeted, excluded = places.hits(name, config.targets or ()), places.hits(name, config.exclude)
+    for name, parameter in sites.parameters.items():
+        targeted, excluded = sites.hits(name, config.targets or ()), sites.hits(name, config.exclude)
         matched |= targeted | excluded
-        reason = _stays_dense(parameter, places.owning_modules(name))
+        reason = _stays_dense(parameter, sites.owning_modules(name))
         # a name without wildcards asks for this very tensor; a module's name asks for what of it can be
-        literal = targeted & set(places.aliases[name])
+        literal = targeted & set(sites.aliases[name])
         if literal and reason and not excluded:
             raise DSLError(f"targets={literal.pop()}: it cannot be sparse ({reason})")
-        reason = _left_dense(name, reason, places, config)
+        reason = _left_dense(name, reason, sites, config)
         if reason:
             dense[name] = parameter.numel(), reason
         else:
@@ -162,7 +162,7 @@ def _choose(
     for option, patterns in (("targets", config.targets or ()), ("exclude", config.exclude)):
         for pattern in patterns:
             if pattern not in matched:
-                raise DSLError(f"{option}={pattern}: must match one of {', '.join(places.parameters)}")
+                raise DSLError(f"{option}={pattern}: must match one of {', '.join(sites.parameters)}")
     if not chosen:
         what = "targets" if config.targets else "exclude" if config.exclude else "model"
         value = ",".join(config.targets or config.exclude) or type(model).__name__
@@ -170,27 +170,27 @@ def _choose(
     return chosen, dense
 
 
-def _dense_beside(places: Places, config: DSLConfig) -> dict[str, tuple[int, str]]:
+def _dense_beside(sites: ParameterSites, config: DSLConfig) -> dict[str, tuple[int, str]]:
     dense = {}
-    for name, parameter in places.parameters.items():
-        reason = _stays_dense(parameter, places.owning_modules(name))
-        reason = _left_dense(name, reason, places, config) or "not chosen"
+    for name, parameter in sites.parameters.items():
+        reason = _stays_dense(parameter, sites.owning_modules(name))
+        reason = _left_dense(name, reason, sites, config) or "not chosen"
         dense[name] = parameter.numel(), reason
     return dense
 
 
-def _left_dense(name: str, reason: str | None, places: Places, config: DSLConfig) -> str | None:
+def _left_dense(name: str, reason: str | None, sites: ParameterSites, config: DSLConfig) -> str | None:
     """Why ``name`` is left dense, given the ``reason`` for which it would have to be, if any."""
-    if places.hits(name, config.exclude):
+    if sites.hits(name, config.exclude):
         return "excluded"
     if config.targets is not None:
-        return reason if reason or places.hits(name, config.targets) else "not among the targets"
+        return reason if reason or sites.hits(name, config.targets) else "not among the targets"
     # a layer of one output: a weight that is not alive there cuts a whole unit off, and all that leads to it
-    return reason or ("a single row" if len(places.parameters[name]) == 1 else None)
+    return reason or ("a single row" if len(sites.parameters[name]) == 1 else None)
 
 
-def _is_frozen_table(places: Places, name: str) -> bool:
-    parameter = places.parameters[name]
+def _is_frozen_table(sites: ParameterSites, name: str) -> bool:
+    parameter = sites.parameters[name]
     return parameter.dim() > 1 and not parameter.requires_grad
 
 

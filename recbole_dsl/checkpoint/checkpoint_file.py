@@ -16,7 +16,7 @@ from recbole_dsl.checkpoint.whole_files import damage, write_whole
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
-from recbole_dsl.sparse.parameter_sites import find_places
+from recbole_dsl.sparse.parameter_sites import find_sites
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -108,7 +108,7 @@ def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> str |
     """The first thing for which ``state_dict`` cannot be that of ``model``, sparse or not yet; None if it can."""
     own = dict(model.state_dict())
     sparse = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
-    places = find_places(model)
+    places = find_sites(model)
     for name, weight in sparse_counterparts(places, state_dict).items():
         for alias in places.aliases[name]:
             del own[alias]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_dsl.initialisation.codes import spread
-from recbole_dsl.initialisation.masks import Start, largest_entries
+from recbole_dsl.initialisation.masks import MaskSpec, largest_entries
 from recbole_dsl.sparse.rewrite import exchanged
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -201,7 +201,7 @@ def start_from(
     def compared(start: int, stop: int) -> Tensor:
         return F.normalize(rows(start, stop)) if by_share else rows(start, stop)
 
-    start = Start(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
+    start = MaskSpec(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
     alive = largest_entries(start, compared, generator)
     weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), weight.nnz)
     for begin, end, first, last in weight.row_blocks():

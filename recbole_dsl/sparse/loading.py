@@ -7,24 +7,24 @@ from torch import Tensor, nn
 
 from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.modules import attach
-from recbole_dsl.sparse.parameter_sites import Places, find_places
+from recbole_dsl.sparse.parameter_sites import ParameterSites, find_sites
 from recbole_dsl.sparse.weight import SparseWeight
 
 
 def become_sparse(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Make sparse what is dense in ``model`` and sparse in ``state_dict``; loading then fills it."""
-    places = find_places(model)
-    attach(model, sparse_counterparts(places, state_dict), places)
+    sites = find_sites(model)
+    attach(model, sparse_counterparts(sites, state_dict), sites)
 
 
-def sparse_counterparts(places: Places, state_dict: Mapping[str, Tensor]) -> dict[str, SparseWeight]:
+def sparse_counterparts(sites: ParameterSites, state_dict: Mapping[str, Tensor]) -> dict[str, SparseWeight]:
     """A weight without entries for each dense parameter that ``state_dict`` holds in sparse form, by name."""
     found = {}
-    for name, parameter in places.parameters.items():
+    for name, parameter in sites.parameters.items():
         if parameter.dim() > 1 and f"{name}.values" in state_dict and name not in state_dict:
             nothing = uniform_blocks(len(parameter), parameter[0].numel(), False)
             found[name] = SparseWeight(
-                parameter.shape, nothing, places.padding[name], parameter.dtype, parameter.device
+                parameter.shape, nothing, sites.padding[name], parameter.dtype, parameter.device
             )
             found[name].requires_grad_(parameter.requires_grad)
     return found
@@ -57,7 +57,7 @@ def accept_sparse_states(model_class: type) -> None:
     def load_state_dict(self, state_dict, *args, **kwargs):
         become_sparse(self, state_dict)
         result = usual(self, state_dict, *args, **kwargs)
-        for name, parameter in find_places(self).parameters.items():
+        for name, parameter in find_sites(self).parameters.items():
             if name in state_dict:
                 parameter._was_loaded = True
         return result

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.lazy_table import LazyTable
-from recbole_dsl.sparse.parameter_sites import Places
+from recbole_dsl.sparse.parameter_sites import ParameterSites
 from recbole_dsl.sparse.weight import SparseWeight
 
 
-def attach(model: nn.Module, weights: Mapping[str, SparseWeight], places: Places) -> None:
-    """Put ``weights`` in the places of the parameters of ``model`` that they are named by.
+def attach(model: nn.Module, weights: Mapping[str, SparseWeight], sites: ParameterSites) -> None:
+    """Put ``weights`` in the place of the parameters of ``model`` that they are named by.
 
     Reading the attribute then gives the dense view, assigning to it raises a DSLError, and the parameter
     appears in ``state_dict()`` as ``<name>.values``, ``<name>.columns`` and ``<name>.row_offsets``. An
     ``nn.Embedding`` becomes a `SparseEmbedding`, which looks up rows only.
     """
     for name, weight in weights.items():
-        for module, attribute in places.owners[name]:
+        for module, attribute in sites.owners[name]:
             # keeps the place of the parameter among the others, for `densify`
             module._parameters[attribute] = None
             module._modules[attribute] = weight

@@ -10,7 +10,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 
 
 @dataclass
-class Places:
+class ParameterSites:
     """The dense parameters of a model by their first name.
 
     Attributes:
@@ -35,9 +35,9 @@ class Places:
         return [module for module, _ in self.owners[name]]
 
 
-def find_places(model: nn.Module) -> Places:
+def find_sites(model: nn.Module) -> ParameterSites:
     """Look through every module of ``model``."""
-    places, name_of = Places(), {}
+    sites, name_of = ParameterSites(), {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, SparseWeight):
             continue
@@ -46,11 +46,11 @@ def find_places(model: nn.Module) -> Places:
                 continue
             full = f"{prefix}.{attribute}" if prefix else attribute
             name = name_of.setdefault(id(parameter), full)
-            places.parameters[name] = parameter
-            owners = places.owners.setdefault(name, [])
+            sites.parameters[name] = parameter
+            owners = sites.owners.setdefault(name, [])
             if not any(owner is module and key == attribute for owner, key in owners):
                 owners.append((module, attribute))
-            places.aliases.setdefault(name, []).append(full)
+            sites.aliases.setdefault(name, []).append(full)
             padding = module.padding_idx if isinstance(module, nn.Embedding) else None
-            places.padding[name] = places.padding.get(name) if padding is None else padding
-    return places
+            sites.padding[name] = sites.padding.get(name) if padding is None else padding
+    return sites

@@ -12,7 +12,7 @@ from torch import nn
 from benchmarks.model_cases import CASES, model_of
 from recbole_dsl import DSLTrainer, sparse_weights
 from recbole_dsl.initialisation.freshness import pretrained_values
-from recbole_dsl.sparse.parameter_sites import find_places
+from recbole_dsl.sparse.parameter_sites import find_sites
 from tests.running import prepare
 from tests.training.test_models import PACKAGES, options_of
 
@@ -108,7 +108,7 @@ def test_recboles_models_are_fresh(family, case, data_path):
     train_data, _, _ = data_preparation(config, create_dataset(config))
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset)
-    places = find_places(model)
+    places = find_sites(model)
     trained = {n: p for n, p in places.parameters.items() if p.requires_grad and p.dim() > 1}
     expected = set()
     if case == "KD_DAGFM":
