@@ -30,7 +30,7 @@ class SparsityReport:
     Attributes:
         weights: the sparse weights by the name of the dense parameter each replaced.
         dense: name of each parameter that stayed dense -> (number of weights, reason).
-        frozen: sparse weights that are not trained, as a model has that was made from a sparse one.
+        frozen: sparse weights that are not trained.
     """
 
     weights: dict[str, SparseWeight]
@@ -91,13 +91,16 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
     trained = {name: weight for name, weight in present.items() if weight.values.requires_grad}
     frozen = {name: weight for name, weight in present.items() if name not in trained}
     if trained:
-        return SparsityReport(trained, _dense_beside(sites, config), frozen)
+        others = {
+            n: (p.numel(), _left_dense(n, sites, config) or "not chosen") for n, p in sites.parameters.items()
+        }
+        return SparsityReport(trained, others, frozen)
     chosen, dense = _choose(model, sites, config)
-    sizes = [
-        TensorSize(name, len(p), width, p.numel() - (0 if sites.padding[name] is None else width))
-        for name, p in chosen.items()
-        for width in (p.shape[1:].numel(),)
-    ]
+    sizes = []
+    for name, parameter in chosen.items():
+        width = parameter.shape[1:].numel()
+        capacity = parameter.numel() - (0 if sites.padding[name] is None else width)
+        sizes.append(TensorSize(name, len(parameter), width, capacity))
     counts = allocate(sizes, config.density, config.budget or "uniform")
     is_default = config.sparse_init is None and config.density < 1
     pretrained = pretrained_values(chosen, sites.padding) if is_default else {}
@@ -111,8 +114,8 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
         weights[name].pretrained = pretrained.get(name)
     attach(model, weights, sites)
     make_the_rest(model)
-    copies = {id(m): m for name in dense for m in sites.owning_modules(name) if _is_frozen_table(sites, name)}
-    for module in copies.values():
+    frozen_tables = [n for n in dense if (p := sites.parameters[n]).dim() > 1 and not p.requires_grad]
+    for module in {id(m): m for n in frozen_tables for m in sites.owning_modules(n)}.values():
         follow_sparse_states(module)
     return SparsityReport(weights, dense, frozen)
 
@@ -149,12 +152,11 @@ def _choose(
     for name, parameter in sites.parameters.items():
         targeted, excluded = sites.hits(name, config.targets or ()), sites.hits(name, config.exclude)
         matched |= targeted | excluded
-        reason = _stays_dense(parameter, sites.owning_modules(name))
-        # a name without wildcards asks for this very tensor; a module's name asks for what of it can be
+        reason = _left_dense(name, sites, config)
+        # a name without wildcards asks for this very tensor; a module's name asks for what of it can be sparse
         literal = targeted & set(sites.aliases[name])
         if literal and reason and not excluded:
             raise DSLError(f"targets={literal.pop()}: it cannot be sparse ({reason})")
-        reason = _left_dense(name, reason, sites, config)
         if reason:
             dense[name] = parameter.numel(), reason
         else:
@@ -170,32 +172,20 @@ def _choose(
     return chosen, dense
 
 
-def _dense_beside(sites: ParameterSites, config: DSLConfig) -> dict[str, tuple[int, str]]:
-    dense = {}
-    for name, parameter in sites.parameters.items():
-        reason = _stays_dense(parameter, sites.owning_modules(name))
-        reason = _left_dense(name, reason, sites, config) or "not chosen"
-        dense[name] = parameter.numel(), reason
-    return dense
-
-
-def _left_dense(name: str, reason: str | None, sites: ParameterSites, config: DSLConfig) -> str | None:
-    """Why ``name`` is left dense, given the ``reason`` for which it would have to be, if any."""
+def _left_dense(name: str, sites: ParameterSites, config: DSLConfig) -> str | None:
+    """Why ``name`` is left dense: the options say so, or it cannot be sparse."""
     if sites.hits(name, config.exclude):
         return "excluded"
+    reason = _stays_dense(name, sites)
     if config.targets is not None:
         return reason if reason or sites.hits(name, config.targets) else "not among the targets"
     # a layer of one output: a weight that is not alive there cuts a whole unit off, and all that leads to it
     return reason or ("a single row" if len(sites.parameters[name]) == 1 else None)
 
 
-def _is_frozen_table(sites: ParameterSites, name: str) -> bool:
+def _stays_dense(name: str, sites: ParameterSites) -> str | None:
+    """Why a parameter cannot be sparse, or None if it can."""
     parameter = sites.parameters[name]
-    return parameter.dim() > 1 and not parameter.requires_grad
-
-
-def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> str | None:
-    """Why ``parameter`` cannot be sparse, or None if it can."""
     if not parameter.requires_grad:
         return _NOT_TRAINED
     if parameter.dim() < 2:
@@ -204,7 +194,7 @@ def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> str | None
         return "not a real floating-point tensor"
     if parameter.numel() == 0:
         return "empty"
-    for owner in owners:
+    for owner in sites.owning_modules(name):
         if isinstance(owner, nn.RNNBase):
             return "recurrent: its kernels read dense weights"
         if isinstance(owner, nn.Embedding) and owner.max_norm is not None:

@@ -21,22 +21,16 @@ class LazyScores(LazyTensor):
     Attributes:
         vectors: (..., columns).
         table: the rows.
+        dense: gives them as a dense tensor.
         bias: (rows,) or None.
+        root: what this is another shape of, if anything.
     """
 
-    def __init__(
-        self,
-        shape: Any,
-        like: Tensor,
-        requires_grad: bool,
-        vectors: Tensor,
-        table: CompressedRows,
-        dense: Callable[[], Tensor],
-        bias: Tensor | None,
-        root: LazyScores | None,
-    ):
-        self.vectors, self.table, self.bias = vectors, table, bias
-        self._dense, self._root = dense, root
+    vectors: Tensor
+    table: CompressedRows
+    dense: Callable[[], Tensor]
+    bias: Tensor | None
+    root: LazyScores | None
 
     @classmethod
     def of(
@@ -45,33 +39,31 @@ class LazyScores(LazyTensor):
         table: CompressedRows,
         dense: Callable[[], Tensor],
         bias: Tensor | None = None,
-        root: LazyScores | None = None,
+        root=None,
     ) -> LazyScores:
-        """``dense`` makes the table as a dense tensor; ``root`` is what this is another shape of, if anything."""
         operands = (vectors, table.values, bias)
         needs_gradient = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands)
-        shape = (*vectors.shape[:-1], table.n_rows)
-        return cls(shape, table.values, needs_gradient, vectors, table, dense, bias, root)
+        attributes = {"vectors": vectors, "table": table, "dense": dense, "bias": bias, "root": root}
+        return cls((*vectors.shape[:-1], table.n_rows), table.values, needs_gradient, **attributes)
 
     @property
     def is_made(self) -> bool:
-        return super().is_made if self._root is None else self._root.is_made
+        return super().is_made if self.root is None else self.root.is_made
 
     def make(self) -> Tensor:
-        if self._root is not None:
+        if self.root is not None:
             # what is written into one shape of it is read in the others
-            return self._root.made().view(self.shape)
-        return F.linear(self.vectors, self._dense(), self.bias)
+            return self.root.made().view(self.shape)
+        return F.linear(self.vectors, self.dense(), self.bias)
 
     def with_vectors(self, vectors: Tensor, bias: Tensor | None, root: LazyScores | None = None) -> LazyScores:
-        return LazyScores.of(vectors, self.table, self._dense, bias, root)
+        return LazyScores.of(vectors, self.table, self.dense, bias, root)
 
 
 class LazyLogSoftmax(LazyTensor):
     """The log-softmax of ``scores`` over all rows."""
 
-    def __init__(self, shape: Any, like: Tensor, requires_grad: bool, scores: LazyScores):
-        self.scores = scores
+    scores: LazyScores
 
     def make(self) -> Tensor:
         return F.log_softmax(self.scores.made(), -1)
@@ -80,8 +72,8 @@ class LazyLogSoftmax(LazyTensor):
 class LazyShares(LazyTensor):
     """A log-softmax (n, rows) times the share that each sample has of each row."""
 
-    def __init__(self, shape: Any, like: Tensor, requires_grad: bool, log_softmax: LazyLogSoftmax, shares: Tensor):
-        self.log_softmax, self.shares = log_softmax, shares
+    log_softmax: LazyLogSoftmax
+    shares: Tensor
 
     def make(self) -> Tensor:
         return self.log_softmax.made() * self.shares
@@ -94,7 +86,7 @@ def _view(x: Any, *shape: Any) -> Any:
     if not len(new) or new[-1] != x.shape[-1]:
         return NotImplemented
     vectors = x.vectors.reshape(*new[:-1], x.vectors.shape[-1])
-    return x.with_vectors(vectors, x.bias, x._root or x)
+    return x.with_vectors(vectors, x.bias, x.root or x)
 
 
 def _add(x: Any, y: Any) -> Any:
@@ -122,10 +114,6 @@ def _multiply(x: Any, y: Any) -> Any:
     return _scale(x, y, torch.mul) if isinstance(x, LazyScores) else _scale(y, x, torch.mul)
 
 
-def _divide(x: Any, y: Any) -> Any:
-    return _scale(x, y, torch.div)
-
-
 def _cross_entropy(
     x: Any,
     target: Any,
@@ -145,27 +133,14 @@ def _cross_entropy(
         return NotImplemented
     if weight is not None and (isinstance(weight, LazyTensor) or weight.requires_grad or bool((weight < 0).any())):
         return NotImplemented
-    return cross_entropy(
-        scores.vectors,
-        scores.table,
-        scores.bias,
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
+    options = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction}
+    operands = scores.vectors, scores.table, scores.bias
+    return cross_entropy(*operands, target, **options, label_smoothing=label_smoothing)
 
 
 def _nll_loss(
-    x: Any,
-    target: Any,
-    weight: Tensor | None = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
-    reduction: str = "mean",
-) -> Any:
+    x: Any, target: Any, weight=None, size_average=None, ignore_index=-100, reduce=None, reduction="mean"
+):
     if not isinstance(x, LazyLogSoftmax):
         return NotImplemented
     return _cross_entropy(x, target, weight, size_average, ignore_index, reduce, reduction)
@@ -176,7 +151,7 @@ def _log_softmax(x: Any, dim: Any = None, *more: Any, dtype: Any = None, **_: An
         return NotImplemented
     if dim % x.dim() != x.dim() - 1:
         return NotImplemented
-    return LazyLogSoftmax(x.shape, x.vectors, x.requires_grad, x)
+    return LazyLogSoftmax(x.shape, x.vectors, x.requires_grad, scores=x)
 
 
 def _give_shares(x: Any, y: Any) -> Any:
@@ -186,7 +161,7 @@ def _give_shares(x: Any, y: Any) -> Any:
         return NotImplemented
     if y.requires_grad or x.dim() != 2 or (y.shape, y.dtype) != (x.shape, x.dtype) or x.scores.is_made:
         return NotImplemented
-    return LazyShares(x.shape, y, x.requires_grad, x, y)
+    return LazyShares(x.shape, y, x.requires_grad, log_softmax=x, shares=y)
 
 
 def _sum(x: LazyShares, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -205,7 +180,7 @@ LazyScores.rules = {
     **dict.fromkeys((Tensor.view, Tensor.reshape, torch.reshape), _view),
     **dict.fromkeys((Tensor.add, torch.add, Tensor.__add__, Tensor.__radd__), _add),
     **dict.fromkeys((Tensor.mul, torch.mul, Tensor.__mul__, Tensor.__rmul__), _multiply),
-    **dict.fromkeys((Tensor.div, torch.div, Tensor.__truediv__), _divide),
+    **dict.fromkeys((Tensor.div, torch.div, Tensor.__truediv__), lambda x, y: _scale(x, y, torch.div)),
     F.cross_entropy: _cross_entropy,
     **dict.fromkeys((F.log_softmax, torch.log_softmax, Tensor.log_softmax), _log_softmax),
 }

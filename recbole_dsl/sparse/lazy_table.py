@@ -34,24 +34,17 @@ class LazyTable(LazyTensor):
         is_transposed: whether it is transposed.
     """
 
-    def __init__(
-        self,
-        shape: Any,
-        like: Tensor,
-        requires_grad: bool,
-        table: CompressedRows,
-        dense: Callable[[], Tensor],
-        look_up: Callable[[Tensor], Tensor] | None = None,
-        is_transposed: bool = False,
-    ):
-        self.table, self.dense, self.look_up, self.is_transposed = table, dense, look_up, is_transposed
+    table: CompressedRows
+    dense: Callable[[], Tensor]
+    look_up: Callable[[Tensor], Tensor] | None
+    is_transposed: bool
 
     @classmethod
     def of(cls, table: CompressedRows, dense: Callable[[], Tensor], look_up=None) -> LazyTable:
         """The view of ``table``; ``dense`` makes the dense tensor and is called once at most."""
         needs_gradient = torch.is_grad_enabled() and table.values.requires_grad
-        shape = (table.n_rows, table.n_columns)
-        lazy = cls(shape, table.values, needs_gradient, table, cache(dense), look_up)
+        attributes = {"table": table, "dense": cache(dense), "look_up": look_up, "is_transposed": False}
+        lazy = cls(table.shape, table.values, needs_gradient, **attributes)
         not_to_be_swapped(lazy)
         return lazy
 
@@ -59,15 +52,11 @@ class LazyTable(LazyTensor):
         return self.dense().t() if self.is_transposed else self.dense()
 
     def transposed(self) -> LazyTable:
-        return LazyTable(
-            tuple(self.shape)[::-1],
-            self.table.values,
-            self.requires_grad,
-            self.table,
-            self.dense,
-            None if self.is_transposed else self.look_up,
-            not self.is_transposed,
-        )
+        look_up = None if self.is_transposed else self.look_up
+        attributes = {"table": self.table, "dense": self.dense, "look_up": look_up}
+        shape = tuple(self.shape)[::-1]
+        transposed = not self.is_transposed
+        return LazyTable(shape, self.table.values, self.requires_grad, **attributes, is_transposed=transposed)
 
     def changed(self, values: Tensor) -> LazyTable:
         """The same entries with other values."""
@@ -118,20 +107,12 @@ def _rows(x: LazyTable, ids: Any) -> Any:
 
 
 def _index_select(x: Any, dim: int, index: Tensor) -> Any:
-    return (
-        _rows(x, index) if isinstance(x, LazyTable) and not x.is_transposed and dim in (0, -2) else NotImplemented
-    )
+    return _embedding(index, x) if dim in (0, -2) else NotImplemented
 
 
 def _embedding(
-    ids: Any,
-    x: Any,
-    padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Any:
+    ids: Any, x: Any, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
+):
     is_plain = padding_idx is None and max_norm is None and not scale_grad_by_freq and not sparse
     return _rows(x, ids) if is_plain and isinstance(x, LazyTable) and not x.is_transposed else NotImplemented
 

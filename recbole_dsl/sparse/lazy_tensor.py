@@ -29,6 +29,8 @@ Rule = Callable[..., Any]
 class LazyTensor(Tensor):
     """A tensor without memory, within autograd: a function has a rule for it, or gets the tensor that is `made`.
 
+    It has the dtype and device of ``like``.
+
     Attributes:
         rules: PyTorch's function -> what a subclass does instead.
     """
@@ -38,8 +40,11 @@ class LazyTensor(Tensor):
     comes_first = True
 
     @staticmethod
-    def __new__(cls, shape, like: Tensor, requires_grad: bool, *_, **__):
+    def __new__(cls, shape, like: Tensor, requires_grad: bool, **_):
         return make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device, requires_grad=requires_grad)
+
+    def __init__(self, shape, like: Tensor, requires_grad: bool, **attributes):
+        vars(self).update(attributes)
 
     def made(self) -> Tensor:
         """The tensor, made the first time, with its gradient wherever that is."""

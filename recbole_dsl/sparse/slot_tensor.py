@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from recbole_dsl.private_torch import DisableTorchFunctionSubclass, foreach_type
 from recbole_dsl.sparse.compressed_rows import CompressedRows
 from recbole_dsl.sparse.reading import Reader, dense_gradient
 from recbole_dsl.sparse.rewrite import Change, exchanged
-from recbole_dsl.sparse.trees import map_only
+from recbole_dsl.sparse.trees import leaves, map_only
 
 
 class Weight(Protocol):
@@ -187,15 +187,12 @@ def _reads_nothing(func: Callable) -> bool:
     return getattr(func, "__name__", "") in _DESCRIPTIONS
 
 
-def _settle(operands: Iterable[Any]) -> None:
+def _settle(operands: Sequence[Any]) -> None:
     """Settle the weights whose values are among ``operands``."""
-    for operand in operands:
-        if isinstance(operand, (list, tuple)):
-            _settle(operand)
-        elif isinstance(operand, Values):
-            weight = _owner_of(operand)
-            if weight is not None:
-                weight.settle()
+    for operand in leaves(operands):
+        weight = _owner_of(operand) if isinstance(operand, Values) else None
+        if weight is not None:
+            weight.settle()
 
 
 def _show_gradient(values: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch.utils import swap_tensors
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, eval_frame_callback, not_traced
+from recbole_dsl.sparse.trees import leaves
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _IN_PLACE = {
@@ -95,12 +96,12 @@ class DenseView(torch.Tensor):
         written = [*args[:1], *named] if _writes(func) else [kwargs.get("out")]
         # PyTorch itself asks for the storage to tell tensors apart
         of_torch = func is _STORAGE and sys._getframe(1).f_code.co_filename.startswith(_TORCH)
-        if (func in _MEMORY and not of_torch) or any(True for _ in _views(written)):
+        if (func in _MEMORY and not of_torch) or _views(written):
             raise _lost(name)
         with DisableTorchFunctionSubclass():
             if torch.compiler.is_compiling():
                 return func(*args, **kwargs)
-            views = list(_views((args, kwargs)))
+            views = _views((args, kwargs))
             versions = [view._version for view in views if not view.is_inference()]
             result = func(*args, **kwargs)
             # such as relu(inplace=True), or embedding(max_norm=...)
@@ -109,12 +110,8 @@ class DenseView(torch.Tensor):
             return _protected(result, views)
 
 
-def _views(values: Any) -> Iterator[DenseView]:
-    for value in values.values() if isinstance(values, dict) else values:
-        if isinstance(value, DenseView):
-            yield value
-        elif isinstance(value, (list, tuple, dict)):
-            yield from _views(value)
+def _views(values: Any) -> list[DenseView]:
+    return [value for value in leaves(values) if isinstance(value, DenseView)]
 
 
 @not_traced
