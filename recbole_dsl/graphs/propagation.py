@@ -1,4 +1,4 @@
-"""Faster products of the constant sparse matrices that graph models propagate embeddings by."""
+"""Faster products with the constant sparse matrices by which graph models propagate embeddings."""
 
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from functools import cache
@@ -14,17 +14,17 @@ from recbole_dsl.sparse.compressed_rows import CompressedRows
 def compress_graphs(model: nn.Module) -> list[str]:
     """Replace the sparse matrices of ``model``, in place, by ones with a faster product and backward pass.
 
-    Replaced are the float32 COO matrices, not trained, that modules of ``model`` have as attributes, as buffers,
-    or in a list, tuple or dict; the model computes what it did before. A module that has one looks for new ones at
-    the start of each ``forward``, for models that make their graph anew while they train.
+    These are the untrained float32 COO matrices that modules of ``model`` hold as attributes, buffers, or in a
+    list, tuple or dict. The model computes the same as before. A module with such a matrix looks for new ones at
+    each ``forward``, for models that rebuild their graph while they train.
 
     Returns:
-        The names of what was replaced; none if all was before.
+        The names of what was replaced; none if all had been before.
     """
-    seen: dict[Tensor, PropagationMatrix] = {}
+    replaced: dict[Tensor, PropagationMatrix] = {}
     names = []
     for prefix, module in list(model.named_modules()) if make_subclass is not None else ():
-        own = _compress_attributes(module, seen)
+        own = _compress_attributes(module, replaced)
         if own and not isinstance(module, _HasGraphs):
             module.__class__ = _with_graphs(type(module))
         names += [f"{prefix}.{name}" if prefix else name for name in own]
@@ -32,18 +32,17 @@ def compress_graphs(model: nn.Module) -> list[str]:
 
 
 def has_graphs(model: nn.Module) -> bool:
-    """Whether a module of ``model`` has a constant sparse matrix, of any type and device, to propagate by."""
+    """Whether a module of ``model`` holds a constant sparse matrix, of any type and on any device."""
     return any(_holds_matrix(members) for m in model.modules() for members in (m._buffers, vars(m)))
 
 
 class PropagationMatrix(Tensor):
     """A constant sparse COO matrix (n, m), float32, whose product with a dense one (m, k) is faster.
 
-    ``torch.sparse.mm``, ``torch.mm``, ``torch.matmul`` and ``@`` with such a matrix on the left read its
-    entries from compressed rows, which are made at the first product; those of its transpose, which the gradient
-    needs, at the first backward pass. In automatic mixed precision, for which PyTorch has no such product, it is
-    one of float32. Everything else, operands of another type included, is done by PyTorch with the COO matrix, and
-    gives a plain tensor.
+    ``torch.sparse.mm``, ``torch.mm``, ``torch.matmul`` and ``@`` with such a matrix on the left read compressed
+    rows, which are made at the first product; those of the transpose, for the gradient, at the first backward
+    pass. In automatic mixed precision, for which PyTorch has no such product, it is one in float32. Everything
+    else, other operand types included, is done by PyTorch with the COO matrix, and gives a plain tensor.
     """
 
     _compressed: tuple[int, CompressedRows] | None = None
@@ -65,11 +64,11 @@ class PropagationMatrix(Tensor):
         return copied
 
     def __reduce_ex__(self, protocol):
-        # files hold the plain matrix, and can be read without this module
+        # files hold the plain matrix, to be readable without this module
         return self.detach().__reduce_ex__(protocol)
 
     def _rows(self) -> CompressedRows:
-        # a state dict is loaded into a buffer in place
+        # loading a state dict changes a buffer in place
         if self._compressed is None or self._compressed[0] != self._version:
             (rows, columns), values = entries_of(self)
             self._compressed = self._version, CompressedRows.from_coo(rows, columns, values, self.shape)
@@ -110,10 +109,10 @@ class _Product(torch.autograd.Function):
 
 
 class _HasGraphs:
-    """What modules with propagation matrices share."""
+    """Mixed into the class of every module with propagation matrices."""
 
     def forward(self, *args, **kwargs):
-        # SGL appends to lists that it has assigned before, which no __setattr__ would see
+        # SGL appends to lists that are attributes, which __setattr__ would not see
         _compress_attributes(self, {})
         return super().forward(*args, **kwargs)
 
@@ -124,24 +123,24 @@ def _with_graphs(base: type) -> type:
     return type(base)(base.__name__, (_HasGraphs, base), members)
 
 
-def _compress_attributes(module: nn.Module, seen: dict[Tensor, PropagationMatrix]) -> list[str]:
-    return _compress_members(module._buffers, seen) + _compress_members(vars(module), seen)
+def _compress_attributes(module: nn.Module, replaced: dict[Tensor, PropagationMatrix]) -> list[str]:
+    return _compress_members(module._buffers, replaced) + _compress_members(vars(module), replaced)
 
 
 def _compress_members(
-    members: MutableMapping[Any, Any] | MutableSequence[Any], seen: dict[Tensor, PropagationMatrix]
+    members: MutableMapping[Any, Any] | MutableSequence[Any], replaced: dict[Tensor, PropagationMatrix]
 ) -> list[str]:
-    """Replace the matrices in ``members``; ``seen`` keeps one that is found twice one."""
+    """Replace the matrices in ``members``; one that is there twice is replaced by the same one."""
     names = []
     for key, value in list(_items(members)):
         if _is_graph(value):
-            members[key] = seen.setdefault(value, PropagationMatrix(value))
+            members[key] = replaced.setdefault(value, PropagationMatrix(value))
             names.append(str(key))
         elif isinstance(value, (list, dict)) and _starts_with_tensor(value):
-            names += [f"{key}.{name}" for name in _compress_members(value, seen)]
+            names += [f"{key}.{name}" for name in _compress_members(value, replaced)]
         elif type(value) is tuple and _starts_with_tensor(value):
             entries = list(value)
-            own = _compress_members(entries, seen)
+            own = _compress_members(entries, replaced)
             members[key] = tuple(entries) if own else value
             names += [f"{key}.{name}" for name in own]
     return names
@@ -161,7 +160,7 @@ def _items(members):
 
 
 def _starts_with_tensor(values: list | tuple | dict) -> bool:
-    # a long list of something else is not searched at each step
+    # do not search long lists of something else at each step
     return isinstance(next(iter(values.values() if isinstance(values, dict) else values), None), Tensor)
 
 

@@ -1,4 +1,4 @@
-"""Loading the state of a sparse model into one that is dense still: it becomes sparse."""
+"""Loading the state of a sparse model into a dense one, which becomes sparse."""
 
 from collections.abc import Mapping
 from functools import wraps
@@ -12,13 +12,13 @@ from recbole_dsl.sparse.weight import SparseWeight
 
 
 def become_sparse(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Make sparse what is dense in ``model`` and sparse in ``state_dict``; loading then fills it."""
+    """Make the parameters of ``model`` sparse that are sparse in ``state_dict``; loading then fills them."""
     sites = find_sites(model)
     attach(model, sparse_counterparts(sites, state_dict), sites)
 
 
 def sparse_counterparts(sites: ParameterSites, state_dict: Mapping[str, Tensor]) -> dict[str, SparseWeight]:
-    """A weight without entries for each dense parameter that ``state_dict`` holds in sparse form, by name."""
+    """An empty weight for each dense parameter that ``state_dict`` holds in sparse form, by name."""
     found = {}
     for name, parameter in sites.parameters.items():
         if parameter.dim() > 1 and f"{name}.values" in state_dict and name not in state_dict:
@@ -31,7 +31,7 @@ def sparse_counterparts(sites: ParameterSites, state_dict: Mapping[str, Tensor])
 
 
 def follow_sparse_states(module: nn.Module) -> None:
-    """Let the parameters of ``module`` itself become sparse when a sparse state is loaded into them.
+    """Let ``module`` become sparse when a sparse state is loaded into it.
 
     For a frozen copy of a trained module, which models refresh by ``copy.load_state_dict(trained.state_dict())``.
     """
@@ -47,7 +47,7 @@ def unfollow_sparse_states(model: nn.Module) -> None:
 
 
 def accept_sparse_states(model_class: type) -> None:
-    """Let dense models of ``model_class`` load the state of a sparse one, in their constructor too.
+    """Let dense models of ``model_class`` load the state of a sparse one, even in their constructor.
 
     A parameter that stays dense is marked for `was_loaded`.
     """

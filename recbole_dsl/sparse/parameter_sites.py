@@ -1,4 +1,4 @@
-"""Where the parameters of a model are."""
+"""The dense parameters of a model, and the modules that hold them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,13 +11,12 @@ from recbole_dsl.sparse.weight import SparseWeight
 
 @dataclass
 class ParameterSites:
-    """The dense parameters of a model by their first name.
+    """The dense parameters of a model by their first name, tied ones once.
 
     Attributes:
-        parameters: each parameter once, whatever the number of its names.
-        owners: the modules that hold it and under which attribute.
+        owners: the modules that hold a parameter, and under which attribute.
         aliases: all its names, the first included.
-        padding: the row that an ``nn.Embedding`` among its owners keeps for padding, or None.
+        padding: the ``padding_idx`` of an ``nn.Embedding`` among its owners, or None.
     """
 
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
@@ -26,7 +25,7 @@ class ParameterSites:
     padding: dict[str, int | None] = field(default_factory=dict)
 
     def hits(self, name: str, patterns: Iterable[str]) -> set[str]:
-        """Those of ``patterns`` that the parameter or a module that it is in matches."""
+        """The ``patterns`` that match the parameter or a module that contains it."""
         parts = [alias.split(".") for alias in self.aliases[name]]
         names = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
         return {pattern for pattern in patterns if any(fnmatchcase(n, pattern) for n in names)}

@@ -16,7 +16,7 @@ from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
 from recbole_dsl.topology.processes import decided_by_first, refuse_different_topologies, take_entries_of_first
 from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
-from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_left_out
+from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_skipped
 
 # defaults of options: grow_memory, as a share of a dense tensor or, if that is more, in bytes;
 _SHARE, _SMALL = 0.2, 2**24
@@ -226,9 +226,9 @@ class DynamicTopology:
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         scaler = scaler_at_work()
         self._has_scaler = scaler is not None
-        if scaler is not None and was_left_out(optimizer):
+        if scaler is not None and was_skipped(optimizer):
             for collected in self._collected.values():
-                collected.leave_out()
+                collected.drop()
             return
         for collected in self._collected.values():
             collected.count(scaler)
