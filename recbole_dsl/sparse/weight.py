@@ -1,8 +1,11 @@
 """A weight of which only the alive entries exist, compressed by rows."""
 
+import warnings
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,17 @@ from recbole_dsl.sparse.view import DenseView, compiler_is_at_work
 
 # entries from which on the dense view is made only if something needs it
 LAZY_FROM = 2**16
+
+
+def _renamed(old: str, new: str) -> property:
+    """The attribute at the dotted path ``new`` under its former name, with a warning."""
+    *owners, name = new.split(".")
+
+    def owner(weight: "SparseWeight") -> Any:
+        warnings.warn(f"SparseWeight.{old} is deprecated: use {new}", DeprecationWarning, stacklevel=3)
+        return reduce(getattr, owners, weight)
+
+    return property(lambda weight: getattr(owner(weight), name), lambda weight, v: setattr(owner(weight), name, v))
 
 
 class SparseWeight(nn.Module):
@@ -43,6 +57,10 @@ class SparseWeight(nn.Module):
     """
 
     values: nn.Parameter
+    brought = _renamed("brought", "pretrained")
+    pending = _renamed("pending", "reader.pending")
+    gradient_sink = _renamed("gradient_sink", "reader.gradient_sink")
+    sparse_gradient = _renamed("sparse_gradient", "reader.sparse_gradient")
 
     def __init__(
         self,

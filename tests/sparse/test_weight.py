@@ -1,4 +1,5 @@
 import copy
+import operator
 
 import pytest
 import torch
@@ -213,3 +214,15 @@ def test_the_dense_form_is_made_once_where_it_is_kept_and_not_with_a_gradient():
     with torch.no_grad():
         weight.values.mul_(2)
         assert torch.equal(weight.dense(), 2 * expected) and torch.equal(weight.rows(ids), 2 * rows)
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("brought", "pretrained"), *((n, f"reader.{n}") for n in ("pending", "gradient_sink", "sparse_gradient"))],
+)
+def test_attributes_keep_their_former_names_for_now(old, new):
+    weight = SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 3]))
+    with pytest.warns(DeprecationWarning, match=f"use {new}"):
+        setattr(weight, old, "value")
+    with pytest.warns(DeprecationWarning, match=f"use {new}"):
+        assert getattr(weight, old) == operator.attrgetter(new)(weight) == "value"
