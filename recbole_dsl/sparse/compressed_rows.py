@@ -62,7 +62,7 @@ class CompressedRows:
 
     @property
     def n_rows(self) -> int:
-        return len(self.row_offsets) - 1
+        return self.row_offsets.numel() - 1
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -64,12 +64,13 @@ class Reader:
         return out.view(*ids.shape, *self._shape[1:])
 
     def _flat_rows(self, matrix: CompressedRows, ids: Tensor) -> Tensor:
-        numel = matrix.n_rows * matrix.n_columns
-        if len(matrix.columns) == numel:
+        n_rows, nnz = matrix.n_rows, matrix.columns.numel()
+        numel = n_rows * matrix.n_columns
+        if nnz == numel:
             whole = matrix.values.view(matrix.shape)
             self._watch(whole, None)
             return F.embedding(ids, whole, padding_idx=self._padding_row)
-        is_copied = len(ids) >= _COPY_FROM_SHARE * matrix.n_rows or (
+        is_copied = ids.numel() >= _COPY_FROM_SHARE * n_rows or (
             self.keeps_dense and numel <= _KEPT_FOR_ROWS_UP_TO
         )
         if is_copied and not self.sparse_gradient:
@@ -87,7 +88,7 @@ class Reader:
             which, slots, columns = matrix.entries_of(ids)
             if self.pending is not None:
                 alive = SparselyRead.apply(matrix.values, slots, self.pending.current(slots))
-            elif self.sparse_gradient or self._adds_gradients_up(matrix.values):
+            elif self.sparse_gradient or self._adds_gradients_up(matrix):
                 alive = SparselyRead.apply(matrix.values, slots, None)
             else:
                 alive = matrix.values.index_select(0, slots)
@@ -122,8 +123,9 @@ class Reader:
         if sink is not None and out.requires_grad:
             out.register_hook(lambda gradient: sink(ids, gradient))
 
-    def _adds_gradients_up(self, values: Tensor) -> bool:
-        if len(values) < _ONE_GRADIENT_FROM or not values.requires_grad:
+    def _adds_gradients_up(self, matrix: CompressedRows) -> bool:
+        values = matrix.values
+        if matrix.columns.numel() < _ONE_GRADIENT_FROM or not values.requires_grad:
             return False
         if self._hooked is not values:
             values.register_post_accumulate_grad_hook(self._make_gradient_dense)
