@@ -80,5 +80,5 @@ def _optimizer(config: Config, model: AbstractRecommender) -> torch.optim.Optimi
     make_fast(optimizer)
     if isinstance(optimizer, torch.optim.SparseAdam):
         for weight in sparse_weights(model).values():
-            weight.sparse_gradient = True
+            weight.reader.sparse_gradient = True
     return optimizer

@@ -10,7 +10,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_dsl.graphs.propagation import has_graphs
-from recbole_dsl.initialisation.factors import Factors, start_from
+from recbole_dsl.initialisation.factors import Factors, initialise_from
 from recbole_dsl.initialisation.held_out import best_factors
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
@@ -43,7 +43,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = sided_weights(model, dataset)
     # the columns of given values have a meaning of their own, which factors would not match
-    taken = {one.n_factors for one in sided.values() if one.weight.brought}
+    taken = {one.n_factors for one in sided.values() if one.weight.pretrained}
     sided = {name: one for name, one in sided.items() if name in new and one.n_factors not in taken}
     for one in sided.values():
         kind = one.n_factors, one.is_table
@@ -65,7 +65,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and one.side == "user"
-        start_from(one.weight, rows, generator, by_share, square_sum)
+        initialise_from(one.weight, rows, generator, by_share, square_sum)
     for name, weight in new.items():
         if name not in sided:
             weight.values.detach().mul_(weight.density**-0.5)

@@ -45,8 +45,8 @@ class WithOptimizers:
             if not any(optimizer is known for known in self.optimizers):
                 _refuse_dense(optimizer, self.model, self.sparsity)
                 for weight in self.sparsity.weights.values():
-                    if weight.pending is not None:
-                        weight.pending.end()
+                    if weight.reader.pending is not None:
+                        weight.reader.pending.end()
                 self._follow(optimizer)
         elif not any(value is known for value in vars(optimizer).values() for known in self.optimizers):
             raise DSLError(
@@ -65,7 +65,7 @@ class WithOptimizers:
             make_fast(optimizer)
         if isinstance(optimizer, torch.optim.SparseAdam):
             for weight in self.sparsity.weights.values():
-                weight.sparse_gradient = True
+                weight.reader.sparse_gradient = True
         elif not any(
             (is_plain, self.config["clip_grad_norm"], self.config["enable_scaler"], is_parallel(self.config))
         ):

@@ -257,9 +257,9 @@ class DSLMixin(WithOptimizers, Resumable):
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
         if started:
             agree_on_start(self.config, self.model)
-        brought = {name: w.brought for name, w in sparse_weights(self.model).items() if w.brought}
-        if brought and self.start_epoch == 0:
-            named = ", ".join(f"{name} ({how})" for name, how in brought.items())
+        pretrained = {name: w.pretrained for name, w in sparse_weights(self.model).items() if w.pretrained}
+        if pretrained and self.start_epoch == 0:
+            named = ", ".join(f"{name} ({how})" for name, how in pretrained.items())
             self.logger.info(f"start from the largest of the values that they were given: {named}")
         if not started:
             return
