@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from recbole_dsl.compat.on_import import after_import, around_import
+from recbole_dsl.compat.on_import import around_import, replaces
 from recbole_dsl.errors import DSLError
 
 
@@ -112,7 +112,7 @@ class LazyTune(ModuleType):
 _tune = LazyTune("ray.tune")
 
 
-@around_import("recbole.quick_start.quick_start")
+@around_import("recbole.quick_start.quick_start", until="RecBole imports Ray only where it is used")
 @contextmanager
 def optional_ray() -> Iterator[None]:
     """RecBole's quick start imports Ray, whoever tunes or not, and an old Ray fails with new packages."""
@@ -132,7 +132,7 @@ def optional_ray() -> Iterator[None]:
             del sys.modules["ray"]
 
 
-@after_import("recbole.quick_start.quick_start")
-def report_as_dict(module: ModuleType) -> None:
-    """Ray 2.7 takes the metrics as one dict, and outside a trial there is nobody to report to."""
-    module.tune = _tune
+@replaces("recbole.quick_start.quick_start:tune", until="RecBole runs on Ray 2.7")
+def reports_as_dict(_: Any) -> LazyTune:
+    """Ray 2.7 takes the metrics as one dict, and outside of a trial there is nobody to report to."""
+    return _tune
