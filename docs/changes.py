@@ -99,7 +99,9 @@ def undeclared(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple) and isinstance(node.target, ast.Name):
             imported |= {node.target.id} if any(_root(one) in imported for one in node.iter.elts) else set()
-        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(("importlib.import_module(", "sys.modules[")):
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith(
+            ("importlib.import_module(", "sys.modules[")
+        ):
             imported |= {_root(target) for target in node.targets}
 
     def visit(node: ast.AST, is_declared: bool) -> Iterator[str]:

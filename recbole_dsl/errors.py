@@ -5,6 +5,8 @@ import traceback
 import warnings
 from typing import Any
 
+from recbole_dsl.patching import changes
+
 # the environment variable with which the command shows where an error comes from
 TRACEBACK = "RECBOLE_DSL_TRACEBACK"
 _SHOWN = 120
@@ -35,10 +37,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+@changes(
+    "warnings.filters", "some warnings of others' code come while it is imported, and bury an error", "the end"
+)
 def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
     """Show no warnings of others' code, about which the user can do nothing.
-
-    Some come while it is imported, and they bury an error of one line.
 
     Args:
         modules: a regular expression that their names begin with.
