@@ -6,17 +6,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from recbole_dsl.config import OPTIONS, command_line_options, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.export.command import declare_export, run_export
+from recbole_dsl.patching import changes
 from recbole_dsl.report.commands import declare_report, run_report
 from recbole_dsl.serving.commands import declare_recommend, run_recommend
 
-# as the shell counts what SIGPIPE ends
+# the exit code that a shell gives what SIGPIPE ends
 _PIPE = 128 + 13
 
 
@@ -27,8 +28,8 @@ class Command:
     Attributes:
         summary: what it does, for the list of commands.
         declare: adds its own arguments to a parser.
-        run: does it, with the parsed arguments, whose ``given`` are all that are --name=value but for ``own``, and
-            those that the parser does not know.
+        run: runs it, with the parsed arguments and the words that the parser does not know. ``given`` of the
+            former are all words --name=value but those of ``own``.
         own: its options that are none of RecBole's.
     """
 
@@ -39,7 +40,7 @@ class Command:
 
 
 class _Once(argparse.Action):
-    """Stores the value of an argument, which is not given again with another."""
+    """Store the value of an argument; refuse it if it is given again with another value."""
 
     def __call__(
         self,
@@ -77,17 +78,21 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             try:
                 _run(arguments, program)
             finally:
-                # here, for at the end of the process nobody could catch what it raises
+                # here, as nobody can catch what it raises when the process ends
                 sys.stdout.flush()
         except BrokenPipeError:
-            # as with head, whoever reads has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _end_output()
             sys.exit(_PIPE)
 
 
+@changes("sys.stdout", "whoever reads it has enough, as head, and Python would fail as it ends", "the end")
+def _end_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
+@changes("sys.stdout, sys.stderr", "a process without a console, as of pythonw, has none to write to")
 def _streams() -> Iterator[None]:
-    """Within it, there is a stream to write to where the process has none, as under pythonw."""
     with ExitStack() as kept:
         for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
             if stream is None:
@@ -105,8 +110,9 @@ def _own_sigterm() -> Iterator[None]:
             _on_sigterm(before)
 
 
+@changes("signal.SIGTERM", "a training that is asked to end says how to go on, as after Ctrl-C")
 def _on_sigterm(handler: Any) -> None:
-    # other threads may set none
+    # Python lets only the main thread set one
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
@@ -138,7 +144,7 @@ def _run(arguments: Sequence[str] | None, program: str | None) -> None:
         sys.exit(2)
     except KeyboardInterrupt as end:
         print("; ".join([f"{program}: interrupted", *getattr(end, "__notes__", ())]), file=sys.stderr)
-        # as the shell counts what ends by a signal
+        # the exit code that a shell gives what a signal ends
         sys.exit(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
 
 
@@ -200,12 +206,12 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         help="how long one of several processes may not answer, or keep the others waiting, before all "
         "end; 600 without it",
     )
-    parser.add_argument("--nproc", type=_integer, default=1, help="number of processes in this group")
+    parser.add_argument("--nproc", type=_number, default=1, help="number of processes in this group")
     parser.add_argument("--ip", default="localhost", help="address of the master node")
     parser.add_argument("--port", default="5678", help="port of the master node")
-    parser.add_argument("--world_size", type=_integer, default=-1, help="total number of processes")
+    parser.add_argument("--world_size", type=_number, default=-1, help="total number of processes")
     parser.add_argument(
-        "--group_offset", type=_integer, default=0, help="global rank of this group's first process"
+        "--group_offset", type=_number, default=0, help="global rank of this group's first process"
     )
 
 
@@ -285,24 +291,19 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def _integer(word: str) -> int | str:
-    """``word`` as a number if it is one; what it may be is checked with the other options."""
-    try:
-        return int(word)
-    except ValueError:
-        return word
-
-
 def _number(word: str) -> float | str:
-    value = _integer(word)
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return word
+    """``word`` as a number if it is one; what it may be is checked with the other options, by one rule each.
+
+    The types and choices of argparse would be a second list of them, with messages of another form.
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
 
 
 def _refuse_ignored(arguments: list[str]) -> None:
-    """RecBole ignores what is not --name=value; no option must be lost that way."""
+    """Refuse words that are not --name=value, which RecBole ignores, and names with two values."""
     given: dict[str, str] = {}
     for argument in arguments:
         name, equals, value = argument.lstrip("-").partition("=")
