@@ -13,6 +13,7 @@ from recbole.utils import get_trainer
 
 from recbole_dsl.distributed.process_group import TIMEOUT, Place, join, torchrun_options
 from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.patching import changes
 
 # trainers of RecBole that several processes cannot follow, and why
 _ALONE = {
@@ -22,6 +23,7 @@ _ALONE = {
 }
 
 
+@changes("os.environ[CUDA_VISIBLE_DEVICES], torch.cuda.set_device", "each process has a GPU of its own", "the end")
 def join_processes(options: MutableMapping[str, Any], given: Mapping[str, Any]) -> None:
     """Join the process group that ``options``, RecBole's of one process, describe, and complete them for it.
 
@@ -67,6 +69,11 @@ def options_of_process(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return options if "local_rank" in options else {**options, **torchrun_options()}
 
 
+@changes(
+    "os.environ[CUDA_VISIBLE_DEVICES]",
+    "RecBole sets it by gpu_id, and new processes would inherit that",
+    "the end",
+)
 def gpus_for(config: Config, nproc: int, visible: str | None) -> dict[str, Any]:
     """The option gpu_id for ``nproc`` processes, where GPUs are to be used and there is none; else nothing.
 
@@ -78,7 +85,6 @@ def gpus_for(config: Config, nproc: int, visible: str | None) -> dict[str, Any]:
         DSLError: if gpu_id names fewer GPUs.
     """
     given = "gpu_id" in config.external_config_dict
-    # RecBole sets it for its one process, and those that are started would inherit it
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file, require_writable, whole_file
+from recbole_dsl.patching import Setting
 from recbole_dsl.report.facts import name_apart, read_run
 from recbole_dsl.report.page import is_page, page_of
 from recbole_dsl.turns import turn
+
+_LOG = Setting(
+    "logging.disable",
+    "what RecBole logs of options and data is of the training",
+    lambda: logging.root.manager.disable,
+    logging.disable,
+)
 
 
 @turn()
@@ -27,13 +35,8 @@ def write_report(model_files: Sequence[str], path: str, data_path: str | None = 
     """
     place = output_file(path, "output", "a page of recbole-dsl report", is_page, model_files)
     require_writable(os.path.dirname(place), "output")
-    # what RecBole logs of options and data is the training's
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
+    with _LOG.by(logging.INFO):
         runs = [read_run(file, data_path) for file in dict.fromkeys(map(os.path.normpath, model_files))]
-    finally:
-        logging.disable(before)
     name_apart(runs)
     content = page_of(runs).encode()
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole_dsl.compat.for_ray import report, run_classes, state_folder
 from recbole_dsl.errors import DSLError, one_line, refusal, shown
+from recbole_dsl.patching import changes, variable
 from recbole_dsl.tuning.objective import tune_objective
 from recbole_dsl.tuning.search_files import SearchFolder
 from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, WORST, Trial, described
@@ -22,6 +23,7 @@ _NAME = "ray"
 # the parameter of Ray's space, whose values are whole trials
 _TRIAL = "trial"
 _METRIC = "best_valid_score"
+_NO_SIGINT_HANDLER = variable("TUNE_DISABLE_SIGINT_HANDLER", "Ctrl-C ends a search as it ends any other command")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def search_with_ray(search: RaySearch, folder: SearchFolder, on_trial: Callable[
             tuner = tune.Tuner.restore(place, trainable, resume_errored=True)
         else:
             tuner = _tuner(tune, trainable, search, folder)
-        with _watched(folder, on_trial):
+        with _watched(folder, on_trial), _NO_SIGINT_HANDLER.by("1"):
             tuner.fit()
 
 
@@ -189,6 +191,7 @@ def _row(trial: Any, folder: SearchFolder) -> Trial:
 
 
 @contextmanager
+@changes("signal.SIGTERM", "ray.init sets a handler of its own, in whose place that of the command is put back")
 def _started(address: str | None) -> Iterator[ModuleType]:
     """``ray.tune``, with a Ray that runs; one that is started here ends with the search."""
     try:
@@ -201,8 +204,6 @@ def _started(address: str | None) -> Iterator[ModuleType]:
         yield tune
         return
     handler = signal.getsignal(signal.SIGTERM)
-    # so that an interrupted search ends as any other command that is interrupted
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     own = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)

@@ -3,8 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -15,12 +14,12 @@ from recbole.trainer.hyper_tuning import exhaustive_search
 
 from recbole_dsl.checkpoint.whole_files import write_text
 from recbole_dsl.files import require_writable
+from recbole_dsl.patching import variable
 from recbole_dsl.tuning.parameters import Parameter
 from recbole_dsl.tuning.search_files import SearchFolder, is_free
 from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, described, train_trial, trial_config
 
-# where fmin looks for a seed when it is given none
-_SEED = "HYPEROPT_FMIN_SEED"
+_SEED = variable("HYPEROPT_FMIN_SEED", "hyperopt looks here for a seed when RecBole gives none")
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def search_with_recbole(search: RecBoleSearch, folder: SearchFolder, on_trial: C
         # RecBole draws until it finds what it has not had: 1,000 times leave combinations out where there are many
         tuner.algo = partial(exhaustive_search, nbMaxSucessiveFailures=1000 + 50 * int(tuner.max_evals))
         tuner.max_evals = min(int(tuner.max_evals), search.max_trials)
-    with _seeded(search.seed):
+    with _SEED.by(str(search.seed)):
         tuner.run()
 
 
@@ -148,16 +147,3 @@ def _train(search: RecBoleSearch, folder: SearchFolder, number: int, values: dic
 def _text(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    before = os.environ.get(_SEED)
-    os.environ[_SEED] = str(seed)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SEED]
-        else:
-            os.environ[_SEED] = before
