@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup, escape
 
 # in units of the page: a figure is as wide as a phone
 _WIDTH, _HEIGHT = 360, 232
@@ -62,11 +63,11 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: bool = False) -> str:
+def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: bool = False) -> Markup:
     """A line for each of ``series``, with points where there are few, as SVG."""
     points = [point for one in series for point in one.points]
     if not points:
-        return ""
+        return Markup("")
     heights = [*(height for _, height in points), *(v for one in series for v in (*one.low, *one.high))]
     across = _Scale.of([place for place, _ in points], _LEFT, _WIDTH - _RIGHT, x.is_log)
     up = _Scale.of([*heights, *([0.0] if from_zero else [])], _HEIGHT - _BOTTOM, _TOP, y.is_log, round_out=True)
@@ -76,11 +77,11 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: boo
     return _svg(parts, title)
 
 
-def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: Axis, title: str) -> str:
+def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: Axis, title: str) -> Markup:
     """Points above each of ``names``, joined by a line, as SVG; ``xs`` are the names' numbers."""
     points = [point for one in series for point in one.points]
     if not points:
-        return ""
+        return Markup("")
     across = _Scale(-0.5, len(names) - 0.5, _LEFT, _WIDTH - _RIGHT, False)
     up = _Scale.of([0.0, *(height for _, height in points)], _HEIGHT - _BOTTOM, _TOP, False, round_out=True)
     x = Axis(x_label, text=lambda place: names[round(place)])
@@ -182,6 +183,6 @@ def _drawn(one: Series, number: int, across: _Scale, up: _Scale, x: Axis, y: Axi
     return "".join(parts)
 
 
-def _svg(parts: Sequence[str], title: str) -> str:
+def _svg(parts: Sequence[str], title: str) -> Markup:
     head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-    return f"{head}{''.join(parts)}</svg>"
+    return Markup(f"{head}{''.join(parts)}</svg>")
