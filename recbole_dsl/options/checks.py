@@ -7,9 +7,9 @@ from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_dsl.errors import refusal
-from recbole_dsl.options.recbole_models import facts_of, is_of_recbole
+from recbole_dsl.options.recbole_models import facts_of, is_of_recbole, values_of
 from recbole_dsl.options.rules import NAME, Rule, integer, like, number
-from recbole_dsl.options.table import DICTS, NO_NEGATIVES, choice, rule_of
+from recbole_dsl.options.table import DICTS, NO_NEGATIVES, rule_of
 
 # what RecBole makes of other options or of the model, whatever is given
 _DERIVED = {
@@ -43,7 +43,7 @@ def check_options(
             continue
         rule = rule_of(name)
         if of_recbole:
-            rule = choice(name, model_class.__name__) or rule
+            rule = values_of(model_class.__name__, name) or rule
             rule = rule or (like(name, defaults[name]) if name in defaults else None)
         if rule and not rule.takes(value):
             raise refusal(name, value, rule.wanted(value))

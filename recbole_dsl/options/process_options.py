@@ -7,20 +7,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from recbole.config import Config
-from recbole.trainer import KGATTrainer, NCLTrainer, RecVAETrainer
 from recbole.trainer.trainer import PretrainTrainer
 from recbole.utils import get_trainer
 
 from recbole_dsl.distributed.process_group import TIMEOUT, Place, join, torchrun_options
 from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.options.recbole_models import reason_for_one_process
 from recbole_dsl.patching import changes
-
-# trainers of RecBole that several processes cannot follow, and why
-_ALONE = {
-    RecVAETrainer: "has two optimizers, of which each trains a part of what the processes send",
-    NCLTrainer: "divides users and items into clusters in each process by itself",
-    KGATTrainer: "trains on the knowledge graph apart, with a package that was not tried",
-}
 
 
 @changes("os.environ[CUDA_VISIBLE_DEVICES], torch.cuda.set_device", "each process has a GPU of its own", "the end")
@@ -132,9 +125,8 @@ def refuse_in_several(config: Config, budget: str | None) -> None:
     """Raise a DSLError for what only one process can train; ``budget`` is the option of that name."""
     name = config["model"]
     trainer = get_trainer(config["MODEL_TYPE"], name)
-    for kind, reason in _ALONE.items():
-        if issubclass(trainer, kind):
-            raise DSLError(f"model={name}: must be trained by one process: it {reason}")
+    if reason := reason_for_one_process(trainer):
+        raise DSLError(f"model={name}: must be trained by one process: it {reason}")
     stage = config["train_stage"]
     if issubclass(trainer, PretrainTrainer) and str(stage).endswith("pretrain"):
         raise refusal(

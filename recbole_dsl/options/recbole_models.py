@@ -1,4 +1,4 @@
-"""What is peculiar to single models of RecBole: a row for each in `FACTS`, and what is asked of it."""
+"""The facts about single models of RecBole that others do not share: a row for each model in `FACTS`."""
 
 import importlib
 import importlib.util
@@ -6,14 +6,16 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import recbole.model
 from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.trainer import KGATTrainer, NCLTrainer, RecVAETrainer
 from recbole.utils import ModelType
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.options.rules import TEXT, Rule, integer, number, one_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Facts:
         item_features: the option in which it names features of items.
         is_of_full_length: whether its layers are as long as the longest history is allowed to be.
         reads_graph: whether it reads the files of a knowledge graph, where its type does not tell.
+        values: what options whose values are names may be, where other models have other names.
     """
 
     has_gradients: bool = True
@@ -42,33 +45,66 @@ class Facts:
     item_features: str | None = None
     is_of_full_length: bool = False
     reads_graph: bool = False
+    values: Mapping[str, Rule] = field(default_factory=dict)
 
 
+# what options whose values are names may be with all models that have them
+_VALUES = {
+    "hidden_act": one_of("gelu", "relu", "swish", "tanh", "sigmoid"),
+    "loss_type": one_of("BPR", "CE"),
+    "pooling_mode": one_of("mean", "max", "sum"),
+}
+_RERANKING = Facts(values={"loss_type": one_of("CE"), "reranker_CAN_NUM": integer(1) | TEXT})
+_NOISES = {
+    "noise_schedule": one_of("linear", "linear-var", "cosine", "binomial"),
+    "mean_type": one_of("x0", "eps"),
+}
+_AGGREGATOR = Facts(values={"aggregator": one_of("sum", "neighbor", "concat")})
 _OF_GRAPHS = frozenset({"restore_user_e", "restore_item_e", "restore_entity_e"})
 _AUTOENCODER = Facts(whole_users=True, needs_labels=False)
 _GRAPH = Facts(caches=_OF_GRAPHS)
 _FULL_LENGTH = Facts(is_of_full_length=True)
 
 FACTS = {
-    "CDAE": _AUTOENCODER,
+    "BERT4Rec": Facts(values={"transform": one_of("mask_itemseq")}),
+    "CDAE": replace(
+        _AUTOENCODER,
+        values={
+            "loss_type": one_of("BCE", "MSE"),
+            "hid_activation": one_of("sigmoid", "relu", "tanh"),
+            "out_activation": one_of("sigmoid", "relu"),
+        },
+    ),
+    "CFKG": Facts(values={"loss_function": one_of("inner_product", "transe")}),
+    "CORE": Facts(values={"loss_type": one_of("CE"), "dnn_type": one_of("trm", "ave")}),
     "Caser": _FULL_LENGTH,
+    "ConvNCF": Facts(values={"train_method": one_of("after_pretrain", "no_pretrain")}),
     "DGCF": _GRAPH,
     "DIN": _FULL_LENGTH,
-    "DMF": Facts(caches=frozenset({"i_embedding"})),
-    "DiffRec": _AUTOENCODER,
+    "DMF": Facts(
+        caches=frozenset({"i_embedding"}),
+        values={"inter_matrix_type": Rule("01 or rating", lambda v: v in ("01", "rating", 1))},
+    ),
+    "DiffRec": replace(_AUTOENCODER, values=_NOISES),
     "ENMF": _AUTOENCODER,
     # takes angles of numbers that the modulus scales, and a modulus of zero has none
     "EulerNet": Facts(needs={"exclude": ["mu"]}),
     "FDSA": Facts(item_features="selected_features"),
     "FEARec": _FULL_LENGTH,
     "FOSSIL": _FULL_LENGTH,
+    "FPMC": Facts(values={"loss_type": one_of("BPR")}),
+    "GCMC": Facts(values={"accum": one_of("sum", "stack")}),
+    "GRU4RecCPR": _RERANKING,
     "GRU4RecF": Facts(item_features="selected_features"),
     "GRU4RecKG": Facts(reads_graph=True),
-    "HGN": _FULL_LENGTH,
-    "KGAT": Facts(package="dgl", caches=_OF_GRAPHS),
+    "HGN": replace(_FULL_LENGTH, values={"pooling_type": one_of("average", "max")}),
+    "HRM": Facts(values=dict.fromkeys(("pooling_type_layer_1", "pooling_type_layer_2"), one_of("max", "average"))),
+    "KGAT": Facts(package="dgl", caches=_OF_GRAPHS, values={"aggregator_type": one_of("gcn", "graphsage", "bi")}),
+    "KGCN": _AGGREGATOR,
+    "KGNNLS": _AGGREGATOR,
     "KGIN": Facts(package="torch_scatter", caches=_OF_GRAPHS),
     "KSR": Facts(reads_graph=True),
-    "LDiffRec": _AUTOENCODER,
+    "LDiffRec": replace(_AUTOENCODER, values=_NOISES),
     # RecBole cannot tell without its package
     "LightGBM": Facts(has_gradients=False),
     "LightGCN": _GRAPH,
@@ -77,20 +113,32 @@ FACTS = {
     "MacridVAE": _AUTOENCODER,
     "MultiDAE": _AUTOENCODER,
     "MultiVAE": _AUTOENCODER,
+    "NAIS": Facts(values={"algorithm": one_of("prod", "concat")}),
     # RecBole counts it among the trained ones
     "NCEPLRec": Facts(has_gradients=False),
     "NCL": Facts(package="faiss", caches=_OF_GRAPHS),
     "NGCF": _GRAPH,
-    "RaCT": _AUTOENCODER,
+    "RaCT": replace(_AUTOENCODER, values={"train_stage": one_of("actor_pretrain", "critic_pretrain", "finetune")}),
     "RecVAE": _AUTOENCODER,
     "RepeatNet": Facts(needs_labels=False, is_of_full_length=True),
-    "S3Rec": Facts(item_features="item_attribute"),
+    "S3Rec": Facts(item_features="item_attribute", values={"train_stage": one_of("pretrain", "finetune")}),
+    "SASRecCPR": _RERANKING,
     "SASRecF": Facts(item_features="selected_features"),
-    "SGL": _GRAPH,
-    "SINE": _FULL_LENGTH,
+    "SGL": replace(_GRAPH, values={"type": one_of("ED", "ND", "RW")}),
+    "SHAN": Facts(values={"transform": one_of("inverse_itemseq")}),
+    "SINE": replace(_FULL_LENGTH, values={"loss_type": one_of("BPR", "CE", "NLL")}),
+    "SimpleX": Facts(
+        values={"aggregator": one_of("mean", "user_attention", "self_attention"), "margin": number(-1, 1)}
+    ),
     "SpectralCF": _GRAPH,
     # RecBole cannot tell without its package
     "XGBoost": Facts(has_gradients=False),
+}
+# trainers of RecBole that several processes cannot follow, and why
+_OF_ONE_PROCESS = {
+    RecVAETrainer: "has two optimizers, of which each trains a part of what the processes send",
+    NCLTrainer: "divides users and items into clusters in each process by itself",
+    KGATTrainer: "trains on the knowledge graph apart, with a package that was not tried",
 }
 # packages that our extra installs on some releases of Python only: the last one, as 3.x
 _LAST_PYTHON = {"dgl": 11}
@@ -99,6 +147,16 @@ _LAST_PYTHON = {"dgl": 11}
 def facts_of(name: str) -> Facts:
     """The row of the model ``name``, or that of a model with no peculiarity."""
     return FACTS.get(name, Facts())
+
+
+def values_of(name: str, option: str) -> Rule | None:
+    """What ``option``, whose values are names, may be with RecBole's model ``name``; None for other options."""
+    return facts_of(name).values.get(option, _VALUES.get(option))
+
+
+def reason_for_one_process(trainer: type) -> str | None:
+    """Why several processes cannot train by ``trainer``; None if they can."""
+    return next((reason for kind, reason in _OF_ONE_PROCESS.items() if issubclass(trainer, kind)), None)
 
 
 def is_of_recbole(model_class: type) -> bool:

@@ -173,39 +173,6 @@ RULES = {
     ),
 }
 
-# options of RecBole's models whose values are names: (models, or None for all, option, what is allowed)
-_CHOICES = [
-    (None, "pooling_mode", one_of("mean", "max", "sum")),
-    (None, "hidden_act", one_of("gelu", "relu", "swish", "tanh", "sigmoid")),
-    (("CORE", "SASRecCPR", "GRU4RecCPR"), "loss_type", one_of("CE")),
-    (("FPMC",), "loss_type", one_of("BPR")),
-    (("CDAE",), "loss_type", one_of("BCE", "MSE")),
-    (("SINE",), "loss_type", one_of("BPR", "CE", "NLL")),
-    (("CDAE",), "hid_activation", one_of("sigmoid", "relu", "tanh")),
-    (("CDAE",), "out_activation", one_of("sigmoid", "relu")),
-    (("CFKG",), "loss_function", one_of("inner_product", "transe")),
-    (("CORE",), "dnn_type", one_of("trm", "ave")),
-    (("ConvNCF",), "train_method", one_of("after_pretrain", "no_pretrain")),
-    (("BERT4Rec",), "transform", one_of("mask_itemseq")),
-    (("SHAN",), "transform", one_of("inverse_itemseq")),
-    (("DMF",), "inter_matrix_type", Rule("01 or rating", lambda v: v in ("01", "rating", 1))),
-    (("DiffRec", "LDiffRec"), "noise_schedule", one_of("linear", "linear-var", "cosine", "binomial")),
-    (("DiffRec", "LDiffRec"), "mean_type", one_of("x0", "eps")),
-    (("GCMC",), "accum", one_of("sum", "stack")),
-    (("HGN",), "pooling_type", one_of("average", "max")),
-    (("HRM",), "pooling_type_layer_1", one_of("max", "average")),
-    (("HRM",), "pooling_type_layer_2", one_of("max", "average")),
-    (("KGAT",), "aggregator_type", one_of("gcn", "graphsage", "bi")),
-    (("KGCN", "KGNNLS"), "aggregator", one_of("sum", "neighbor", "concat")),
-    (("SimpleX",), "aggregator", one_of("mean", "user_attention", "self_attention")),
-    (("SimpleX",), "margin", number(-1, 1)),
-    (("NAIS",), "algorithm", one_of("prod", "concat")),
-    (("S3Rec",), "train_stage", one_of("pretrain", "finetune")),
-    (("RaCT",), "train_stage", one_of("actor_pretrain", "critic_pretrain", "finetune")),
-    (("SGL",), "type", one_of("ED", "ND", "RW")),
-    (("SASRecCPR", "GRU4RecCPR"), "reranker_CAN_NUM", integer(1) | TEXT),
-]
-
 
 def rule_of(name: str) -> Rule | None:
     """The rule for RecBole's option ``name``, as its registries are now; None if there is none."""
@@ -214,13 +181,3 @@ def rule_of(name: str) -> Rule | None:
     # a program may add to them at any time
     metric = one_of(*metric_types, any_case=True)
     return metric | list_of(metric, "such names, each once, that is not empty", tuples=True, some=True, once=True)
-
-
-def choice(name: str, model: str) -> Rule | None:
-    """The rule for ``name``, an option of RecBole's ``model`` whose values are names; None if it is not one."""
-    for models, option, rule in _CHOICES:
-        if option == name and (models is None or model in models):
-            return rule
-    if name == "loss_type":
-        return one_of("BPR", "CE")
-    return None
