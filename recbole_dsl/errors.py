@@ -51,8 +51,10 @@ def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
 
 
 def described(error: BaseException) -> str:
-    """The class of ``error`` and what it says, in one line."""
+    """The class of ``error`` and what it says, in one line; of a DSLError only what it says."""
     text = one_line(str(error))
+    if isinstance(error, DSLError):
+        return text
     if not text:
         # an assertion without words says in its line what it wants
         frames = traceback.extract_tb(error.__traceback__)

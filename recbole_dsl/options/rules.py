@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_dsl.errors import refusal
+
 # no size that a run can use is larger, and PyTorch and NumPy fail on those that are in many ways
 _LARGEST = 2**31 - 1
 
@@ -34,12 +36,12 @@ class Rule:
         except (TypeError, ValueError, LookupError, OverflowError):
             return False
 
-    def wanted(self, value: Any) -> str:
-        """What ``value``, which is not allowed, must be instead: words that go on from "must be"."""
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if self.most is not None and any(is_number(v) and v > self.most for v in values):
-            return f"at most {self.most}"
-        return self.allowed
+    def check(self, name: str, value: Any) -> None:
+        """Raise a DSLError if the option ``name`` may not be ``value``."""
+        if not self.takes(value):
+            values = value if isinstance(value, (list, tuple)) else [value]
+            is_too_large = self.most is not None and any(is_number(v) and v > self.most for v in values)
+            raise refusal(name, value, f"at most {self.most}" if is_too_large else self.allowed)
 
     def __or__(self, other: "Rule") -> "Rule":
         most = other.most if self.most is None else self.most

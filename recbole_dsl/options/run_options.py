@@ -8,7 +8,7 @@ from recbole.config import Config
 from recbole_dsl.checkpoint.plain_data import plain_entries
 from recbole_dsl.config import DEFAULTS, DSLConfig
 from recbole_dsl.errors import DSLError
-from recbole_dsl.options.names import check_option_names
+from recbole_dsl.options.checks import check_option_names
 from recbole_dsl.options.recbole_models import facts_of
 
 # options that tell one of several processes apart

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import RunData
-from recbole_dsl.errors import DSLError, one_line
+from recbole_dsl.errors import DSLError
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.quick_start import prepare_trial
 from recbole_dsl.training.run_files import last_files
@@ -71,30 +71,23 @@ def trial_config(options: Mapping[str, Any], checkpoint_dir: str) -> Config:
     return config
 
 
-def train_trial(config: Config, on_evaluation: Callable[[int, float], None] | None = None) -> dict[str, Any]:
+def train_trial(config: Config) -> dict[str, Any]:
     """Train a trial, from the last state in its ``checkpoint_dir`` where there is one.
-
-    Args:
-        on_evaluation: is called with each epoch that was evaluated and its score.
 
     Returns:
         the fields score, valid, epochs and file of its `Trial`, the last one within ``checkpoint_dir``.
     """
     with resumed_trial(config) as (trainer, data):
-        epochs = [trainer.start_epoch]
-
-        def evaluated(epoch: int, score: float) -> None:
-            epochs.append(epoch + 1)
-            if on_evaluation is not None:
-                on_evaluation(epoch, score)
-
-        score, valid = trainer.fit(data.train, data.valid, verbose=False, callback_fn=evaluated)
+        evaluated = [trainer.start_epoch - 1]
+        score, valid = trainer.fit(
+            data.train, data.valid, verbose=False, callback_fn=lambda epoch, score: evaluated.append(epoch)
+        )
     if valid is None:
         raise DSLError("valid_metric: has no result, as there are no validation data")
     return {
         "score": float(score),
         "valid": {name: float(value) for name, value in valid.items()},
-        "epochs": epochs[-1],
+        "epochs": evaluated[-1] + 1,
         "file": os.path.basename(trainer.saved_model_file),
     }
 
@@ -117,9 +110,3 @@ def resumed_trial(config: Config) -> Iterator[tuple[DSLMixin, RunData]]:
         if state is not None:
             trainer.resume_checkpoint(state)
         yield trainer, data
-
-
-def described(error: BaseException) -> str:
-    """Why a trial failed, in one line."""
-    text = one_line(str(error))
-    return text if isinstance(error, DSLError) else f"{type(error).__name__}: {text}"

@@ -5,18 +5,19 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from recbole_dsl.compat.for_ray import report, run_classes, state_folder
-from recbole_dsl.errors import DSLError, one_line, refusal, shown
+from recbole_dsl.errors import DSLError, described, one_line, refusal, shown
 from recbole_dsl.patching import changes, variable
 from recbole_dsl.tuning.objective import tune_objective
 from recbole_dsl.tuning.search_files import SearchFolder
-from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, WORST, Trial, described
+from recbole_dsl.tuning.settings import Search
+from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, WORST, Trial
 
 # the folder of Ray's own files in that of the search
 _NAME = "ray"
@@ -26,34 +27,7 @@ _METRIC = "best_valid_score"
 _NO_SIGINT_HANDLER = variable("TUNE_DISABLE_SIGINT_HANDLER", "Ctrl-C ends a search as it ends any other command")
 
 
-@dataclass(frozen=True)
-class RaySearch:
-    """What Ray Tune searches.
-
-    Attributes:
-        draws: the options of each trial, those that all share left out.
-        options: those that all trials share, every path in them absolute.
-        bigger: whether a larger score is better.
-        evaluations: how many a trial has at most.
-        scheduler: "asha", which stops trials early, or "fifo", which does not.
-        trial_cpus, trial_gpus: what a trial gets; a GPU may be shared. None: one GPU where Ray has one and
-            ``use_gpu`` allows it.
-        address: of a Ray cluster; None for this machine, or for the Ray that this process has started.
-        max_failures: how often a trial goes on after its worker was killed.
-    """
-
-    draws: Sequence[Mapping[str, Any]]
-    options: Mapping[str, Any]
-    bigger: bool
-    evaluations: int
-    scheduler: str
-    trial_cpus: float
-    trial_gpus: float | None
-    address: str | None
-    max_failures: int
-
-
-def search_with_ray(search: RaySearch, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
+def search_with_ray(search: Search, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
     """Search; every trial that ends is in the table of ``folder`` at once, and what was begun goes on.
 
     Args:
@@ -62,8 +36,8 @@ def search_with_ray(search: RaySearch, folder: SearchFolder, on_trial: Callable[
     Raises:
         DSLError: if there is no Ray, or not at the address, or it has not the resources of one trial.
     """
-    with _started(search.address) as tune:
-        resources = {"cpu": search.trial_cpus, "gpu": _gpus(search)}
+    with _started(search.settings.address) as tune:
+        resources = {"cpu": search.settings.trial_cpus, "gpu": _gpus(search)}
         _refuse_too_large(resources)
         folder.begin()
         trainable = tune.with_resources(_objective, resources)
@@ -86,7 +60,7 @@ def _objective(config: Mapping[str, Any]) -> None:
         report({_METRIC: worst, "error": described(error), "epoch": -1, "is_last": True})
 
 
-def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFolder) -> Any:
+def _tuner(tune: ModuleType, trainable: Any, search: Search, folder: SearchFolder) -> Any:
     run_config, failure_config, checkpoint_config = run_classes()
     trials = [
         {"number": number, "drawn": draw, "options": {**search.options, **draw}, "bigger": search.bigger}
@@ -98,13 +72,13 @@ def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFo
         tune_config=tune.TuneConfig(
             metric=_METRIC,
             mode="max" if search.bigger else "min",
-            scheduler=_asha(search) if search.scheduler == "asha" else None,
+            scheduler=_asha(search) if search.settings.scheduler == "asha" else None,
             trial_dirname_creator=_folder_name,
         ),
         run_config=run_config(
             name=_NAME,
             storage_path=folder.path,
-            failure_config=failure_config(max_failures=search.max_failures),
+            failure_config=failure_config(max_failures=search.settings.max_failures),
             # the last one has the best epoch too; the one before it is there until Ray has noted the last
             checkpoint_config=checkpoint_config(num_to_keep=2),
             callbacks=[_listener(tune)],
@@ -113,7 +87,7 @@ def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFo
     )
 
 
-def _asha(search: RaySearch) -> Any:
+def _asha(search: Search) -> Any:
     schedulers = importlib.import_module("ray.tune.schedulers")
     # compared first after so many evaluations, and then each time at three times as many
     grace = max(1, search.evaluations // 27)
@@ -217,9 +191,9 @@ def _started(address: str | None) -> Iterator[ModuleType]:
         ray.shutdown()
 
 
-def _gpus(search: RaySearch) -> float:
-    if search.trial_gpus is not None:
-        return search.trial_gpus
+def _gpus(search: Search) -> float:
+    if search.settings.trial_gpus is not None:
+        return search.settings.trial_gpus
     ray = importlib.import_module("ray")
     return 1.0 if search.options.get("use_gpu", True) and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
 

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
@@ -13,37 +12,18 @@ from recbole.trainer import HyperTuning
 from recbole.trainer.hyper_tuning import exhaustive_search
 
 from recbole_dsl.checkpoint.whole_files import write_text
+from recbole_dsl.errors import described
 from recbole_dsl.files import require_writable
 from recbole_dsl.patching import variable
 from recbole_dsl.tuning.parameters import Parameter
 from recbole_dsl.tuning.search_files import SearchFolder, is_free
-from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, described, train_trial, trial_config
+from recbole_dsl.tuning.settings import Search
+from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, train_trial, trial_config
 
 _SEED = variable("HYPEROPT_FMIN_SEED", "hyperopt looks here for a seed when RecBole gives none")
 
 
-@dataclass(frozen=True)
-class RecBoleSearch:
-    """What RecBole's HyperTuning searches.
-
-    Attributes:
-        algo: "exhaustive", "random" or "bayes".
-        max_trials: how many trials there are at most.
-        early_stop: trials in a row without a better one that end the search; None for none.
-        options: those that all trials share.
-        bigger: whether a larger score is better.
-    """
-
-    parameters: Sequence[Parameter]
-    algo: str
-    max_trials: int
-    early_stop: int | None
-    options: Mapping[str, Any]
-    bigger: bool
-    seed: int
-
-
-def search_with_recbole(search: RecBoleSearch, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
+def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
     """Search; every trial that ends is in the table of ``folder`` before the next begins.
 
     Those that are there already are not trained again: the search is the same up to the last of them.
@@ -79,15 +59,15 @@ def search_with_recbole(search: RecBoleSearch, folder: SearchFolder, on_trial: C
         objective,
         params_dict=_space(search.parameters),
         algo=search.algo,
-        max_evals=search.max_trials,
-        early_stop=search.early_stop or sys.maxsize,
+        max_evals=search.most,
+        early_stop=search.settings.early_stop or sys.maxsize,
     )
     # the scores are in the line of each trial
     tuner._print_result = lambda result: None
     if search.algo == "exhaustive":
         # RecBole draws until it finds what it has not had: 1,000 times leave combinations out where there are many
         tuner.algo = partial(exhaustive_search, nbMaxSucessiveFailures=1000 + 50 * int(tuner.max_evals))
-        tuner.max_evals = min(int(tuner.max_evals), search.max_trials)
+        tuner.max_evals = min(int(tuner.max_evals), search.most)
     with _SEED.by(str(search.seed)):
         tuner.run()
 
@@ -122,7 +102,7 @@ def _key(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _train(search: RecBoleSearch, folder: SearchFolder, number: int, values: dict[str, Any]) -> Trial:
+def _train(search: Search, folder: SearchFolder, number: int, values: dict[str, Any]) -> Trial:
     content = json.dumps(values) + "\n"
     place = folder.trial_folder(number)
     for other in count(2):
