@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "layout.md"
 BEGIN, END = "<!-- made by docs/changes.py -->", "<!-- end -->"
 _BLOCK = "its block ends"
+# what makes the changes that others declare, and what names the package's own modules
+_OWN = "patching.py", "lazy_names.py"
 
 
 class Change(NamedTuple):
@@ -25,8 +27,8 @@ class Change(NamedTuple):
 
 
 def files() -> list[Path]:
-    """All of the package but what makes the changes that the others declare."""
-    return [path for path in (ROOT / "recbole_dsl").rglob("*.py") if path.name != "patching.py"]
+    """The files in which changes are declared."""
+    return [path for path in (ROOT / "recbole_dsl").rglob("*.py") if path.name not in _OWN]
 
 
 def declared(path: Path) -> Iterator[Change]:
@@ -41,7 +43,9 @@ def declared(path: Path) -> Iterator[Change]:
                     yield Change(where, _targets(decorator), why, until)
         if isinstance(node, ast.Call) and _name(node) in ("Patch", "Setting", "variable", "changes"):
             # what is no literal is refused: a reader of the table must find it by its words
-            given = [ast.literal_eval(one) for one in node.args if not isinstance(one, (ast.Lambda, ast.Name))]
+            # those of a Setting that read and write it are no words
+            args = node.args[:2] if _name(node) == "Setting" else node.args
+            given = [ast.literal_eval(one) for one in args]
             given += [ast.literal_eval(k.value) for k in node.keywords]
             if _name(node) == "Patch":
                 given[:2] = [".".join(given[:2])]
@@ -70,17 +74,17 @@ def _targets(decorator: ast.Call) -> str:
     )
 
 
-# calls that change the process, or a module
+# calls that change the process, or a module; who may draw from the random generators is the subject of turns.py
 _CALLS = re.compile(
     r"""signal\.(signal|setitimer)|warnings\.(filterwarnings|simplefilter|resetwarnings)
     |logging\.(disable|basicConfig|captureWarnings|setLoggerClass|addLevelName)
     |(root|(logging\.)?getLogger\(\))\.(addHandler|removeHandler|setLevel|addFilter|removeFilter)
     |sys\.(set\w+|(meta_path|path|path_hooks)\.(insert|append|remove|pop))
-    |os\.(chdir|umask|putenv|unsetenv|dup2|register_at_fork|environ\.(pop|update|setdefault|clear))
-    |torch\.([\w.]+\.)?(set_\w+|manual_seed\w*|use_deterministic_algorithms|add_safe_globals|safe_globals)
-    |(np|numpy)\.(random\.(seed|set_state)|seterr)|random\.(seed|setstate)|(contextlib\.)?redirect_std(out|err)
+    |os\.(chdir|umask|putenv|unsetenv|dup2|environ\.(pop|update|setdefault|clear))
+    |torch\.([\w.]+\.)?(set_(?!rng_state)\w+|use_deterministic_algorithms|add_safe_globals|safe_globals)
+    |(np|numpy)\.seterr|(contextlib\.)?redirect_std(out|err)
     |atexit\.register|faulthandler\.\w+|gc\.(disable|freeze)|locale\.setlocale|multiprocessing\.set_\w+
-    |on_parameter_registration|importlib\.reload""",
+    |importlib\.reload""",
     re.VERBOSE,
 )
 

@@ -131,13 +131,6 @@ class _Divided:
         return next((value for thread, value in reversed(self.entries[:]) if thread == me), self.usual)
 
 
-TORCH_LOAD = Patch("torch", "load", "the files that a model's constructor reads run nothing, and may be sparse")
-STDOUT = Patch("sys", "stdout", "models of RecBole print while they are made, where recommendations may go")
-PROGRESS_BAR = Patch("recbole.trainer.trainer", "tqdm", "bars vanish at their end and show the topology")
-TENSORBOARD = Patch("recbole.trainer.trainer", "get_tensorboard", "only the first of several processes shows it")
-PATCHES = (TORCH_LOAD, STDOUT, PROGRESS_BAR, TENSORBOARD)
-
-
 def _after_fork() -> None:
     # the thread that held it is not in this process
     global _lock

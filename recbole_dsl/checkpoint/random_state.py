@@ -10,6 +10,7 @@ import recbole.quick_start.quick_start
 import recbole.utils
 import torch
 
+from recbole_dsl.patching import changes
 from recbole_dsl.turns import refuse_to_seed
 
 
@@ -45,12 +46,14 @@ def shared_state() -> tuple[Any, ...]:
     return random_state(), cudnn.benchmark, cudnn.deterministic
 
 
+@changes("torch.backends.cudnn", "init_seed of another training has changed it", "init_seed")
 def restore_shared_state(state: tuple[Any, ...]) -> None:
     """Put back what `shared_state` returned."""
     numbers, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = state
     restore_random_state(numbers)
 
 
+@changes("recbole.utils.init_seed", "seeding would change the numbers that another thread draws", "the end")
 def guard_seeding() -> None:
     """Let RecBole's ``init_seed`` refuse to seed while another thread trains."""
     usual = recbole.utils.utils.init_seed

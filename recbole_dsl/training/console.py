@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from recbole_dsl.patching import PROGRESS_BAR
+from recbole_dsl.patching import Patch
 from recbole_dsl.topology.engine import TopologyUpdate
 from recbole_dsl.training.run_files import from_here
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _OURS = os.path.dirname(os.path.dirname(__file__))
 _NAMED = 4
+_PROGRESS_BAR = Patch("recbole.trainer.trainer", "tqdm", "bars vanish at their end and show the topology")
 
 
 class BriefConsole(logging.Filter):
@@ -115,7 +116,7 @@ def brief_bars(trainer: "DSLMixin") -> Iterator[None]:
                 self.set_postfix_str(_topology(trainer.topology_updates), refresh=False)
 
     try:
-        with PROGRESS_BAR.by(Bar):
+        with _PROGRESS_BAR.by(Bar):
             yield
     finally:
         trainer.bar = None

@@ -9,7 +9,9 @@ from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.distributed.agreement import data_parallel, is_distributed, is_first, synchronous_norms
-from recbole_dsl.patching import TENSORBOARD
+from recbole_dsl.patching import Patch
+
+_TENSORBOARD = Patch("recbole.trainer.trainer", "get_tensorboard", "only the first of several processes shows it")
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def parallel_init(trainer: Any, config: Config, model: AbstractRecommender) -> I
         dist.barrier()
     config["single_spec"] = True
     try:
-        with nullcontext() if goes_first else TENSORBOARD.by(lambda logger: _Nowhere()):
+        with nullcontext() if goes_first else _TENSORBOARD.by(lambda logger: _Nowhere()):
             yield model
     finally:
         config["single_spec"] = False
