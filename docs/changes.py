@@ -38,7 +38,7 @@ def declared(path: Path) -> Iterator[Change]:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             for decorator in node.decorator_list:
                 if _name(decorator) in ("replaces", "around_import"):
-                    why = " ".join(ast.get_docstring(node).split("\n\n")[0].split())
+                    why = " ".join(ast.get_docstring(node).split("\n\n")[0].split()).rstrip(".")
                     (until,) = (ast.literal_eval(k.value) for k in decorator.keywords)
                     yield Change(where, _targets(decorator), why, until)
         if isinstance(node, ast.Call) and _name(node) in ("Patch", "Setting", "variable", "changes"):

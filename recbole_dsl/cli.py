@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             sys.exit(_PIPE)
 
 
-@changes("sys.stdout", "whoever reads it has enough, as head, and Python would fail as it ends", "the end")
+@changes(
+    "sys.stdout", "whoever reads it has enough, as head, and Python would fail as it ends", "the process ends"
+)
 def _end_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -53,7 +53,9 @@ def restore_shared_state(state: tuple[Any, ...]) -> None:
     restore_random_state(numbers)
 
 
-@changes("recbole.utils.init_seed", "seeding would change the numbers that another thread draws", "the end")
+@changes(
+    "recbole.utils.init_seed", "seeding would change the numbers that another thread draws", "the process ends"
+)
 def guard_seeding() -> None:
     """Let RecBole's ``init_seed`` refuse to seed while another thread trains."""
     usual = recbole.utils.utils.init_seed

@@ -64,7 +64,9 @@ def anomaly_detection() -> Iterator[None]:
         torch.autograd.set_detect_anomaly(*before)
 
 
-@changes("torch.autograd.set_detect_anomaly", "a SINE that was imported before has turned it on", "the end")
+@changes(
+    "torch.autograd.set_detect_anomaly", "a SINE that was imported before has turned it on", "the process ends"
+)
 def turn_anomaly_detection_off() -> None:
     """Turn it off; it is off unless somebody asks for it."""
     importlib.import_module("torch").autograd.set_detect_anomaly(False)

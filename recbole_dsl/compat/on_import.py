@@ -76,7 +76,11 @@ def replaced(module: ModuleType, **names: Any) -> ModuleType:
     return view
 
 
-@changes("sys.meta_path", "modules of RecBole are changed when they are imported, and none is before", "the end")
+@changes(
+    "sys.meta_path",
+    "modules of RecBole are changed when they are imported, and none is before",
+    "the process ends",
+)
 def start() -> None:
     """Change the modules that have been imported, and from now on those that are."""
     sys.meta_path.insert(0, _Finder())

@@ -31,7 +31,7 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
 
 
-@changes("logging.basicConfig", "what RecBole logs of options and data is of the training", "the end")
+@changes("logging.basicConfig", "what RecBole logs of options and data is of the training", "the process ends")
 def run_export(known: argparse.Namespace, others: list[str]) -> None:
     """Make the artifact, and print what it is."""
     refuse_others(others)

@@ -16,7 +16,11 @@ from recbole_dsl.options.recbole_models import reason_for_one_process
 from recbole_dsl.patching import changes
 
 
-@changes("os.environ[CUDA_VISIBLE_DEVICES], torch.cuda.set_device", "each process has a GPU of its own", "the end")
+@changes(
+    "os.environ[CUDA_VISIBLE_DEVICES], torch.cuda.set_device",
+    "each process has a GPU of its own",
+    "the process ends",
+)
 def join_processes(options: MutableMapping[str, Any], given: Mapping[str, Any]) -> None:
     """Join the process group that ``options``, RecBole's of one process, describe, and complete them for it.
 
