@@ -1,6 +1,6 @@
 """Names of PyTorch that it does not promise to keep, each with what is lost without it.
 
-Where one is missing the work goes on without it, and a warning says in one line what is lost.
+If one is missing, a warning says in one line what is lost, and the work goes on without it.
 """
 
 from logging import getLogger
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbole_dsl.errors import DSLError
 
-# without these nothing is sparse
+# without these no weight can be sparse
 NEEDED = ("torch._C.DisableTorchFunctionSubclass",)
 _GIVEN = "embeddings that a model brings with it are not told from random ones"
 LOST = {
@@ -31,7 +31,7 @@ LOST = {
 
 
 def _found(name: str) -> Any:
-    """What PyTorch has under ``name``; None, with a warning, if nothing."""
+    """What PyTorch has under ``name``; None, with a warning, if there is no such name."""
     owner, _, attribute = name.rpartition(".")
     try:
         return getattr(resolve_name(owner), attribute)
@@ -58,13 +58,13 @@ foreach_types = _found("torch.optim.optimizer._foreach_supported_types") or []
 _indices = _found("torch.Tensor._indices")
 _gradient_of_weights = _found("torch.ops.aten._embedding_bag_per_sample_weights_backward")
 
-# whether tensors without memory can be made, and all that is done to tensors be seen
+# whether tensors without memory can be made, and whether every operation on tensors can be seen
 HAS_WRAPPERS = make_wrapper_subclass is not None
 SEES_ALL = None not in (TorchDispatchMode, on_parameter_registration, StorageWeakRef)
 
 
 def entries_of(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices and values of a sparse ``tensor``, each index as often as it is there, if PyTorch tells."""
+    """The indices and values of a sparse ``tensor``; not coalesced, if PyTorch gives them so."""
     if _indices is None:
         tensor = tensor.coalesce()
         return tensor.indices(), tensor.values()

@@ -1,4 +1,4 @@
-"""Change a module when it is imported, and the names that one module sees of another."""
+"""Changing modules when they are imported."""
 
 import builtins
 import functools
@@ -24,7 +24,7 @@ def around_import(module: str, until: str) -> Callable[[Around], Around]:
     """Decorate a function without arguments: ``module`` is executed in the context that it returns.
 
     Args:
-        until: what has to happen before nobody needs it.
+        until: when it is no longer needed.
     """
 
     def register(around: Around) -> Around:
@@ -43,7 +43,7 @@ def replaces(*targets: str, until: str) -> Callable[[Replace], Replace]:
     Args:
         targets: each ``module:name`` or ``module:Class.name``. Where there is no such name, the decorated function
             gets the builtin of that name, or None.
-        until: what has to happen before nobody needs it.
+        until: when it is no longer needed.
     """
 
     def register(replace: Replace) -> Replace:
@@ -69,7 +69,7 @@ def replaces(*targets: str, until: str) -> Callable[[Replace], Replace]:
 
 
 def replaced(module: ModuleType, **names: Any) -> ModuleType:
-    """What ``module`` is to one module that uses it: the same, but for ``names``."""
+    """A view of ``module`` for one module that uses it, with other values for ``names``."""
     view = ModuleType(module.__name__, module.__doc__)
     vars(view).update(names)
     view.__getattr__ = functools.partial(getattr, module)
@@ -90,7 +90,7 @@ def start() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds what the other finders find, and has it executed with what was registered."""
+    """Finds what the other finders find, and changes it when it is executed."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in _around and name not in _after:

@@ -1,6 +1,6 @@
-"""RecBole's own files, which PyTorch 2.6 and later refuse, read as data.
+"""RecBole's own files, which PyTorch 2.6 and later refuse to load, read as data.
 
-What a file says is neither evaluated nor a place to read pickles from or to write to.
+Nothing in a file is evaluated, and none of its options says where to read pickles or where to write.
 """
 
 import importlib
@@ -28,9 +28,9 @@ _KINDS = (
     "knowledge_aware_recommender",
     "exlib_recommender",
 )
-# classes of models that are not RecBole's own, by the name under which a file knows them
+# classes of models that are not RecBole's own, by their names in a file
 _own_models: dict[str, type] = {}
-# of a Config: that its options come from a file
+# the attribute of a Config whose options come from a file
 _OF_A_FILE = "_of_a_file"
 _ATTRIBUTES = (
     *("parameters", "model", "dataset", "file_config_dict", "variable_config_dict", "cmd_config_dict"),
@@ -40,7 +40,7 @@ _read_now: ContextVar[Any] = ContextVar("_read_now", default=None)
 
 
 class SavedConfig:
-    """RecBole's ``Config`` as a file has it, which becomes one when its attributes are there.
+    """Stands for RecBole's ``Config`` while a file is read, and becomes one when it has its attributes.
 
     A ``Config`` itself is not safe to load: it evaluates the strings that it is made of. Only RecBole's own
     attributes are taken from the file, and no option that names a place but that of the data.
@@ -81,7 +81,7 @@ class SavedConfig:
 
 
 def _model_class(name: Any) -> Any:
-    """The class that a file calls ``name``; what is not the name of a model is left as it is."""
+    """The class of the model that a file calls ``name``; ``name`` itself if it is none."""
     if name in _own_models:
         return _own_models[name]
     if not isinstance(name, str) or name not in recbole_models():

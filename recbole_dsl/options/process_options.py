@@ -1,4 +1,4 @@
-"""What the options say of several processes: where each stands, and what they cannot train."""
+"""Options of several processes: the rank and device of each, and what several processes cannot train."""
 
 import os
 from collections.abc import Mapping, MutableMapping
@@ -28,10 +28,10 @@ def join_processes(options: MutableMapping[str, Any], given: Mapping[str, Any]) 
     CPU if there is none, ``use_gpu`` is False or ``gpu_id`` is empty.
 
     Args:
-        given: what of the options the user said.
+        given: the options that the user gave.
 
     Raises:
-        DSLError: if the others do not come, or there is no such GPU.
+        DSLError: if the other processes do not come, or there is no such GPU.
     """
     local_rank, offset = int(options["local_rank"]), int(options.get("offset") or 0)
     gpu_id = options["gpu_id"]
@@ -61,7 +61,7 @@ def join_processes(options: MutableMapping[str, Any], given: Mapping[str, Any]) 
 
 
 def options_of_process(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``options`` of a run, with those of its process where torchrun has started it."""
+    """``options`` of a run, with those that torchrun gives its process, if torchrun has started it."""
     options = dict(options or {})
     return options if "local_rank" in options else {**options, **torchrun_options()}
 
@@ -72,7 +72,7 @@ def options_of_process(options: Mapping[str, Any] | None) -> dict[str, Any]:
     "the end",
 )
 def gpus_for(config: Config, nproc: int, visible: str | None) -> dict[str, Any]:
-    """The option gpu_id for ``nproc`` processes, where GPUs are to be used and there is none; else nothing.
+    """The option gpu_id for ``nproc`` processes if they use GPUs; no option otherwise.
 
     Args:
         config: of one process.
@@ -98,7 +98,7 @@ def gpus_for(config: Config, nproc: int, visible: str | None) -> dict[str, Any]:
 
 
 def refuse_different_runs(config: Config, resumed: str | None) -> None:
-    """Raise a DSLError, in every process, unless all go on with the same run, or begin one."""
+    """Raise a DSLError in every process unless all resume the same run, or all begin one."""
     names = [None] * dist.get_world_size()
     dist.all_gather_object(names, resumed and os.path.basename(resumed))
     if len(set(names)) > 1:
@@ -107,7 +107,7 @@ def refuse_different_runs(config: Config, resumed: str | None) -> None:
 
 
 def refuse_different_data(mark: str) -> None:
-    """Raise a DSLError, in every process, unless all have the same ``mark``, that of their data."""
+    """Raise a DSLError in every process unless ``mark``, which identifies the data, is the same in all."""
     marks = [None] * dist.get_world_size()
     dist.all_gather_object(marks, mark)
     if len(set(marks)) > 1:
@@ -126,7 +126,7 @@ def time_limit(options: Mapping[str, Any]) -> float:
 
 
 def refuse_in_several(config: Config, budget: str | None) -> None:
-    """Raise a DSLError for what only one process can train; ``budget`` is the option of that name."""
+    """Raise a DSLError if only one process can train by ``config`` and the option ``budget``."""
     name = config["model"]
     trainer = get_trainer(config["MODEL_TYPE"], name)
     if reason := reason_for_one_process(trainer):

@@ -23,15 +23,15 @@ class Facts:
     """What is peculiar to one model.
 
     Attributes:
-        has_gradients: whether it is trained by gradients, where its type does not tell.
-        package: what RecBole imports when the model is made or trained, and does not install.
-        needs: options without which it cannot be trained sparse. They rank below what the user gives, but for
-            names, which are joined.
-        whole_users: whether its loader gives whole users, without negative items.
+        has_gradients: whether it is trained by gradients; False where its type does not tell that it is not.
+        package: what RecBole imports for the model and does not install.
+        needs: options without which it cannot be trained sparse. What the user gives ranks above them; names of
+            the two are joined.
+        whole_users: whether a batch has all items of some users, and no negative items.
         needs_labels: whether it reads labels where no negative items are drawn, as its type says.
         caches: attributes that it computes from its weights when they are None.
-        item_features: the option in which it names features of items.
-        is_of_full_length: whether its layers are as long as the longest history is allowed to be.
+        item_features: the option that names the features of items that it reads.
+        is_of_full_length: whether its layers have the size of MAX_ITEM_LIST_LENGTH.
         reads_graph: whether it reads the files of a knowledge graph, where its type does not tell.
         values: what options whose values are names may be, where other models have other names.
     """
@@ -87,7 +87,7 @@ FACTS = {
     ),
     "DiffRec": replace(_AUTOENCODER, values=_NOISES),
     "ENMF": _AUTOENCODER,
-    # takes angles of numbers that the modulus scales, and a modulus of zero has none
+    # takes the angles of complex numbers, and a modulus of zero has none
     "EulerNet": Facts(needs={"exclude": ["mu"]}),
     "FDSA": Facts(item_features="selected_features"),
     "FEARec": _FULL_LENGTH,
@@ -105,7 +105,7 @@ FACTS = {
     "KGIN": Facts(package="torch_scatter", caches=_OF_GRAPHS),
     "KSR": Facts(reads_graph=True),
     "LDiffRec": replace(_AUTOENCODER, values=_NOISES),
-    # RecBole cannot tell without its package
+    # without its package RecBole does not know its type
     "LightGBM": Facts(has_gradients=False),
     "LightGCN": _GRAPH,
     # divides by the norms of rows, and an empty one makes its loss NaN
@@ -131,7 +131,7 @@ FACTS = {
         values={"aggregator": one_of("mean", "user_attention", "self_attention"), "margin": number(-1, 1)}
     ),
     "SpectralCF": _GRAPH,
-    # RecBole cannot tell without its package
+    # without its package RecBole does not know its type
     "XGBoost": Facts(has_gradients=False),
 }
 # trainers of RecBole that several processes cannot follow, and why
@@ -140,12 +140,12 @@ _OF_ONE_PROCESS = {
     NCLTrainer: "divides users and items into clusters in each process by itself",
     KGATTrainer: "trains on the knowledge graph apart, with a package that was not tried",
 }
-# packages that our extra installs on some releases of Python only: the last one, as 3.x
+# packages that our extra installs on some releases of Python only: the last of them, as 3.x
 _LAST_PYTHON = {"dgl": 11}
 
 
 def facts_of(name: str) -> Facts:
-    """The row of the model ``name``, or that of a model with no peculiarity."""
+    """The row of the model ``name``; the defaults for a model without one."""
     return FACTS.get(name, Facts())
 
 
@@ -160,7 +160,7 @@ def reason_for_one_process(trainer: type) -> str | None:
 
 
 def is_of_recbole(model_class: type) -> bool:
-    """Whether ``model_class`` comes with RecBole, which then knows all its options."""
+    """Whether ``model_class`` is one of RecBole's, whose files have all its options."""
     return model_class.__module__.split(".")[0] == "recbole"
 
 
@@ -178,13 +178,13 @@ def trainable_models() -> dict[str, ModelType]:
 
 
 def refuse_without_gradients(name: str, model_type: ModelType | None = None) -> None:
-    """Raise a DSLError for a model that is counted or solved for, not trained by gradients."""
+    """Raise a DSLError for a model that is not trained by gradients."""
     if not _has_gradients(name, model_type):
         raise DSLError(f"model={name}: must be a model with weights trained by gradients, which it does not have")
 
 
 def refuse_without_package(name: str) -> None:
-    """Raise a DSLError for a model of RecBole whose own package is not installed; it would fail in training."""
+    """Raise a DSLError for a model of RecBole that needs a package which is not installed."""
     package = facts_of(name).package
     if package and importlib.util.find_spec(package) is None:
         last = _LAST_PYTHON.get(package, sys.version_info.minor)

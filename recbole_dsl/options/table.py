@@ -28,7 +28,7 @@ _RATIOS = Rule(
     "a list of 3 numbers >= 0, the first above 0",
     lambda v: isinstance(v, list) and len(v) == 3 and all(map(number(0).takes, v)) and v[0] > 0,
 )
-# of what may be more than there is
+# the limit of what may exceed the data, such as a batch size
 _ANY = 2**63 - 1
 _SUFFIX = Rule(
     "the suffix of a file other than inter, user and item",
@@ -56,7 +56,7 @@ _PARTS_OF_EVAL_ARGS = {
     "group_by": Rule("user or none", lambda v: v is None or v == "user" or str(v).lower() == "none"),
     "mode": _MODES,
 }
-# as it is given, and as RecBole writes "no negative items"
+# no negative items, as users and RecBole write it
 NO_NEGATIVES = Rule("none", lambda v: v is None or v in ("None", "none"))
 _PARTS_OF_NEGATIVES = {
     "distribution": Rule("uniform, popularity or None", lambda v: v in ("uniform", "popularity")) | NO_NEGATIVES,
@@ -71,14 +71,14 @@ _PARTS_OF_CLIPPING = {
     "error_if_nonfinite": FLAG,
     "foreach": FLAG,
 }
-# options that are dicts of options: name -> (what their parts may be, another value that they may have)
+# options that are dicts: name -> (the rules of their parts, the rule of what may be given instead)
 DICTS = {
     "eval_args": (_PARTS_OF_EVAL_ARGS, None),
     "train_neg_sample_args": (_PARTS_OF_NEGATIVES, NO_NEGATIVES),
     "clip_grad_norm": (_PARTS_OF_CLIPPING, Rule("none", lambda v: v is None or v is False)),
 }
 
-# names that RecBole reads and has no default for, or that the command, or RecBole itself, adds
+# names without a default that RecBole reads, or that RecBole or our command adds
 WITHOUT_DEFAULT = set(
     "model dataset config_files config_file config_file_list own_options report resume save_last nproc "
     "world_size process_timeout group_offset offset ip port local_rank single_spec device verbose encoding "
@@ -87,7 +87,7 @@ WITHOUT_DEFAULT = set(
     "NEG_ITEMS INVERSE_ITEM_SEQ CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling "
     "training_neg_sample_num fine_tune".split()
 )
-# what RecBole makes of other options or of the model, whatever is given
+# what RecBole derives from other options or the model, whatever is given
 DERIVED = {
     "device": "left out: RecBole takes the GPU of gpu_id, or the CPU with gpu_id=''",
     "MODEL_TYPE": "left out: the model says it",
@@ -178,7 +178,7 @@ RULES = {
     "preload_weight": optional(dict_of(NAME, NAME, "a dict of a column of ids and one of vectors")),
     "normalize_field": optional(NAMES),
     "normalize_all": TRUE_OR_FALSE,
-    # not RecBole's, and about the run as its own are
+    # ours, about the run
     "save_last": TRUE_OR_FALSE,
     "process_timeout": number(1, 10**6),
     "discretization": optional(
@@ -192,9 +192,9 @@ RULES = {
 
 
 def rule_of(name: str) -> Rule | None:
-    """The rule for RecBole's option ``name``, as its registries are now; None if there is none."""
+    """The rule for RecBole's option ``name``, with the metrics that are registered now; None if there is none."""
     if name != "metrics":
         return RULES.get(name)
-    # a program may add to them at any time
+    # a program may add metrics at any time
     metric = one_of(*metric_types, any_case=True)
     return metric | list_of(metric, "such names, each once, that is not empty", tuples=True, some=True, once=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-# in units of the page: a figure is as wide as a phone
+# in pixels; a figure is as wide as a phone
 _WIDTH, _HEIGHT = 360, 232
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 40
 _TICKS = 5
-# of one figure; the style has a colour and a dash for each
+# the most lines of a figure; the style sheet has a colour and a dash for each
 MOST = 6
 
 Value = float | None
@@ -22,9 +22,9 @@ class Series:
 
     Attributes:
         name: for the legend.
-        xs: where its points are; with categories, their numbers from 0.
-        ys: their heights, of the same length; None for none.
-        low, high: a band around the line, of the same length, or none.
+        xs: the places of its points; the numbers of categories, from 0.
+        ys: their heights, of the same length; None where there is no point.
+        low, high: a band around the line, of the same length, or empty.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Series:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """Those that have a finite height."""
+        """(x, y) of the points with a finite height."""
         return [(x, y) for x, y in zip(self.xs, self.ys) if y is not None and math.isfinite(y)]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis says of itself.
+    """An axis.
 
     Attributes:
         label: what it measures, with its unit.
-        is_log: whether equal steps are equal factors; values are then at least 1.
-        text: a number of it as it is shown.
+        is_log: whether it is logarithmic; its values are then at least 1.
+        text: formats a number of it.
     """
 
     label: str
@@ -55,7 +55,7 @@ class Axis:
 
 
 def short(value: float) -> str:
-    """``value`` in few letters: 1200000 as 1.2M."""
+    """``value`` in a few characters: 1200000 as 1.2M."""
     size = abs(value)
     for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if size >= 10 * unit or (size >= unit and unit > 1e3):
@@ -64,7 +64,7 @@ def short(value: float) -> str:
 
 
 def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: bool = False) -> Markup:
-    """A line for each of ``series``, with points where there are few, as SVG."""
+    """A line with points for each of ``series``, as SVG; empty if there are no points."""
     points = [point for one in series for point in one.points]
     if not points:
         return Markup("")
@@ -78,7 +78,7 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: boo
 
 
 def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: Axis, title: str) -> Markup:
-    """Points above each of ``names``, joined by a line, as SVG; ``xs`` are the names' numbers."""
+    """Points above each of ``names``, joined by lines, as SVG; the ``xs`` of ``series`` number the names."""
     points = [point for one in series for point in one.points]
     if not points:
         return Markup("")
@@ -92,7 +92,7 @@ def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where values from ``low`` to ``high`` are, from the place ``start`` to ``stop``."""
+    """Maps values from ``low`` to ``high`` to pixels from ``start`` to ``stop``."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""The figures of a report, each with what it shows in words."""
+"""The figures of a report, each with a caption that says what it shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def figures_of_training(runs: Sequence[RunFacts]) -> list[Figure | str]:
 
 
 def figures_of_topology(runs: Sequence[RunFacts]) -> list[Figure | str]:
-    """What the updates exchanged, how much was ever alive, and how the tensors share the budget."""
+    """The share of weights that updates exchanged, the exploration rate, and the density of each tensor."""
     known = [run for run in runs if any(update.exchanged for update in run.updates)]
     if not known:
         return ["No weights were exchanged: the topology is the one of the start."]
@@ -102,12 +102,12 @@ def figures_of_topology(runs: Sequence[RunFacts]) -> list[Figure | str]:
 
 
 def figures_of_rows(runs: Sequence[RunFacts]) -> list[Figure | str]:
-    """Alive weights of a row against its training interactions, of users and of items."""
+    """Alive weights of a row by its training interactions, of users and of items."""
     parts = []
     for side in ("user", "item"):
         series, known = [], []
         for run in runs:
-            # of a dense one there is nothing to see
+            # all rows of a dense run have the same
             if run.density < 1 and run.data and run.data.groups and side in run.data.widths:
                 counts = run.data.groups.counts[side]
                 series.append(_band(run.name, counts[1:], run.data.widths[side][1 : len(counts)]))
@@ -157,12 +157,12 @@ def figures_of_who_pays(runs: Sequence[RunFacts]) -> list[Figure | str]:
 
 
 def _drawn(figures: Sequence[Figure]) -> list[Figure | str]:
-    """Those that have anything to show."""
+    """``figures`` but those without points."""
     return [one for one in figures if one.drawing]
 
 
 def _metrics(run: RunFacts) -> list[str]:
-    """Those that are drawn: NDCG where it is among them, and the first other."""
+    """The metrics to draw: NDCG, if it was measured, and the first other one."""
     names = list(run.record.valid)
     chosen = [name for name in names if name.startswith("ndcg")][:1]
     return [*chosen, *(name for name in names if name not in chosen)][:2]
@@ -177,13 +177,13 @@ def _alive(run: RunFacts) -> int:
 
 
 def _shares(run: RunFacts) -> list[float]:
-    """Percent of the alive weights that each update exchanged; what it was to, where these are not known."""
+    """Percent of the alive weights that each update exchanged; the ratio that was set, if these are unknown."""
     alive = _alive(run)
     return [100 * (update.exchanged / alive if alive else update.ratio) for update in run.updates]
 
 
 def _densities(run: RunFacts) -> Figure:
-    """Of each tensor over the updates; those that change most, if there are many."""
+    """The density of each tensor at each update; of many tensors, those that change most."""
     names = list(run.updates[0].density)
     series = [Series(name, _steps(run), [100 * u.density.get(name, 0.0) for u in run.updates]) for name in names]
     series.sort(key=lambda one: max(y or 0 for y in one.ys) - min(y or 0 for y in one.ys), reverse=True)
@@ -196,7 +196,7 @@ def _densities(run: RunFacts) -> Figure:
 
 
 def _band(name: str, counts: NDArray, widths: NDArray) -> Series:
-    """Means of bins of rows with like numbers of interactions, and a band from the 10th to the 90th of 100."""
+    """Mean widths of bins of rows by their interactions, with a band from the 10th to the 90th percentile."""
     order = np.argsort(counts, kind="stable")
     bins = [part for part in np.array_split(order, min(_BINS, max(1, len(order) // _FEW))) if len(part)]
     low, high = (np.array([np.percentile(widths[part], share) for part in bins]) for share in (10, 90))
@@ -206,7 +206,7 @@ def _band(name: str, counts: NDArray, widths: NDArray) -> Series:
 
 
 def _compared(series: Sequence[Series]) -> str:
-    """What the first is beside the second, in words, or by itself."""
+    """The first of ``series`` compared with the second in words; by itself if it is the only one."""
     own = [y for y in series[0].ys if y is not None]
     if len(series) < 2:
         return f"From {own[0]:.3f} in the first group to {own[-1]:.3f} in the last."

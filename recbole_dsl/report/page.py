@@ -1,4 +1,4 @@
-"""The page of a report: what it says, and in which order."""
+"""The page of a report."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from recbole_dsl.report.figures import (
 )
 
 _MARK = '<p class="faint">recbole-dsl report of '
-# of a page, in which the mark is
+# the part of a page in which the mark is
 _BEGIN = 2**16
 _FOLDER = os.path.dirname(__file__)
 
@@ -59,7 +59,7 @@ def is_page(path: str) -> bool:
 
 
 def _tiles(run: RunFacts) -> list[tuple[str, str]]:
-    """The numbers that are seen first, each with what it is."""
+    """The numbers at the top of the page, each with its meaning."""
     tiles = []
     data = run.data
     if data and data.hits:

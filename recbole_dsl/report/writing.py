@@ -1,4 +1,4 @@
-"""Read runs, and write their page."""
+"""Writing the page of some runs."""
 
 import logging
 import os
@@ -23,8 +23,8 @@ _LOG = Setting(
 def write_report(model_files: Sequence[str], path: str, data_path: str | None = None) -> None:
     """Write the page of ``model_files`` to ``path``, about the first, with the others beside it.
 
-    What needs the data (costs, the test result, groups, widths, times) is left out where that is not there, and
-    so is what a file of an earlier version does not hold; the page says so.
+    What needs the data (costs, the test result, groups, widths, times) is left out if that is missing, and so is
+    what a file of an earlier version does not have; the page says so.
 
     Args:
         model_files: checkpoints of the best epochs of runs.

@@ -1,4 +1,4 @@
-"""RecBole's plot of a search: the score of every trial, with its options."""
+"""RecBole's plot of a search: the score of each trial, with its options."""
 
 import os
 import tempfile

@@ -27,12 +27,12 @@ from recbole_dsl.tuning.search_files import SearchFolder
 from recbole_dsl.tuning.settings import SETTINGS, Search, SearchSettings
 from recbole_dsl.tuning.trial import FAILED, Trial, best_of, test_trial, trial_config
 
-# RecBole's, where there is no end to what may be drawn
+# the number of trials where it is not limited, RecBole's default
 _TRIALS = 100
 _COMBINATIONS = 10_000
 
 
-# what a search says itself: option -> what to do instead
+# options that a search sets itself -> what to do instead
 _NOT_GIVEN = {
     "checkpoint_dir": "left out: the files of a search are in output",
     "resume": "left out: the same command with --output=FOLDER goes on",
@@ -68,10 +68,10 @@ def run_search(
 ) -> SearchResult:
     """Search over the options that ``settings.params_file`` names; all others are as `run_recbole_dsl` takes them.
 
-    The folder ``output`` holds: search.json, what is searched; trials.jsonl, a `Trial` a line, renewed whenever
-    one ends; best.yaml, the options of the best one so far, for ``--config_files``; and when the search is over
-    best.pth, its model, best.json, its results, also on the test data, and plot.html, RecBole's plot, where plotly
-    is there.
+    The folder ``output`` holds search.json, what is searched; trials.jsonl, a `Trial` on each line, written anew
+    whenever one ends; best.yaml, the options of the best trial so far, for ``--config_files``; and after the
+    search best.pth, the best model, best.json, its results, also on the test data, and plot.html, if plotly is
+    installed.
 
     Raises:
         DSLError: before anything is written if an option, a setting or any value that may be drawn is wrong; later
@@ -89,7 +89,7 @@ def run_search(
     search = _search(settings, parameters, options, config)
     folder = _folder(search, [settings.params_file, *(config_file_list or ())])
     if not os.path.isdir(config["data_path"]):
-        # once, rather than by each of the trials that begin together
+        # download it once, not in each of the trials that begin together
         load_dataset(config)
     best: list[Trial] = [trial for trial in [best_of(folder.read_trials(), search.bigger)] if trial]
 

@@ -21,20 +21,20 @@ from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, WORST, Trial
 
 # the folder of Ray's own files in that of the search
 _NAME = "ray"
-# the parameter of Ray's space, whose values are whole trials
+# the only parameter of Ray's search space: its values are whole trials
 _TRIAL = "trial"
 _METRIC = "best_valid_score"
 _NO_SIGINT_HANDLER = variable("TUNE_DISABLE_SIGINT_HANDLER", "Ctrl-C ends a search as it ends any other command")
 
 
 def search_with_ray(search: Search, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
-    """Search; every trial that ends is in the table of ``folder`` at once, and what was begun goes on.
+    """Search. A trial that ends is in the table of ``folder`` at once, and one that was begun is resumed.
 
     Args:
-        on_trial: is called with every trial that ends.
+        on_trial: called with each trial that ends.
 
     Raises:
-        DSLError: if there is no Ray, or not at the address, or it has not the resources of one trial.
+        DSLError: if Ray is not installed or not at the address, or has too few resources for one trial.
     """
     with _started(search.settings.address) as tune:
         resources = {"cpu": search.settings.trial_cpus, "gpu": _gpus(search)}
@@ -55,7 +55,7 @@ def _objective(config: Mapping[str, Any]) -> None:
     try:
         tune_objective(trial["options"])
     except Exception as error:
-        # what its options lead to would happen again, and Ray would try it max_failures times
+        # the same options would fail again, and Ray would try them max_failures times
         worst = -WORST if trial["bigger"] else WORST
         report({_METRIC: worst, "error": described(error), "epoch": -1, "is_last": True})
 
@@ -79,7 +79,7 @@ def _tuner(tune: ModuleType, trainable: Any, search: Search, folder: SearchFolde
             name=_NAME,
             storage_path=folder.path,
             failure_config=failure_config(max_failures=search.settings.max_failures),
-            # the last one has the best epoch too; the one before it is there until Ray has noted the last
+            # the last one has the best epoch too; the one before is needed until Ray has noted the last
             checkpoint_config=checkpoint_config(num_to_keep=2),
             callbacks=[_listener(tune)],
             verbose=0,
@@ -89,7 +89,7 @@ def _tuner(tune: ModuleType, trainable: Any, search: Search, folder: SearchFolde
 
 def _asha(search: Search) -> Any:
     schedulers = importlib.import_module("ray.tune.schedulers")
-    # compared first after so many evaluations, and then each time at three times as many
+    # trials are compared after so many evaluations, then after three times as many, and so on
     grace = max(1, search.evaluations // 27)
     return schedulers.ASHAScheduler(max_t=search.evaluations, grace_period=grace, reduction_factor=3)
 
@@ -100,7 +100,7 @@ def _folder_name(trial: Any) -> str:
 
 @dataclass
 class _Watch:
-    """Who is told of the trials that end; Ray keeps its callbacks in a file, and what they hold with them."""
+    """A search that runs. Callbacks hold none, as Ray pickles them with all that they hold."""
 
     folder: SearchFolder
     on_trial: Callable[[Trial], None]
@@ -167,7 +167,7 @@ def _row(trial: Any, folder: SearchFolder) -> Trial:
 @contextmanager
 @changes("signal.SIGTERM", "ray.init sets a handler of its own, in whose place that of the command is put back")
 def _started(address: str | None) -> Iterator[ModuleType]:
-    """``ray.tune``, with a Ray that runs; one that is started here ends with the search."""
+    """``ray.tune``, with Ray running; if it is started here, it ends with the search."""
     try:
         ray = importlib.import_module("ray")
         tune = importlib.import_module("ray.tune")
@@ -199,7 +199,7 @@ def _gpus(search: Search) -> float:
 
 
 def _refuse_too_large(resources: Mapping[str, float]) -> None:
-    """Ray would wait for them for ever."""
+    """Refuse resources that Ray does not have; it would wait for them for ever."""
     there = importlib.import_module("ray").cluster_resources()
     for name, wanted in resources.items():
         most = there.get(name.upper(), 0)

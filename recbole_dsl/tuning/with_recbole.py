@@ -24,15 +24,15 @@ _SEED = variable("HYPEROPT_FMIN_SEED", "hyperopt looks here for a seed when RecB
 
 
 def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
-    """Search; every trial that ends is in the table of ``folder`` before the next begins.
+    """Search. A trial that ends is in the table of ``folder`` before the next one begins.
 
-    Those that are there already are not trained again: the search is the same up to the last of them.
+    Trials that are in the table are not trained again; the search draws them in the same order.
 
     Args:
-        on_trial: is called with every trial that was trained.
+        on_trial: called with each trial that was trained.
     """
     folder.begin()
-    # what failed is tried again
+    # a failed trial is tried again
     trials = {trial.trial: trial for trial in folder.read_trials() if trial.status != FAILED}
     known = {_key(trial.options): trial for trial in trials.values()}
 
@@ -51,7 +51,7 @@ def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable
             "best_valid_score": worst if trial.score is None else trial.score,
             "valid_score_bigger": search.bigger,
             "best_valid_result": dict(trial.valid),
-            # of the best trial only, when the search is over
+            # only the best trial is tested, after the search
             "test_result": None,
         }
 
@@ -65,7 +65,7 @@ def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable
     # the scores are in the line of each trial
     tuner._print_result = lambda result: None
     if search.algo == "exhaustive":
-        # RecBole draws until it finds what it has not had: 1,000 times leave combinations out where there are many
+        # RecBole draws until it finds a new combination, and gives up after 1,000 draws, too few for many of them
         tuner.algo = partial(exhaustive_search, nbMaxSucessiveFailures=1000 + 50 * int(tuner.max_evals))
         tuner.max_evals = min(int(tuner.max_evals), search.most)
     with _SEED.by(str(search.seed)):
@@ -73,7 +73,7 @@ def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable
 
 
 class _Choice:
-    """A candidate as hyperopt hands it on: of lists, it would make tuples, and of dicts parts of the space."""
+    """A candidate, hidden from hyperopt, which turns lists into tuples and dicts into parts of its space."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -113,12 +113,12 @@ def _train(search: Search, folder: SearchFolder, number: int, values: dict[str, 
             require_writable(place, "output")
             write_text(options_file, content, "output")
             break
-        # of a trial that was not finished and is another one now, or of nobody knows whom
+        # it has files of a trial with other options, or of something else
         place = folder.trial_folder(f"{number}-{other}")
     try:
         done = train_trial(trial_config({**search.options, **values}, place))
     except Exception as error:
-        # a learning rate with which the loss is no number ends its trial, not the search
+        # a learning rate with which the loss is NaN ends its trial, not the search
         return Trial(number, FAILED, values, error=described(error))
     done["file"] = f"trials/{os.path.basename(place)}/{done['file']}"
     return Trial(number, FINISHED, values, **done)
