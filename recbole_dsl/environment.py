@@ -47,15 +47,17 @@ def check_serving_environment() -> None:
 def oldest_releases() -> dict[str, str]:
     """The packages that this one needs, but for RecBole, each with the oldest release that will do; "" for any.
 
-    They are in the package's metadata; in a checkout that is not installed, in its setup.cfg. `packaging` would
-    read them, but may be missing itself where this is to say what is missing.
+    They are in the package's metadata, which in a checkout may be missing or of an earlier version, so that its
+    setup.cfg ranks above. `packaging` would read them, but may be missing itself where this is to say what is.
     """
-    try:
-        lines = requires("recbole-dsl") or []
-    except PackageNotFoundError:
-        setup = configparser.ConfigParser()
-        setup.read(os.path.join(os.path.dirname(__file__), os.pardir, "setup.cfg"))
-        lines = setup.get("options", "install_requires", fallback="").splitlines()
+    lines: list[str] = []
+    setup = configparser.ConfigParser()
+    setup.read(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "setup.cfg"))
+    if setup.get("metadata", "name", fallback="") == "recbole-dsl":
+        lines = setup["options"]["install_requires"].splitlines()
+    else:
+        with contextlib.suppress(PackageNotFoundError):
+            lines = requires("recbole-dsl") or []
     found = {}
     for line in lines:
         match = re.match(r"([\w-]+)([^;]*)(?:; *python_version >= \"3\.(\d+)\")?$", line)

@@ -57,6 +57,21 @@ def test_the_oldest_releases_are_those_of_the_metadata():
     assert f"recbole=={RECBOLE};" in setup["options"]["install_requires"]
 
 
+def test_an_installed_package_reads_its_metadata(folder):
+    (folder / "recbole_dsl").symlink_to(ROOT / "recbole_dsl")
+    pretend(folder, "recbole-dsl", "9.9")
+    with open(folder / "recbole_dsl-9.9.dist-info" / "METADATA", "a") as metadata:
+        for line in ("torch<9,>=2.6", "thop", 'old>=1; python_version < "3"', 'new>=2; python_version >= "3.9"',
+                     'ray[tune]>=2.6.3; extra == "tune"'):  # fmt: skip
+            metadata.write(f"Requires-Dist: {line}\n")
+    script = "from recbole_dsl.environment import oldest_releases; print(oldest_releases())"
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=folder
+    )
+    assert done.stdout == "{'torch': '2.6', 'thop': '', 'new': '2'}\n", done.stderr
+
+
 def test_an_empty_environment_is_told_all_that_it_lacks(folder):
     line = command(folder, "-S")
     assert all(

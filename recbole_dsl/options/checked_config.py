@@ -16,7 +16,7 @@ from torch import nn
 from recbole_dsl.config import nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, described, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
-from recbole_dsl.options.checks import check_option_names, check_options
+from recbole_dsl.options.checks import check_option_names, check_options, known_options
 from recbole_dsl.options.process_options import join_processes
 from recbole_dsl.options.recbole_models import is_of_recbole, refuse_without_gradients, trainable_models
 
@@ -103,12 +103,9 @@ def check_names(config: Config, must_be_read: bool = True) -> None:
     Raises:
         DSLError: naming the option, and the nearest that there is.
     """
-    given = config.external_config_dict
-    known = {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
-    trainer = get_trainer(config.model_class.type, config.model)
-    check_option_names(
-        given, known, must_be_read and _is_read_by_recbole_alone(config.model_class, trainer, given)
-    )
+    given, trainer = config.external_config_dict, get_trainer(config.model_class.type, config.model)
+    of_recbole = must_be_read and _is_read_by_recbole_alone(config.model_class, trainer, given)
+    check_option_names(given, known_options(config), of_recbole)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import recbole
 import yaml
+from recbole.config import Config
 from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
@@ -34,10 +35,7 @@ def check_option_names(given: Mapping[str, Any], known: Collection[str], of_recb
     Raises:
         DSLError: naming the nearest option.
     """
-    own = given.get("own_options") or []
-    own = own.replace(",", " ").split() if isinstance(own, str) else list(own) if isinstance(own, tuple) else own
-    if not NAMES.takes(own):
-        raise refusal("own_options", given["own_options"], "names of options, as a list or separated by commas")
+    own = own_options(given)
     known = {*known, *WITHOUT_DEFAULT}
     names = [name for name in given if name not in own and name not in known and name not in OPTIONS]
     try:
@@ -49,6 +47,20 @@ def check_option_names(given: Mapping[str, Any], known: Collection[str], of_recb
                 raise DSLError(f"unknown option {name}: nothing reads it")
     except DSLError as error:
         raise DSLError(f"{error} (if it is one of your own code, name it in own_options)") from None
+
+
+def known_options(config: Config) -> set[str]:
+    """The names of all options that RecBole has for the run of ``config``."""
+    return {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
+
+
+def own_options(given: Mapping[str, Any]) -> list[str]:
+    """The names of options of the user's own code, which are in ``own_options`` of what was ``given``."""
+    own = given.get("own_options") or []
+    own = own.replace(",", " ").split() if isinstance(own, str) else list(own) if isinstance(own, tuple) else own
+    if not NAMES.takes(own):
+        raise refusal("own_options", given["own_options"], "names of options, as a list or separated by commas")
+    return own
 
 
 @cache

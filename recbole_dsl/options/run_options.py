@@ -8,7 +8,7 @@ from recbole.config import Config
 from recbole_dsl.checkpoint.plain_data import plain_entries
 from recbole_dsl.config import DEFAULTS, DSLConfig
 from recbole_dsl.errors import DSLError
-from recbole_dsl.options.checks import check_option_names
+from recbole_dsl.options.checks import check_option_names, known_options
 from recbole_dsl.options.recbole_models import facts_of
 
 # options of one of several processes
@@ -26,9 +26,9 @@ def options_to_save(config: Config) -> dict[str, Any]:
     return plain_entries({**given, **final})
 
 
-def _check_names(config: Config, known: set[str]) -> None:
+def _check_names(config: Config) -> None:
     """`check_option_names`; but only warn of words of the command line, which may be another program's."""
-    given, words = dict(config.external_config_dict), {}
+    given, words, known = dict(config.external_config_dict), {}, known_options(config)
     for name in config.cmd_config_dict:
         if name not in config.file_config_dict and name not in config.variable_config_dict:
             words[name] = given[name] if name == "own_options" else given.pop(name)
@@ -45,8 +45,7 @@ def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> D
     Raises:
         DSLError: if one is wrong, or looks mistyped.
     """
-    known = set(config.internal_config_dict).union(*config.parameters.values())
-    _check_names(config, known)
+    _check_names(config)
     needed = facts_of(config["model"]).needs
     given = {**needed, **(defaults or {}), **config.final_config_dict}
     if "exclude" in needed:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from recbole.config import Config
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor, nn
 
@@ -158,7 +157,7 @@ def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str 
     config = config_without_data(checkpoint, facts.file, {})
     # RecBole refuses the default for models whose default loss ranks all items
     needed = {name: value for name, value in checkpoint["config"].items() if name == "train_neg_sample_args"}
-    defaults = stored_config(type_of(config), facts.dataset, needed).final_config_dict
+    defaults = stored_config(config.model_class, facts.dataset, needed).final_config_dict
     for name in options_without_places(checkpoint):
         if name not in ("model", "dataset") and (name in needed or config[name] != defaults.get(name)):
             facts.changed[name] = config[name]
@@ -167,11 +166,6 @@ def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str 
     data_path = data_path or checkpoint["config"].get("data_path")
     words += [f"--data_path={data_path}"] if data_path else []
     facts.command = " ".join(map(shlex.quote, words))
-
-
-def type_of(config: Config) -> type:
-    """The class of the model of ``config``."""
-    return config.model_class
 
 
 def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_path: str | None) -> DataFacts:

@@ -10,6 +10,7 @@ from recbole.config import Config
 from recbole_dsl.compat.option_places import names_a_place
 from recbole_dsl.config import OPTIONS, nearest
 from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.options.checks import known_options, own_options
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.tuning.parameters import Parameter
 
@@ -81,10 +82,7 @@ def combinations_to_check(parameters: Sequence[Parameter]) -> Iterator[dict[str,
 
 
 def _check_names(parameters: Sequence[Parameter], config: Config) -> None:
-    own = config["own_options"] or []
-    own = own.replace(",", " ").split() if isinstance(own, str) else own
-    known = {*OPTIONS, *config.internal_config_dict, *own}
-    known.update(name for names in config.parameters.values() for name in names)
+    known = {*OPTIONS, *known_options(config), *own_options(config.external_config_dict)}
     for name in (parameter.name for parameter in parameters):
         if names_a_place(name) or name in _OF_THE_COMPARISON:
             raise DSLError(

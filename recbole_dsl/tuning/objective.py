@@ -8,14 +8,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_dsl.checkpoint.plain_data import plain
 from recbole_dsl.compat.for_ray import report_state, reported_state, trial_gpus, trial_name
 from recbole_dsl.data.checks import check_dataset
-from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.errors import DSLError
 from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.trainer import DSLMixin
-from recbole_dsl.tuning.parameters import as_option
+from recbole_dsl.tuning.parameters import as_option, plain_options
 from recbole_dsl.tuning.trial import resumed_trial
 
 
@@ -85,12 +84,10 @@ def _report(trainer: DSLMixin, epoch: int, score: float, result: Mapping[str, fl
 
 def _options(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None) -> dict[str, Any]:
     options = given_options([_at_start(file) for file in config_file_list or ()], None)
-    for name, value in config_dict.items():
-        try:
-            # a model may be given by its class
-            options[name] = value if isinstance(value, type) else as_option(plain(value))
-        except TypeError as error:
-            raise refusal(name, value, "plain data: numbers, strings, None, lists or dicts") from error
+    # a model may be given by its class
+    classes = {name: value for name, value in config_dict.items() if isinstance(value, type)}
+    given = plain_options({name: value for name, value in config_dict.items() if name not in classes})
+    options |= {name: as_option(value) for name, value in given.items()} | classes
     return {
         name: _at_start(value) if name.endswith("_path") and isinstance(value, str) else value
         for name, value in options.items()

@@ -4,12 +4,14 @@ import ast
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 
-from recbole_dsl.errors import DSLError, one_line, shown
+from recbole_dsl.checkpoint.plain_data import plain
+from recbole_dsl.errors import DSLError, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
 
 # how many numbers follow each kind but choice
@@ -92,6 +94,23 @@ def read_parameters(path: str) -> list[Parameter]:
     if not parameters:
         raise DSLError(f"params_file={path}: must have a line, such as: learning_rate choice [0.01, 0.001]")
     return list(parameters.values())
+
+
+def plain_options(options: Mapping[str, Any], at: Callable[[str], str] = str) -> dict[str, Any]:
+    """``options`` as plain data, with every path in them passed through ``at``.
+
+    Raises:
+        DSLError: naming an option that is no plain data.
+    """
+    found = {}
+    for name, value in options.items():
+        try:
+            found[name] = plain(value)
+        except TypeError as error:
+            raise refusal(name, value, "plain data: numbers, strings, None, lists or dicts") from error
+        if name.endswith("_path") and isinstance(value, str):
+            found[name] = at(value)
+    return found
 
 
 def as_option(value: Any) -> Any:

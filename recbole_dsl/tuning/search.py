@@ -12,16 +12,16 @@ import numpy as np
 from recbole.config import Config
 from recbole.utils import get_local_time
 
-from recbole_dsl.checkpoint.plain_data import plain
 from recbole_dsl.config import nearest, unknown_option
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import load_dataset
 from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.options.checked_config import check_names
+from recbole_dsl.options.checks import known_options, own_options
 from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.tuning.candidates import check_parameters, check_trial
-from recbole_dsl.tuning.parameters import Parameter, read_parameters
+from recbole_dsl.tuning.parameters import Parameter, plain_options, read_parameters
 from recbole_dsl.tuning.plot import plot_search
 from recbole_dsl.tuning.search_files import SearchFolder
 from recbole_dsl.tuning.settings import SETTINGS, Search, SearchSettings
@@ -127,15 +127,8 @@ def _shared_options(
     for name, allowed in _NOT_GIVEN.items():
         if name in given:
             raise refusal(name, given[name], allowed)
-    options = {}
-    for name, value in given.items():
-        try:
-            options[name] = plain(value)
-        except TypeError as error:
-            raise refusal(name, value, "plain data: numbers, strings, None, lists or dicts") from error
-        if name.endswith("_path") and isinstance(value, str):
-            # trials of Ray begin in folders of their own
-            options[name] = os.path.abspath(value)
+    # trials of Ray begin in folders of their own
+    options = plain_options(given, os.path.abspath)
     if isinstance(model, type):
         raise refusal("model", model.__name__, "the name of a model of RecBole in a search")
     options["model"] = model if model is not None else options.get("model")
@@ -146,10 +139,9 @@ def _shared_options(
 
 
 def _refuse_mistyped(options: Mapping[str, Any], config: Config) -> None:
-    known = {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
-    own = options.get("own_options") or ()
+    known = {*known_options(config), *own_options(options)}
     for name in options:
-        if name not in known and name not in own and nearest(name, SETTINGS):
+        if name not in known and nearest(name, SETTINGS):
             raise unknown_option(name, SETTINGS)
 
 
