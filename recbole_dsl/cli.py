@@ -188,38 +188,31 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         "--resume",
         nargs="?",
         const=True,
-        help="go on with a run that was stopped, from its last state: the newest in checkpoint_dir of this model "
-        "and dataset, or that in the file, which then says all the options",
+        help="resume a run that was stopped: from the newest state in checkpoint_dir of this model and dataset, or "
+        "from the file that is given, which then says all the options",
     )
-    parser.add_argument(
-        "--verbose", action="store_true", help="show on the console all that RecBole's log file has"
-    )
-    parser.add_argument(
-        "--report", action="store_true", help="write the page of recbole-dsl report too, when all is done"
-    )
-    parser.add_argument(
-        "--save_last",
-        metavar="True",
-        help="whether the state after each epoch is kept for --resume; True without it",
-    )
-    parser.add_argument(
-        "--process_timeout",
-        metavar="SECONDS",
-        help="how long one of several processes may not answer, or keep the others waiting, before all "
-        "end; 600 without it",
-    )
-    parser.add_argument("--nproc", type=_number, default=1, help="number of processes in this group")
-    parser.add_argument("--ip", default="localhost", help="address of the master node")
-    parser.add_argument("--port", default="5678", help="port of the master node")
-    parser.add_argument("--world_size", type=_number, default=-1, help="total number of processes")
-    parser.add_argument(
-        "--group_offset", type=_number, default=0, help="global rank of this group's first process"
-    )
+    parser.add_argument("--verbose", action="store_true", help="show all of RecBole's log on the console")
+    parser.add_argument("--report", action="store_true", help="write the page of recbole-dsl report at the end")
+    for name, default, meaning in (
+        ("save_last", None, "whether the state after each epoch is kept for --resume (default: True)"),
+        (
+            "process_timeout",
+            None,
+            "seconds after which a process that does not answer ends all (default: 600)",
+        ),
+        ("nproc", 1, "number of processes in this group"),
+        ("ip", "localhost", "address of the master node"),
+        ("port", "5678", "port of the master node"),
+        ("world_size", -1, "total number of processes"),
+        ("group_offset", 0, "global rank of this group's first process"),
+    ):
+        kind = _number if isinstance(default, int) else str
+        parser.add_argument(f"--{name}", default=default, type=kind, help=meaning)
 
 
 def _declare_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "-m", help="name of the model; BPR without it")
-    parser.add_argument("--dataset", "-d", help="name of the dataset; ml-100k without it")
+    parser.add_argument("--model", "-m", help="name of the model (default: BPR)")
+    parser.add_argument("--dataset", "-d", help="name of the dataset (default: ml-100k)")
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
 
 
@@ -227,7 +220,7 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     _refuse_ignored(others)
     from recbole_dsl.training.quick_start import run
 
-    # afterwards, for Ray sets its own when it is imported
+    # after the import, as Ray sets a handler of its own when it is imported
     _on_sigterm(_terminate)
     is_new = known.resume in (None, True)
     options = {
@@ -253,17 +246,18 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
 _TUNE_HELP = {
     "params_file": "RecBole's parameter file, a line for each option: learning_rate choice [0.01, 0.001], or "
     "learning_rate loguniform -8,0, or embedding_size quniform 16,64,16",
-    "engine": "hyperopt: RecBole's HyperTuning, one trial after the other; ray: Ray Tune, several side by side",
-    "algo": "exhaustive, random or, with hyperopt, bayes; exhaustive without it where all are choices",
-    "trials": "how many trials at most; all combinations, or 100, without it",
-    "early_stop": "with hyperopt: so many trials without a better one end the search; none do without it",
-    "output": "folder of the search's files; tuned/MODEL-DATASET-TIME without it. A search that was stopped goes "
-    "on by the same command with its folder",
-    "scheduler": "with ray: asha ends trials early that are behind the others, fifo none; fifo without it",
-    "trial_cpus": "with ray: CPUs of a trial; 1 without it",
-    "trial_gpus": "with ray: GPUs of a trial, or a share of one; 1 without it where there is one, and use_gpu",
-    "address": "with ray: HOST:PORT of a cluster that this machine is a node of, or auto; this machine without it",
-    "max_failures": "with ray: how often a trial goes on after its worker was killed; 3 without it",
+    "engine": "hyperopt: RecBole's HyperTuning, one trial at a time (default); ray: Ray Tune, several at once",
+    "algo": "exhaustive, random or, with hyperopt, bayes (default: exhaustive if all are choices; otherwise bayes "
+    "with hyperopt, random with ray)",
+    "trials": "the most trials (default: all combinations, or 100)",
+    "early_stop": "with hyperopt: how many trials without a better one end the search (default: none do)",
+    "output": "folder of the search's files (default: tuned/MODEL-DATASET-TIME). The same command with the folder "
+    "of a search that was stopped resumes it",
+    "scheduler": "with ray: asha stops trials early that are behind the others; fifo stops none (default)",
+    "trial_cpus": "with ray: CPUs of a trial (default: 1)",
+    "trial_gpus": "with ray: GPUs of a trial, or a share of one (default: 1 if there is one, and use_gpu)",
+    "address": "with ray: HOST:PORT of a cluster that this machine is a node of, or auto (default: this machine)",
+    "max_failures": "with ray: how often a trial is resumed after its worker was killed (default: 3)",
 }
 _NUMBERS = ("trials", "early_stop", "trial_cpus", "trial_gpus", "max_failures")
 
