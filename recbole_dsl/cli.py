@@ -188,8 +188,8 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         "--resume",
         nargs="?",
         const=True,
-        help="resume a run that was stopped: from the newest state in checkpoint_dir of this model and dataset, or "
-        "from the file that is given, which then says all the options",
+        help="resume a run that was stopped: from the newest state of this model and dataset in checkpoint_dir, "
+        "or from the file that is given, which then says all the options",
     )
     parser.add_argument("--verbose", action="store_true", help="show all of RecBole's log on the console")
     parser.add_argument("--report", action="store_true", help="write the page of recbole-dsl report at the end")
