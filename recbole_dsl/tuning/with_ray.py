@@ -46,7 +46,7 @@ def search_with_ray(search: Search, folder: SearchFolder, on_trial: Callable[[Tr
             tuner = tune.Tuner.restore(place, trainable, resume_errored=True)
         else:
             tuner = _tuner(tune, trainable, search, folder)
-        with _watched(folder, on_trial), _NO_SIGINT_HANDLER.by("1"):
+        with _told_of_trials(folder, on_trial), _NO_SIGINT_HANDLER.by("1"):
             tuner.fit()
 
 
@@ -99,7 +99,7 @@ def _folder_name(trial: Any) -> str:
 
 
 @dataclass
-class _Watch:
+class _RunningSearch:
     """A search that runs. Callbacks hold none, as Ray pickles them with all that they hold."""
 
     folder: SearchFolder
@@ -107,19 +107,19 @@ class _Watch:
     trials: list[Any] = field(default_factory=list)
 
 
-_watches: list[_Watch] = []
+_running: list[_RunningSearch] = []
 
 
 @contextmanager
-def _watched(folder: SearchFolder, on_trial: Callable[[Trial], None]) -> Iterator[None]:
-    watch = _Watch(folder, on_trial)
-    _watches.append(watch)
+def _told_of_trials(folder: SearchFolder, on_trial: Callable[[Trial], None]) -> Iterator[None]:
+    search = _RunningSearch(folder, on_trial)
+    _running.append(search)
     try:
         yield
     finally:
-        _watches.remove(watch)
-        if watch.trials:
-            folder.write_trials(_rows(watch))
+        _running.remove(search)
+        if search.trials:
+            folder.write_trials(_rows(search))
 
 
 def _listener(tune: ModuleType) -> Any:
@@ -134,14 +134,14 @@ def _listener(tune: ModuleType) -> Any:
 
 
 def _tell(trials: list[Any], trial: Any) -> None:
-    for watch in _watches:
-        watch.trials = trials
-        watch.folder.write_trials(_rows(watch))
-        watch.on_trial(_row(trial, watch.folder))
+    for search in _running:
+        search.trials = trials
+        search.folder.write_trials(_rows(search))
+        search.on_trial(_row(trial, search.folder))
 
 
-def _rows(watch: _Watch) -> list[Trial]:
-    return [_row(trial, watch.folder) for trial in watch.trials if trial.status in ("TERMINATED", "ERROR")]
+def _rows(search: _RunningSearch) -> list[Trial]:
+    return [_row(trial, search.folder) for trial in search.trials if trial.status in ("TERMINATED", "ERROR")]
 
 
 def _row(trial: Any, folder: SearchFolder) -> Trial:
