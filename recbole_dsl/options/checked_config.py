@@ -204,8 +204,8 @@ def _model_class(model: Any) -> type:
         raise refusal("model", model, "the name or the class of a model")
     try:
         return get_model(model)
-    except (ValueError, ImportError) as error:
-        # RecBole looks for an unknown model in its optional packages
+    except (ValueError, ImportError, AttributeError) as error:
+        # RecBole looks for an unknown model in its optional packages, and for bpr in the module of BPR
         refuse_without_gradients(model)
         match = nearest(model, trainable_models())
         if match:
