@@ -5,6 +5,8 @@ import traceback
 import warnings
 from typing import Any
 
+from recbole_dsl.patching import changes
+
 # the environment variable with which the command shows where an error comes from
 TRACEBACK = "RECBOLE_DSL_TRACEBACK"
 _SHOWN = 120
@@ -35,6 +37,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+@changes(
+    "warnings.filters", "some warnings of others' code come while it is imported, and bury an error", "the end"
+)
 def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
     """Hide warnings of other packages, about which the user can do nothing and which bury an error of one line.
 
@@ -46,8 +51,10 @@ def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
 
 
 def described(error: BaseException) -> str:
-    """The class of ``error`` and what it says, in one line."""
+    """The class of ``error`` and what it says, in one line; of a DSLError only what it says."""
     text = one_line(str(error))
+    if isinstance(error, DSLError):
+        return text
     if not text:
         # the line of an assertion without a message says what it wants
         frames = traceback.extract_tb(error.__traceback__)

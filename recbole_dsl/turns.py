@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.patching import changes
 
 # seconds to wait for a training that makes no step, as while it reads data
 _PATIENCE = 60.0
@@ -94,6 +95,10 @@ def training(what: str) -> Iterator[None]:
 
 
 @contextmanager
+@changes(
+    "the random generators of Python, NumPy and PyTorch",
+    "a training that goes on, an export and a report draw what RecBole would draw",
+)
 def turn() -> Iterator[None]:
     """Within it, no other thread draws; it begins when a training thread gives way.
 

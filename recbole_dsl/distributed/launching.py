@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch.distributed as dist
 from recbole_dsl.distributed.heartbeat import REASON
 from recbole_dsl.distributed.process_group import described, is_hosted_by_launch, store_at
 from recbole_dsl.errors import TRACEBACK, DSLError, quieten, refusal
-from recbole_dsl.patching import lock
+from recbole_dsl.patching import changes, lock, variable
 
 # seconds that processes have to end by themselves
 _GRACE = 10.0
@@ -25,6 +24,9 @@ _POLL = 0.3
 _UNTIL_READ = 3.0
 # the exit code of a process that calls `launch` while it imports the script
 _UNGUARDED = 78
+_THREADS = variable(
+    "OMP_NUM_THREADS", "new processes share the cores of the machine, unless the user says otherwise"
+)
 
 
 def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any], timeout: float) -> Any:
@@ -52,7 +54,9 @@ def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any
     store = store_at(options["ip"], int(options["port"]), options["offset"] == 0, timeout)
     receiver, sender = context.Pipe(duplex=False)
     processes = []
-    with lock(), _threads_divided(options["nproc"]):
+    # the user may have said how many threads
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // options["nproc"]))
+    with lock(), _THREADS.by(threads):
         for local_rank in range(options["nproc"]):
             of_one = {**options, "local_rank": local_rank}
             process = context.Process(target=_work, args=(work, arguments, of_one, sender))
@@ -156,20 +160,7 @@ def _end(processes: list, number: int, grace: float = _GRACE) -> None:
             process.join()
 
 
-@contextmanager
-def _threads_divided(nproc: int) -> Iterator[None]:
-    """Within it, new processes divide the cores of the machine, unless OMP_NUM_THREADS is set."""
-    name = "OMP_NUM_THREADS"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = str(max(1, (os.cpu_count() or 1) // nproc))
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
+@changes("signal.SIGTERM", "a process that is asked to end saves where it is, as after Ctrl-C", "the process ends")
 def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], sender: Any) -> None:
     quieten()
     is_hosted_by_launch()

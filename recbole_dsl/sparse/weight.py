@@ -38,7 +38,13 @@ def _renamed(old: str, new: str) -> property:
         warnings.warn(f"SparseWeight.{old} is deprecated: use {new}", DeprecationWarning, stacklevel=3)
         return reduce(getattr, owners, weight)
 
-    return property(lambda weight: getattr(owner(weight), name), lambda weight, v: setattr(owner(weight), name, v))
+    def read(weight: "SparseWeight") -> Any:
+        return getattr(owner(weight), name)
+
+    def write(weight: "SparseWeight", value: Any) -> None:
+        setattr(owner(weight), name, value)
+
+    return property(read, write)
 
 
 class SparseWeight(nn.Module):

@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from recbole_dsl.checkpoint.run_record import RunRecord
 from recbole_dsl.measure.cost import Cost
-from recbole_dsl.patching import PROGRESS_BAR
+from recbole_dsl.patching import Patch
 from recbole_dsl.sparsification import SparsityReport
 from recbole_dsl.topology.engine import DynamicTopology
 from recbole_dsl.training.run_files import from_here
 
 _OURS = os.path.dirname(os.path.dirname(__file__))
 _NAMED = 4
+_PROGRESS_BAR = Patch("recbole.trainer.trainer", "tqdm", "bars vanish at their end and show the topology")
 
 
 class _Formatter(logging.Formatter):
@@ -121,7 +122,7 @@ class BriefBars:
             return self._bar
 
         try:
-            with PROGRESS_BAR.by(bar):
+            with _PROGRESS_BAR.by(bar):
                 yield
         finally:
             self._bar = None

@@ -15,6 +15,7 @@ from recbole.utils import get_local_time
 from recbole.utils.logger import log_colors_config
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.patching import changes
 from recbole_dsl.training.console import make_brief
 
 _FOLDER = "log"
@@ -31,6 +32,7 @@ def console_log(config: Config) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
+@changes("the root logger's handlers", "a run has a log file and a console of its own")
 def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str]]:
     """Within it, hold the log of a run back until the yielded function is called.
 
@@ -62,6 +64,7 @@ def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str
 
 
 @contextmanager
+@changes("the root logger's handlers and level", "RecBole logs to it")
 def _beside_a_program(config: Config) -> Iterator[tuple[Callable[..., None], bool]]:
     """Yield a function that adds handlers until the end of the context, and whether there are no others."""
     root = logging.getLogger()

@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_dsl.distributed.agreement import is_first, is_parallel
-from recbole_dsl.patching import TENSORBOARD
+from recbole_dsl.patching import Patch
+
+_TENSORBOARD = Patch("recbole.trainer.trainer", "get_tensorboard", "only the first of several processes shows it")
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def parallel_init(trainer: Any, config: Config, model: AbstractRecommender) -> I
         dist.barrier()
     config["single_spec"] = True
     try:
-        with nullcontext() if goes_first else TENSORBOARD.by(lambda logger: _Nowhere()):
+        with nullcontext() if goes_first else _TENSORBOARD.by(lambda logger: _Nowhere()):
             yield model
     finally:
         config["single_spec"] = False

@@ -14,6 +14,7 @@ from recbole_dsl.checkpoint.archive import has_checksum
 from recbole_dsl.config import DSLConfig, nearest
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.recbole_models import refuse_without_gradients, trainable_models
+from recbole_dsl.patching import changes
 from recbole_dsl.training.trainer import dsl_trainer
 
 # the trainer that RecBole had for each registered model, None where it had no special one
@@ -22,6 +23,7 @@ _replaced: dict[str, Any] = {}
 _recboles_loader: list[FunctionType] = []
 
 
+@changes("recbole.trainer.<model>Trainer", "get_trainer takes what has that name", "unregister")
 def register(*models: str | type, **options: Any) -> None:
     """Make RecBole's own ``run_recbole`` train ``models`` with Dynamic Sparse Learning.
 
@@ -60,6 +62,7 @@ def register(*models: str | type, **options: Any) -> None:
         setattr(recbole.trainer, attribute, trainer)
 
 
+@changes("recbole.trainer.<model>Trainer", "a model that was registered has its own trainer again", "register")
 def unregister(*models: str | type) -> None:
     """Give ``models``, or all that are registered, their own trainers back."""
     for name in [m.__name__ if isinstance(m, type) else m for m in models] or list(_replaced):
@@ -87,6 +90,9 @@ def _load_data_and_model(model_file):
     return load_either(model_file)
 
 
+@changes(
+    "recbole.quick_start.load_data_and_model", "it is to load our files too, for unchanged scripts", "the end"
+)
 def _read_our_files() -> None:
     """Let RecBole's ``load_data_and_model`` read our files, wherever a script has taken it from and when."""
     loader = inspect.unwrap(importlib.import_module("recbole.quick_start.quick_start").load_data_and_model)

@@ -8,6 +8,7 @@ import recbole.utils
 import torch
 
 from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
+from recbole_dsl.patching import changes
 from recbole_dsl.turns import give_way, refuse_to_seed
 
 
@@ -16,6 +17,9 @@ def between_steps(*_: Any) -> None:
     give_way(_shared_state, _restore_shared_state)
 
 
+@changes(
+    "recbole.utils.init_seed", "seeding would change the numbers that another thread draws", "the process ends"
+)
 def guard_seeding() -> None:
     """Let RecBole's ``init_seed`` refuse to seed while another thread trains."""
     usual = recbole.utils.utils.init_seed
@@ -34,6 +38,7 @@ def _shared_state() -> tuple[Any, ...]:
     return random_state(), cudnn.benchmark, cudnn.deterministic
 
 
+@changes("torch.backends.cudnn", "init_seed of another training has changed it", "init_seed")
 def _restore_shared_state(state: tuple[Any, ...]) -> None:
     numbers, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = state
     restore_random_state(numbers)

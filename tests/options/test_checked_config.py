@@ -166,3 +166,18 @@ def test_the_words_of_an_error_do_not_make_it_one_of_a_connection(monkeypatch, w
 def test_metrics_of_another_kind_are_refused_in_one_line(options, metrics):
     with pytest.raises(DSLError, match=r"^metrics=.*: must be one of"):
         build_config("BPR", "tiny", None, {**options, "metrics": metrics})
+
+
+@pytest.mark.parametrize(
+    "given, line",
+    [
+        ({"model": "bpr"}, "model=bpr: did you mean BPR?"),
+        ({"embedding_size": float("inf")}, "embedding_size=inf: must be an integer >= 1"),
+        ({"embedding_size": 2**31}, "embedding_size=2147483648: must be at most 2147483647"),
+    ],
+    ids=str,
+)
+def test_what_is_nearly_right_is_refused_by_its_own_line(options, given, line):
+    with pytest.raises(DSLError) as error:
+        CheckedConfig(given.get("model", "BPR"), "tiny", config_dict={**options, **given})
+    assert str(error.value) == line
