@@ -2,6 +2,7 @@
 
 import argparse
 
+from recbole_dsl.patching import changes
 from recbole_dsl.serving.commands import number, refuse_others, truth
 
 
@@ -30,12 +31,12 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
 
 
+@changes("logging.basicConfig", "what RecBole logs of options and data is of the training", "the process ends")
 def run_export(known: argparse.Namespace, others: list[str]) -> None:
     """Make the artifact, and print what it is."""
     refuse_others(others)
     import logging
 
-    # RecBole's log of the options and the data is the training's
     logging.basicConfig(level=logging.WARNING)
     from recbole_dsl.export.exporting import export
 

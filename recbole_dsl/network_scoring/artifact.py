@@ -13,7 +13,7 @@ from recbole.data.dataset import Dataset, SequentialDataset
 from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import AbstractRecommender
 
-from recbole_dsl.checkpoint.json_form import as_bytes, from_bytes, from_json, to_json
+from recbole_dsl.checkpoint.codec import as_bytes, from_bytes, from_json, to_json
 from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.network_scoring.histories import last_sequences, read_histories, store_histories
 from recbole_dsl.network_scoring.limits import Held, WorkBounded, check_cells, check_counts, numbers_checked
@@ -24,14 +24,14 @@ from recbole_dsl.network_scoring.stored_dataset import rebuild_dataset, store_da
 from recbole_dsl.network_scoring.stored_weights import PARTS, read_weights, store_weights
 from recbole_dsl.options.checked_config import refused_in_one_line
 from recbole_dsl.options.stored_options import options_without_places
-from recbole_dsl.patching import STDOUT
+from recbole_dsl.patching import Patch, variable
 from recbole_dsl.serving.artifact import TYPES, Artifact, refused
 from recbole_dsl.serving.lists import Lists
 from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.sparse.modules import sparse_shapes
 from recbole_dsl.training.configs import config_without_data
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import drop_caches, restore_model
+from recbole_dsl.training.model_state import drop_caches, restore_model
 from recbole_dsl.turns import turn
 
 _PREFIX = "network."
@@ -41,6 +41,8 @@ _SERVED = {"gpu_id": "", "show_progress": False}
 _NOWHERE = os.path.join(os.devnull, "no data")
 # how many users are scored to see what a model reads, and that it can do without the rest
 _TRIED = 8
+_STDOUT = Patch("sys", "stdout", "models of RecBole print while they are made, where recommendations may go")
+_GPUS = variable("CUDA_VISIBLE_DEVICES", "RecBole's Config hides the GPUs for a run on the CPU, from others too")
 
 
 def parts(
@@ -136,7 +138,7 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
             "state_dict": state,
             "other_parameter": from_json(header["other_parameter"], arrays, "other"),
         }
-    with _gpus_left_visible():
+    with _GPUS.by(os.environ.get("CUDA_VISIBLE_DEVICES")):
         config = config_without_data(checkpoint, artifact.path, _SERVED, model_class)
     config["data_path"] = _NOWHERE
     with _understood(artifact):
@@ -187,24 +189,11 @@ def _understood(artifact: Artifact) -> Iterator[None]:
         raise refused(artifact.path, f"its network cannot be read: {words}") from error
 
 
-@contextmanager
-def _gpus_left_visible() -> Iterator[None]:
-    """Within it, RecBole's Config may hide GPUs, as it does for a run on the CPU."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
-
-
 def _made(config: Config, dataset: Dataset, checkpoint: Mapping[str, Any], path: str) -> AbstractRecommender:
     """The model of ``checkpoint`` as ``load_data_and_model`` makes it, in evaluation mode."""
     construct_transform(config)
     # models of RecBole print while they are made, where recommendations may go
-    with drawing_from(config["seed"]), STDOUT.by(StringIO()):
+    with drawing_from(config["seed"]), _STDOUT.by(StringIO()):
         model = make_model(config, dataset, {path: checkpoint})
         restore_model(model, checkpoint, path)
         make_the_rest(model)

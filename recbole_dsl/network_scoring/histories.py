@@ -5,7 +5,7 @@ from collections.abc import Mapping, MutableMapping
 import numpy as np
 from recbole.data.dataset import SequentialDataset
 
-from recbole_dsl.checkpoint.json_form import array_of, smallest
+from recbole_dsl.checkpoint.codec import array_of, smallest
 from recbole_dsl.serving.lists import Lists, offsets_of
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_dsl.checkpoint.json_form import smallest
+from recbole_dsl.checkpoint.codec import smallest
 from recbole_dsl.serving.packing import bits_for, pack, packed_bytes, unpack
 
 # a type of a column, as RecBole has them

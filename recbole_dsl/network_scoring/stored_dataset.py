@@ -11,7 +11,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_dsl.checkpoint.json_form import array_of, from_json, to_json
+from recbole_dsl.checkpoint.codec import array_of, from_json, to_json
 from recbole_dsl.data.loading import dataset_class
 from recbole_dsl.errors import DSLError
 from recbole_dsl.network_scoring.packed_columns import is_whole, read_column, store_column

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_dsl.checkpoint.json_form import array_of
+from recbole_dsl.checkpoint.codec import array_of
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.entries import Entries
 from recbole_dsl.serving.lists import offsets_of
 from recbole_dsl.serving.tables import MOST_COLUMNS, Table
-from recbole_dsl.sparse.compressed_rows import new_offsets
-from recbole_dsl.sparse.gather import smallest_unsigned
+from recbole_dsl.sparse.compressed_rows import new_offsets, smallest_unsigned
 
 PARTS = ("values", "columns", "row_offsets")
 

@@ -12,7 +12,7 @@ from recbole.data.dataset import Dataset
 from torch import nn
 
 from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
-from recbole_dsl.checkpoint.rows import rows_of
+from recbole_dsl.data.rows import rows_of
 from recbole_dsl.sparse.deferred import deferred_tables
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.model_building import make_model

@@ -19,9 +19,10 @@ from scipy.sparse import csr_matrix, diags, vstack
 from torch import Tensor, nn
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows, _decoded, rows_of
-from recbole_dsl.checkpoint.trained_on import trained_on
+from recbole_dsl.checkpoint.tokens import unpack_tokens
 from recbole_dsl.config import DSLConfig
+from recbole_dsl.data.rows import rows_of
+from recbole_dsl.data.trained_on import trained_on
 from recbole_dsl.errors import DSLError
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.recode import (
@@ -35,12 +36,11 @@ from recbole_dsl.initialisation.recode import (
     on_budget,
     recode,
 )
-from recbole_dsl.sparse.compressed_rows import new_offsets, row_blocks
-from recbole_dsl.sparse.gather import smallest_unsigned
+from recbole_dsl.sparse.compressed_rows import new_offsets, row_blocks, smallest_unsigned
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
-from recbole_dsl.training.model_caches import drop_caches
+from recbole_dsl.training.model_state import drop_caches
 from recbole_dsl.training.token_axes import Axis, is_by_column, places_in_order, token_axes
 
 # of the interactions that codes are solved from; larger ones lose on the data of benchmarks/nights.py
@@ -75,9 +75,7 @@ def has_nothing_new(path: str, dataset: Dataset, model: str) -> bool:
     return bool(seen) and seen["digest"] == trained_on(dataset)["digest"]
 
 
-def warm_start(
-    config: Config, model: AbstractRecommender, dataset: Dataset, options: DSLConfig
-) -> tuple[Night, bool]:
+def warm_start(config: Config, model: AbstractRecommender, dataset: Dataset) -> Night:
     """Give ``model``, which is sparse, the weights of the file that the option ``warm_start`` names; once.
 
     Tokens decide: rows, and columns of layers, go to where their user, item or other token is today. What is gone
@@ -87,20 +85,18 @@ def warm_start(
         dataset: the training part.
 
     Returns:
-        what was done, and whether it was done now.
+        what was done.
 
     Raises:
         DSLError: if the file is no checkpoint, of another model or width, has no user or item of the data, or if
             there are fewer weights than rows; nothing is changed then.
     """
-    if model in _started:
-        return _started[model], False
-    start = _Start(config, model, dataset, options)
-    start.check()
-    with torch.no_grad():
-        night = start.apply()
-    _started[model] = night
-    return night, True
+    if model not in _started:
+        start = _Start(config, model, dataset, DSLConfig.build(config))
+        start.check()
+        with torch.no_grad():
+            _started[model] = start.apply()
+    return _started[model]
 
 
 class _Start:
@@ -115,14 +111,14 @@ class _Start:
                 f"{self.named}: does not say whose rows it holds, as no file of before version 4 does: must be a "
                 "checkpoint of this version"
             )
-        self._compare_tokens(FileRows(self.checkpoint, "warm_start", self.path))
+        self._compare_tokens(self.checkpoint["rows"])
         self.weights = sparse_weights(model)
         self.axes = token_axes(config, model, dataset)
         interactions = dataset.inter_matrix("csr") if dataset.uid_field and dataset.iid_field else None
         self.interactions = None if interactions is None else damped(interactions, _DAMPING)
 
-    def _compare_tokens(self, file: FileRows) -> None:
-        own, theirs = rows_of(self.dataset), file.rows
+    def _compare_tokens(self, theirs: Mapping[str, Any]) -> None:
+        own = rows_of(self.dataset)
         self.rows, self.old_order, self.night = own, places_in_order(theirs), Night(self.checkpoint["run"])
         self.maps: dict[int, NDArray[np.int64]] = {}
         self.old_sizes: dict[int, int] = {}
@@ -134,7 +130,7 @@ class _Start:
             old_places.setdefault(place, theirs["fields"][name])
             if place in self.maps:
                 continue
-            before = _decoded(theirs["tokens"][theirs["fields"][name]])
+            before = unpack_tokens(theirs["tokens"][theirs["fields"][name]])
             now = [str(token) for token in self.dataset.field2id_token[name][1:]]
             index = pd.Index(before, dtype=object)
             first = ~index.duplicated()

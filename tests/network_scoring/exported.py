@@ -18,8 +18,7 @@ from recbole_dsl.serving.artifact import write_artifact
 from recbole_dsl.sparse.modules import sparse_shapes
 from recbole_dsl.training.configs import build_config, trainer_of
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import derived_names
-from recbole_dsl.training.other_parameters import save_other_parameters
+from recbole_dsl.training.model_state import save_other_parameters
 
 DENSITY = {"density": 0.3}
 
@@ -90,7 +89,7 @@ def made(options: dict[str, Any], model: type | None = None) -> Exported:
         "config": options_to_save(config),
         "state_dict": dict(network.state_dict()),
         "shapes": sparse_shapes(network),
-        "other_parameter": save_other_parameters(network, derived_names(network)),
+        "other_parameter": save_other_parameters(network),
     }
     if hasattr(network, "update_attentive_A"):
         with torch.no_grad():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from recbole.data.interaction import Interaction
 
-from recbole_dsl.checkpoint.json_form import as_bytes, from_bytes, from_json, to_json
+from recbole_dsl.checkpoint.codec import as_bytes, from_bytes, from_json, to_json
 from recbole_dsl.network_scoring.packed_columns import is_whole, read_column, store_column
 from recbole_dsl.network_scoring.reading import noting_columns
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
-from recbole_dsl.checkpoint.rows import FileRows, rows_of
+from recbole_dsl.checkpoint.run_state import SAMPLE
+from recbole_dsl.data.rows import FileRows, rows_of
 
-# the smallest hashes of the distinct interactions
-_SAMPLE = 1024
 # interactions that are hashed at once
 _BLOCK = 2**22
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -39,7 +38,7 @@ def trained_on(dataset: Dataset, earlier: Mapping[str, Any] | None = None) -> di
     own = _known[dataset]
     if not earlier or earlier["digest"] == own["digest"]:
         return own
-    both = torch.cat([own["sample"], earlier["sample"].cpu()]).unique()[:_SAMPLE]
+    both = torch.cat([own["sample"], earlier["sample"].cpu()]).unique()[:SAMPLE]
     return {"digest": (own["digest"] + earlier["digest"]) % 2**63, "sample": both}
 
 
@@ -51,24 +50,6 @@ def mark_of(dataset: Dataset) -> str:
         for name, tensor in tokens.items():
             digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def is_trained_on(value: Any) -> bool:
-    """Whether ``value`` is what `trained_on` returns, or empty."""
-    if value == {}:
-        return True
-    if not isinstance(value, dict) or set(value) != {"digest", "sample"}:
-        return False
-    digest, sample = value["digest"], value["sample"]
-    return (
-        type(digest) is int
-        and 0 <= digest < 2**63
-        and isinstance(sample, Tensor)
-        and sample.dtype == torch.int64
-        and sample.dim() == 1
-        and len(sample) <= _SAMPLE
-        and bool((sample >= 0).all() and (sample.diff() > 0).all())
-    )
 
 
 def warn_of_other_interactions(
@@ -101,14 +82,14 @@ def _digest_of(dataset: Dataset) -> dict[str, Any]:
     total, smallest = 0, np.zeros(0, np.int64)
     for hashes in _hashes(dataset):
         total += int(hashes.sum(dtype=np.uint64))
-        smallest = np.unique(np.concatenate([smallest, hashes]))[:_SAMPLE]
+        smallest = np.unique(np.concatenate([smallest, hashes]))[:SAMPLE]
     return {"digest": total % 2**63, "sample": torch.from_numpy(smallest)}
 
 
 def _share(dataset: Dataset, sample: Tensor) -> float:
     """About which share of ``dataset`` belongs to what ``sample`` is of."""
     smallest = sample.numpy(force=True)
-    last = smallest[-1] if len(smallest) == _SAMPLE else np.iinfo(np.int64).max
+    last = smallest[-1] if len(smallest) == SAMPLE else np.iinfo(np.int64).max
     seen = compared = 0
     for hashes in _hashes(dataset):
         hashes = hashes[hashes <= last]

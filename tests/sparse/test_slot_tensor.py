@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 from recbole_dsl import DSLConfig, DSLError, DynamicTopology, SparseWeight, sparse_weights, sparsify
-from recbole_dsl.sparse.slots import SlotTensor
+from recbole_dsl.sparse.slot_tensor import SlotTensor
 from tests.toy import Toy, alive_positions, toy_batch, toy_loss
 
 DECAY = 0.9

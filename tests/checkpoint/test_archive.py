@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recbole_dsl import DSLError
-from recbole_dsl.checkpoint.whole_files import damage, has_checksum, write_whole
+from recbole_dsl.checkpoint.archive import damage, has_checksum, write_archive
 from recbole_dsl.files import require_writable
 
 
 def save(content, path="file.pth"):
-    write_whole(path, lambda file: torch.save(content, file))
+    write_archive(path, lambda file: torch.save(content, file))
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,25 @@
-"""Whose rows the weights of a model are: the tokens of every field, in the order of their ids."""
+"""Whose rows the weights of a model are: the tokens of every field, by id."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from logging import getLogger
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureType
-from torch import Tensor
 
+from recbole_dsl.checkpoint.tokens import is_same_packed, pack_tokens, unpack_tokens
 from recbole_dsl.errors import DSLError, shown
 
-# of tokens that are kept as integers
-_MOST_DIGITS = 18
 _known: "WeakKeyDictionary[Dataset, dict[str, Any]]" = WeakKeyDictionary()
-# files that do not say whose rows they hold, of which the user has been told
+# paths of files that do not say whose rows they hold, and of which a warning has told
 _told: set[str] = set()
 
 
 def rows_of(dataset: Dataset) -> dict[str, Any]:
-    """The fields of ``dataset`` and their tokens, for a checkpoint; encoded once for a dataset and its parts.
+    """The fields of ``dataset`` and their tokens, for a checkpoint; packed once for a dataset and its parts.
 
     Returns:
         order, the names of all fields; tokens, a list of {"numbers": (n,) integers} or {"text": (bytes,) uint8,
@@ -34,42 +30,23 @@ def rows_of(dataset: Dataset) -> dict[str, Any]:
         # the parts of a dataset share it
         if other.field2id_token is dataset.field2id_token:
             return known
-    _known[dataset] = found = _encoded_rows(dataset)
+    _known[dataset] = found = _packed_rows(dataset)
     return found
-
-
-def are_rows(value: Any) -> bool:
-    """Whether ``value`` is what `rows_of` returns, or empty."""
-    if value == {}:
-        return True
-    if not isinstance(value, dict) or set(value) != {"order", "fields", "tokens"}:
-        return False
-    order, fields, tokens = value["order"], value["fields"], value["tokens"]
-    return (
-        isinstance(order, list)
-        and all(isinstance(field, str) for field in order)
-        and isinstance(tokens, list)
-        and all(map(_are_tokens, tokens))
-        and isinstance(fields, dict)
-        and all(
-            isinstance(field, str) and type(place) is int and 0 <= place < len(tokens)
-            for field, place in fields.items()
-        )
-    )
 
 
 class FileRows:
     """Whose rows a file holds, and what they were trained on.
 
     Args:
-        checkpoint: what was read of it.
-        option, path: what the user named it by, and where it is.
+        checkpoint: its content.
+        option, path: the option that names it, and its path.
     """
 
     def __init__(self, checkpoint: Mapping[str, Any], option: str, path: str):
         self.path, self.named = path, f"{option}={path}"
         self.rows = checkpoint.get("rows") or {}
         self.trained_on = checkpoint.get("trained_on") or {}
+        self._unpacked: dict[int, list[str]] = {}
 
     def require(self, dataset: Dataset) -> None:
         """Refuse ``dataset`` if any of its ids is of another token than that row of the file.
@@ -110,7 +87,7 @@ class FileRows:
         """
         if not self.rows:
             return
-        own = _encoded_rows(dataset)
+        own = _packed_rows(dataset)
         maps: dict[str, NDArray[np.int64]] = {}
         # fields that share their ids go on sharing them
         names: dict[tuple[int, int], tuple[NDArray[np.object_], dict[str, int]]] = {}
@@ -145,15 +122,15 @@ class FileRows:
                 f"{self.named}: knows no {new[0]}, which dataset={dataset.dataset_name} has in the place of "
                 f"{shown(repr(gone[0]))}: must be data with the columns that it was trained with"
             )
-        decoded: dict[tuple[int, int], list[str] | None] = {}
+        theirs_at: dict[tuple[int, int], list[str] | None] = {}
         found = []
         for field in [field for field in own["fields"] if field in fields]:
             place = fields[field], own["fields"][field]
-            if place not in decoded:
-                theirs = own["tokens"][place[1]]
-                decoded[place] = None if _same(self.rows["tokens"][place[0]], theirs) else _decoded(theirs)
-            if decoded[place] is not None:
-                found.append((field, self._tokens[place[0]], decoded[place]))
+            if place not in theirs_at:
+                was, now = self.rows["tokens"][place[0]], own["tokens"][place[1]]
+                theirs_at[place] = None if is_same_packed(was, now) else unpack_tokens(now)
+            if theirs_at[place] is not None:
+                found.append((field, self._tokens(place[0]), theirs_at[place]))
         return found
 
     def _ids(self, field: str, mine: list[str], theirs: list[str], dataset: Dataset) -> NDArray[np.int64]:
@@ -206,89 +183,21 @@ class FileRows:
             "recbole_dsl; they are right if the data is as it was"
         )
 
-    @cached_property
-    def _tokens(self) -> "_Decoded":
-        return _Decoded(self.rows["tokens"])
+    def _tokens(self, place: int) -> list[str]:
+        if place not in self._unpacked:
+            self._unpacked[place] = unpack_tokens(self.rows["tokens"][place])
+        return self._unpacked[place]
 
 
-class _Decoded(dict):
-    """Lists of tokens by their place, decoded when they are asked for."""
-
-    def __init__(self, encoded: Sequence[Mapping[str, Tensor]]):
-        super().__init__()
-        self._encoded = encoded
-
-    def __missing__(self, place: int) -> list[str]:
-        self[place] = _decoded(self._encoded[place])
-        return self[place]
-
-
-def _encoded_rows(dataset: Dataset) -> dict[str, Any]:
+def _packed_rows(dataset: Dataset) -> dict[str, Any]:
     places: dict[int, int] = {}
     tokens, fields = [], {}
     for field, names in dataset.field2id_token.items():
         if id(names) not in places:
             places[id(names)] = len(tokens)
-            tokens.append(_encoded([str(name) for name in names[1:]]))
+            tokens.append(pack_tokens([str(name) for name in names[1:]]))
         fields[str(field)] = places[id(names)]
     return {"order": [str(field) for field in dataset.field2type], "fields": fields, "tokens": tokens}
-
-
-def _encoded(tokens: list[str]) -> dict[str, Tensor]:
-    joined = "".join(tokens)
-    if (
-        joined.isascii()
-        and joined.isdigit()
-        and max(map(len, tokens)) <= _MOST_DIGITS
-        # as they are written again
-        and all(token and (token[0] != "0" or token == "0") for token in tokens)
-    ):
-        return {"numbers": _smallest(np.array(list(map(int, tokens)), np.int64))}
-    encoded = [token.encode(errors="surrogatepass") for token in tokens]
-    text = np.frombuffer(b"".join(encoded), np.uint8).copy()
-    lengths = np.array(list(map(len, encoded)), np.int64)
-    return {"text": torch.from_numpy(text), "lengths": _smallest(lengths)}
-
-
-def _smallest(numbers: NDArray[np.int64]) -> Tensor:
-    largest = numbers.max(initial=0)
-    kinds = (np.uint8, np.int16, np.int32, np.int64)
-    return torch.from_numpy(numbers.astype(next(kind for kind in kinds if largest <= np.iinfo(kind).max)))
-
-
-def _decoded(encoded: Mapping[str, Tensor]) -> list[str]:
-    if "numbers" in encoded:
-        return list(map(str, encoded["numbers"].tolist()))
-    text = encoded["text"].numpy(force=True).tobytes()
-    ends = encoded["lengths"].long().cumsum(0).tolist()
-    return [text[a:b].decode(errors="surrogatepass") for a, b in zip([0, *ends], ends)]
-
-
-def _are_tokens(value: Any) -> bool:
-    kinds = (torch.uint8, torch.int16, torch.int32, torch.int64)
-    if not isinstance(value, dict) or set(value) not in ({"numbers"}, {"text", "lengths"}):
-        return False
-    if not all(isinstance(one, Tensor) and one.dim() == 1 and one.dtype in kinds for one in value.values()):
-        return False
-    if any(len(one) and one.min() < 0 for one in value.values()):
-        return False
-    if "numbers" in value:
-        return True
-    text, lengths = value["text"], value["lengths"].double()
-    if text.dtype != torch.uint8 or lengths.sum() != len(text):
-        return False
-    try:
-        _decoded(value)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _same(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
-    return some.keys() == others.keys() and all(
-        some[name].shape == others[name].shape and torch.equal(some[name].cpu().long(), others[name].long())
-        for name in some
-    )
 
 
 def _common_order(some: Sequence[str], others: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Seeing that a process is dead or hangs, and ending the others with one line that says which."""
+"""Notice that a process is dead or hangs, and end the others with one line that names it."""
 
 import contextlib
 import multiprocessing
@@ -9,27 +9,27 @@ import time
 
 import torch.distributed as dist
 
-# why the processes end, as the first says that notices it
+# the store's key for why the processes end, which the first to notice sets
 REASON = "reason"
 _LEFT = b"left"
-# seconds for which a process may be silent when a connection to one of them has broken
+# seconds that a process may be silent once a connection has broken
 _SUSPICION = 3.0
 
 
-class Watch(threading.Thread):
-    """Says again and again that this process lives, and listens whether the others do.
+class Heartbeat(threading.Thread):
+    """Sends heartbeats of this process through the store, and listens for those of the others.
 
-    A process that is stopped or dead says nothing any more. Those that hear nothing of it for ``limit`` seconds
-    note why in the store and end at once, whatever their main thread waits for.
+    A process that is stopped or dead sends none. When one has been silent for ``limit`` seconds, the others note
+    it in the store and end at once, whatever their main thread waits for.
 
     Attributes:
         limit: seconds.
-        is_hosted: whether the launch that started this process says the reason, so that it need not.
+        is_hosted: whether a launch started this process and says the reason, so that it need not.
         local_rank: its number on its machine, by which one of several is chosen to say it.
     """
 
     def __init__(self, store: dist.Store, rank: int, world_size: int, limit: float):
-        super().__init__(daemon=True, name="process watch")
+        super().__init__(daemon=True, name="heartbeat")
         self.limit = limit
         self.is_hosted, self.local_rank = False, 0
         self._store, self._rank, self._world_size = store, rank, world_size
@@ -57,7 +57,7 @@ class Watch(threading.Thread):
             except RuntimeError:
                 self._lost_store()
                 return
-            # no more than two rounds at once: all of the processes may have been stopped together, and go on
+            # at most two rounds count: all processes may have been stopped together, and continued
             now = time.monotonic()
             passed, before = min(now - before, 2 * self._interval), now
             for rank, beat in beats.items():
@@ -74,7 +74,7 @@ class Watch(threading.Thread):
         return self._stopped.is_set()
 
     def suspect(self) -> None:
-        """Wait no longer for a silent process: a connection to one has broken."""
+        """Wait only seconds for a silent process from now on: a connection has broken."""
         self.limit = min(self.limit, max(_SUSPICION, 3 * self._interval))
 
     def lost(self, rank: int, seconds: float) -> None:
@@ -85,7 +85,7 @@ class Watch(threading.Thread):
         )
 
     def failed(self, text: str) -> None:
-        """Tell the others that this process ends with an error; end here unless it is this one that says so."""
+        """Tell the others that this process ends with an error; end it here unless it is the one to say so."""
         is_first = True
         if self.has_ended:
             return
@@ -97,20 +97,20 @@ class Watch(threading.Thread):
             end_quietly()
 
     def stop(self) -> None:
-        """Watch no longer; the silence of this process means nothing from now on."""
+        """Stop watching, and let the others expect no more heartbeats."""
         self._stopped.set()
         with contextlib.suppress(RuntimeError):
             self._say(_LEFT)
 
     def _is_first_to_say(self) -> bool:
-        """Whether none of those on this machine has said why they end."""
+        """Whether no other process of this machine has said why they end."""
         return self._store.add(f"said/{self._rank - self.local_rank}", 1) == 1
 
     def _say(self, beat: bytes) -> None:
         self._store.set(_key(self._rank), beat)
 
     def _lost_store(self) -> None:
-        # all of them may be about to leave, the one that holds the store first
+        # all may be about to leave, and the one that holds the store is gone first
         if self._stopped.wait(2 * self._interval + 1):
             return
         text = "the process that holds the meeting point (ip, port) is dead or hangs, and the others end too"
@@ -129,7 +129,7 @@ class Watch(threading.Thread):
 
 
 def end_quietly(reason: str = "") -> None:
-    """End this process at once, with exit code 2, saying at most ``reason``."""
+    """End this process at once with exit code 2; print ``reason``, if any."""
     if reason:
         print(f"recbole-dsl: {reason}", file=sys.stderr, flush=True)
     # the main thread may wait for a process that never answers

@@ -1,13 +1,8 @@
 """Weights meet the rows that they were trained for, whatever has become of the data since."""
 
-import gzip
 import os
-import random
-import shutil
-import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,34 +10,16 @@ from hypothesis import strategies as st
 
 from recbole_dsl import DSLError, load_data_and_model, run_recbole_dsl
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows, _decoded, _encoded, are_rows
-from recbole_dsl.checkpoint.trained_on import trained_on, warn_of_other_interactions
+from recbole_dsl.checkpoint.tokens import unpack_tokens
 from recbole_dsl.data.loading import load_data
+from recbole_dsl.data.rows import FileRows
 from recbole_dsl.report.writing import write_report
 from recbole_dsl.serving import Recommender, export
 from recbole_dsl.training.configs import build_config
 from recbole_dsl.tuning import trial
+from tests.data.families import CE, FAMILIES, FEATURES, PARTS, dumped_again, of_family, warnings_in
 from tests.running import prepare, train
 
-# by time, so that the parts are the same whatever the order of the lines
-PARTS = {"eval_args": {"order": "TO", "split": {"LS": "valid_and_test"}, "group_by": "user"}}
-COLUMNS = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
-RANKING = {"metrics": ["NDCG"], "valid_metric": "NDCG@10"}
-FEATURES = {
-    **RANKING,
-    "load_col": {**COLUMNS["load_col"], "user": "*", "item": "*"},
-    "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1, "dynamic": False},
-}
-GRAPH = {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
-CE = {"train_neg_sample_args": None}
-FAMILIES = {
-    "BPR": COLUMNS,
-    "LightGCN": COLUMNS,
-    "MultiVAE": {**COLUMNS, **CE, "mlp_hidden_size": [8], "latent_dimension": 4},
-    "FM": FEATURES,
-    "SASRec": {**COLUMNS, **CE, "hidden_size": 8, "inner_size": 8, "n_heads": 1, "n_layers": 1},
-    "CKE": {"load_col": {**COLUMNS["load_col"], **GRAPH}, "kg_embedding_size": 8},
-}
 NEW = {
     "user_id": ("inter", "u999\ti3\t5\t7\nu999\ti4\t5\t8\nu999\ti5\t5\t9\nu999\ti6\t5\t10"),
     "item_id": ("inter", "u1\ti999\t5\t-1"),
@@ -50,49 +27,6 @@ NEW = {
     "class": ("item", "i1000\t1990\tc0 c99"),
     "head_id": ("kg", "e999\tr0\te1"),
 }
-
-
-def of_family(options, model, **changes):
-    usual = {"embedding_size": 8, "density": 0.3, "epochs": 1, "train_batch_size": 512, "show_progress": False}
-    return {**options, **usual, **PARTS, **FAMILIES[model], **changes}
-
-
-def warnings_in(caplog):
-    return [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "=" in r.getMessage()]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, data_path):
-    """The file of a model, trained once."""
-    files = {}
-
-    def file(model, **changes):
-        key = model, str(changes)
-        if key not in files:
-            folder = str(tmp_path_factory.mktemp("trained"))
-            options = {"data_path": data_path}
-            run_recbole_dsl(model, "tiny", config_dict=of_family(options, model, checkpoint_dir=folder, **changes))
-            files[key] = max(Path(folder).glob("*.pth"), key=os.path.getmtime)
-        shutil.copytree(files[key].parent, "copied", dirs_exist_ok=True)
-        return f"copied/{files[key].name}"
-
-    return file
-
-
-def dumped_again(data_path, seed=0, without=(), more=(), renamed=()):
-    """The data in another folder: its lines in another order, some gone, some new, some tokens renamed."""
-    folder = Path(tempfile.mkdtemp(dir=os.curdir))
-    (folder / "tiny").mkdir(parents=True)
-    shuffle = random.Random(seed).shuffle
-    for file in Path(data_path, "tiny").iterdir():
-        head, *lines = file.read_text().splitlines()
-        rows = [line.split("\t") for line in lines if not set(line.split("\t")) & set(without)]
-        names = dict(renamed)
-        lines = ["\t".join(names.get(cell, cell) for cell in row) for row in rows]
-        lines += [line for suffix, line in more if file.suffix == f".{suffix}"]
-        shuffle(lines)
-        (folder / "tiny" / file.name).write_text("\n".join([head, *lines]) + "\n")
-    return str(folder)
 
 
 def scores(loaded):
@@ -213,7 +147,7 @@ def test_a_run_goes_on_with_the_rows_that_it_had(trained, model, data_path):
     assert after["epoch"] == 1
     before = load_data_and_model(trained(model))[2]
     for field, place in after["rows"]["fields"].items():
-        assert _decoded(after["rows"]["tokens"][place]) == before.field2id_token[field][1:].tolist()
+        assert unpack_tokens(after["rows"]["tokens"][place]) == before.field2id_token[field][1:].tolist()
     # another entrance to what it wrote
     write_report([file], "page.html", again)
     assert "row of" not in Path("page.html").read_text()
@@ -241,134 +175,6 @@ def test_data_that_others_made_is_refused_before_a_step(trained, model, options,
     assert with_own_rows.evaluate(prepare(model, {**again, "data_path": data_path})[4], model_file=file)
 
 
-def test_a_model_starts_from_files_with_its_rows_or_not_at_all(options, data_path):
-    options = {**options, "mf_embedding_size": 8, "mlp_embedding_size": 8, "mlp_hidden_size": [8], "epochs": 1}
-    again, other = dumped_again(data_path, 1), dumped_again(data_path, 2)
-    files = {}
-    for name, path, parts in (
-        ("mf", data_path, (True, False)),
-        ("mlp", data_path, (False, True)),
-        ("x", other, (False, True)),
-    ):
-        change = {"mf_train": parts[0], "mlp_train": parts[1], "data_path": path, "checkpoint_dir": name}
-        files[name] = train("NeuMF", {**options, **change})[0].saved_model_file
-    half = read_checkpoint(files["mf"])
-    start = {"use_pretrain": True, "mf_pretrain_path": files["mf"], "mlp_pretrain_path": files["mlp"]}
-    run_recbole_dsl("NeuMF", "tiny", config_dict={**options, **start, "data_path": again})
-    file = max(Path("saved").glob("*.pth"), key=os.path.getmtime)
-    rows = read_checkpoint(str(file))["rows"]
-    assert [_decoded(one) for one in rows["tokens"]] == [_decoded(one) for one in half["rows"]["tokens"]]
-    with pytest.raises(DSLError, match=r"mlp_pretrain_path=.*x/.*: row \d+ of user_id is of"):
-        run_recbole_dsl("NeuMF", "tiny", config_dict={**options, **start, "mlp_pretrain_path": files["x"]})
-    with pytest.raises(DSLError, match=r"mf_pretrain_path=.*mf/.*: knows no user_id 'u999'"):
-        more = dumped_again(data_path, renamed=[("u3", "u999")])
-        run_recbole_dsl("NeuMF", "tiny", config_dict={**options, **start, "data_path": more})
-    # what is named and not read is no matter
-    run_recbole_dsl(
-        "NeuMF", "tiny", config_dict={**options, **start, "use_pretrain": False, "data_path": more, "epochs": 1}
-    )
-
-
-def test_a_later_stage_by_a_script_of_ones_own_is_refused_before_a_step(options, data_path):
-    sizes = {"hidden_size": 8, "inner_size": 8, "n_heads": 1, "n_layers": 1, "pretrain_epochs": 1, "save_step": 1}
-    options = {**options, **FEATURES, **PARTS, **CE, **sizes, "epochs": 1}
-    first = train("S3Rec", {**options, "train_stage": "pretrain"})[0].saved_model_file
-    later = {**options, "train_stage": "finetune", "pre_model_path": first}
-    assert train("S3Rec", later)
-    again = {**later, "data_path": dumped_again(data_path)}
-    with pytest.raises(DSLError, match=rf"pre_model_path={first}: row \d+ of \w+ is of"):
-        train("S3Rec", again)
-    # the call that makes the data itself gives it the ids of the file
-    run_recbole_dsl("S3Rec", "tiny", config_dict=again)
-
-
-def test_other_interactions_are_told_with_what_of_them_was_trained_on(trained, options, data_path, caplog):
-    by_chance = {"eval_args": {"order": "RO", "split": {"RS": [8, 1, 1]}, "group_by": None}}
-    file = trained("BPR", **by_chance)
-    load_data_and_model(file)
-    assert not warnings_in(caplog)
-    again = dumped_again(data_path)
-    loaded = load_data_and_model(file, data_path=again)
-    told = warnings_in(caplog)
-    before = load_data_and_model(file)[3]._dataset.inter_feat
-    was = set(zip(before["user_id"].tolist(), before["item_id"].tolist()))
-    shares = []
-    for loader in loaded[4:]:
-        feat = loader._dataset.inter_feat
-        pairs = list(zip(feat["user_id"].tolist(), feat["item_id"].tolist()))
-        shares.append(sum(pair in was for pair in pairs) / len(pairs))
-    # so few interactions are all in the sample
-    assert len(told) == 1
-    assert f"about {shares[0]:.0%} of the validation data and {shares[1]:.0%} of the test data" in told[0]
-    run_recbole_dsl(config_dict={"resume": file, "data_path": again, "epochs": 2})
-    both = read_checkpoint(file.replace(".pth", ".last"))["trained_on"]
-    assert len(both["sample"]) > len(was), "what was trained on before counts too"
-
-
-def test_a_sample_says_about_how_much_was_trained_on(caplog):
-    class Data:
-        uid_field, iid_field, dataset_name = "u", "i", "x"
-
-        def __init__(self, users, items):
-            self.inter_feat = {"u": torch.from_numpy(users), "i": torch.from_numpy(items)}
-            names = np.array(["[PAD]", *map(str, range(4000))], object)
-            self.field2id_token = {"u": names, "i": names}
-
-    generator = np.random.default_rng(0)
-    users, items = generator.integers(1, 4000, (2, 60_000))
-    train, order = Data(users[:50_000], items[:50_000]), generator.permutation(50_000)
-    of_train = trained_on(train)
-    again = trained_on(Data(users[:50_000][order], items[:50_000][order]))
-    assert again["digest"] == of_train["digest"] and torch.equal(again["sample"], of_train["sample"])
-    file = FileRows({"trained_on": of_train}, "model_file", "x.pth")
-    # a third of it was trained on
-    test = Data(users[45_000:], items[45_000:])
-    warn_of_other_interactions(file, Data(users[:49_999], items[:49_999]), {"test": test})
-    assert 0.23 < float(caplog.messages[0].split("about ")[1].split("%")[0]) / 100 < 0.44
-
-
-def test_a_file_of_an_earlier_version_is_accepted_with_a_warning(options, data_path, caplog):
-    file = os.path.abspath("version-3.pth")
-    packed = Path(__file__).parent / "files" / "version-3.pth.gz"
-    Path(file).write_bytes(gzip.decompress(packed.read_bytes()))
-    assert read_checkpoint(file)["version"] == 3
-    load_data_and_model(file, data_path=data_path)
-    assert len(warnings_in(caplog)) == 1 and "does not say whose rows it holds" in caplog.text
-    export(file, "a.rdsl", data_path=data_path)
-    assert len(Recommender.load("a.rdsl").items.all) == 50
-
-
-TOKENS = st.lists(st.one_of(st.text(max_size=5), st.integers(-5, 10**20).map(str), st.just("007")), unique=True)
-
-
-@given(TOKENS)
-def test_tokens_come_back_as_they_were(tokens):
-    encoded = _encoded(tokens)
-    assert _decoded(encoded) == tokens
-    assert are_rows({"order": ["a"], "fields": {"a": 0}, "tokens": [encoded]})
-
-
-@given(st.data())
-@settings(max_examples=60)
-def test_damaged_tokens_are_seen(data):
-    tokens = _encoded(data.draw(st.sampled_from([["a", "ü", "xyz"], ["1", "22"]])))
-    name = data.draw(st.sampled_from(sorted(tokens)))
-    tensor = data.draw(
-        st.sampled_from(
-            [
-                tokens[name].float(),
-                tokens[name][None],
-                tokens[name].long() - 10**6,
-                tokens[name][:0] if name != "numbers" else tokens[name] > 0,
-                None,
-                "text",
-            ]
-        )
-    )
-    assert not are_rows({"order": [], "fields": {}, "tokens": [{**tokens, name: tensor}]})
-    assert not are_rows({"order": [], "fields": {"a": 1}, "tokens": [tokens]})
-
-
 @pytest.mark.parametrize("model", ["FM", "CKE", "SASRec", "DIEN"])
 @given(data=st.data())
 @settings(max_examples=6)
@@ -393,7 +199,7 @@ def test_every_table_of_the_data_says_what_it_said(model, data, data_path):
 
 
 def _rows(model, options):
-    from recbole_dsl.checkpoint.rows import rows_of
+    from recbole_dsl.data.rows import rows_of
 
     return rows_of(load_data(build_config(model, "tiny", None, options)).train._dataset)
 

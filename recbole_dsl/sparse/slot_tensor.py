@@ -1,23 +1,38 @@
-"""What the slots of a sparse weight mean, so that entries of different topologies are never taken for the same."""
+"""Tensors of one number for each slot, so that entries of different topologies are never taken for the same."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, foreach_types
-from recbole_dsl.sparse.gather import spread_out
-from recbole_dsl.sparse.rewrite import exchanged
-from recbole_dsl.sparse.trees import map_only
+from recbole_dsl.sparse.compressed_rows import CompressedRows
+from recbole_dsl.sparse.reading import Reader, dense_gradient
+from recbole_dsl.sparse.rewrite import Change, exchanged
+from recbole_dsl.sparse.trees import leaves, map_only
 
-if TYPE_CHECKING:
-    from recbole_dsl.sparse.weight import SparseWeight
+
+class Weight(Protocol):
+    """What is asked here of a `SparseWeight`, whose values these tensors are."""
+
+    shape: torch.Size
+    nnz: int
+    values: nn.Parameter
+    index: CompressedRows
+    reader: Reader
+    topology: Topology
+    is_trained: bool
+
+    def settle(self) -> None: ...
+    def alive_in(self, start: int, stop: int) -> Tensor: ...
+    def exchange(self, change: Change, nnz: int) -> None: ...
+
 
 # give what they are given, in the same or in other memory
 _COPIES = set("detach clone to cpu cuda type float double half bfloat16 contiguous".split())
@@ -36,38 +51,50 @@ _OPERATORS = {f"__{kind}{name}__" for kind in ("", "r", "i") for name in "add su
 
 
 class Topology:
-    """Stands for which entries of a weight are alive, until that changes, and of its copies that have the same."""
+    """Identifies which entries of a weight are alive, until that changes; equal ones of copies become one."""
 
-    def __init__(self, weight: SparseWeight):
+    def __init__(self, weight: Weight):
         self._weights = weakref.WeakSet([weight])
         self._found_equal: Topology | None = None
 
     @property
     def itself(self) -> Topology:
-        """The one of all that were found equal that stands for them."""
+        """The representative of all topologies that were found equal to this one."""
         return self if self._found_equal is None else self._found_equal.itself
 
     @property
-    def weights(self) -> list[SparseWeight]:
-        """Those that have it now."""
+    def weights(self) -> list[Weight]:
+        """The weights that have it now."""
         return [weight for weight in self._weights if weight.topology.itself is self]
 
-    def give_to(self, weight: SparseWeight) -> None:
+    def give_to(self, weight: Weight) -> None:
         self._weights.add(weight)
         weight.topology = self
 
-    def join(self, other: Topology) -> None:
-        """Be the same as ``other`` from now on."""
+    def equals(self, other: Topology) -> bool:
+        """Whether both are of the same entries; if so, ``other`` represents both from now on."""
+        if self is other:
+            return True
+        if not self.weights or not other.weights:
+            return False
+        a, b = self.weights[0], other.weights[0]
+        if a.shape != b.shape or a.nnz != b.nnz:
+            return False
+        pairs = ((getattr(one.index, name) for one in (a, b)) for name in ("row_offsets", "columns"))
+        if not all(torch.equal(own, others.to(own.device)) for own, others in pairs):
+            return False
         other._weights |= self._weights
         self._found_equal = other
+        return True
 
 
 class SlotTensor(Tensor):
-    """One number for each slot of a sparse weight: its values, what shares their memory, and copies of them.
+    """The values of a sparse weight, a tensor that shares their memory, or a copy of them.
 
-    Behaves like a plain tensor, except that to add, average or copy entry by entry those of different topologies
-    raises. Only those of a copy of a weight meet those of one that is trained, by position: changed in place, the
-    copy takes over the other topology; else they are put in its order. What else is computed of them is plain.
+    It behaves like a plain tensor, except that adding, averaging or copying entry by entry raises where the
+    topologies differ. Only a copy of a weight may meet the weight that is trained: changed in place, it takes over
+    the trained one's topology; otherwise its entries are put in that order, by position. All other results are
+    plain tensors.
     """
 
     @classmethod
@@ -97,9 +124,8 @@ class SlotTensor(Tensor):
 
     @property
     def topology(self) -> Topology | None:
-        """Of what shares the memory of a weight's values the present one, else that of when it was computed."""
-        owner = vars(self).get("_owner")
-        weight = owner() if owner is not None else None
+        """The present one of the weight whose memory it shares, else that of when it was computed."""
+        weight = _owner_of(self)
         topology = vars(self).get("_topology") if weight is None else weight.topology
         return None if topology is None else topology.itself
 
@@ -136,7 +162,7 @@ class Values(SlotTensor, nn.Parameter):
 foreach_types.append(Values)
 
 
-def mark(parameter: nn.Parameter, weight: SparseWeight) -> nn.Parameter:
+def mark(parameter: nn.Parameter, weight: Weight) -> nn.Parameter:
     """Make ``parameter``, in place, the values of ``weight``."""
     parameter.__class__ = Values
     vars(parameter)["_owner"] = weakref.ref(weight)
@@ -155,42 +181,41 @@ def unmarked(tensor: Tensor) -> Tensor:
 
 @cache
 def _reads_nothing(func: Callable) -> bool:
-    """Whether ``func`` is known to need no number of a tensor."""
+    """Whether ``func`` is known to read no element of a tensor."""
     if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
         return getattr(func.__self__, "__name__", "") in _DESCRIPTIONS
     return getattr(func, "__name__", "") in _DESCRIPTIONS
 
 
-def _settle(operands: Iterable[Any]) -> None:
-    """Let optimizers do what they have still to do to the values among ``operands``."""
-    for operand in operands:
-        if isinstance(operand, (list, tuple)):
-            _settle(operand)
-        elif isinstance(operand, Values):
-            weight = _owner_of(operand)
-            if weight is not None:
-                weight.settle()
+def _settle(operands: Sequence[Any]) -> None:
+    """Settle the weights whose values are among ``operands``."""
+    for operand in leaves(operands):
+        weight = _owner_of(operand) if isinstance(operand, Values) else None
+        if weight is not None:
+            weight.settle()
 
 
 def _show_gradient(values: Tensor) -> None:
-    """Make the gradient that somebody reads, before a step, one that may be clipped, scaled or looked at."""
+    """Make a sparse gradient that is read before a step a dense one, which may be clipped, scaled or looked at."""
     weight = _owner_of(values)
-    if weight is None or weight.pending is None:
+    pending = weight.reader.pending if weight is not None else None
+    if pending is None:
         return
     with DisableTorchFunctionSubclass():
         gradient = values.grad
-        if gradient is not None and gradient.is_sparse and not weight.pending.has_taken(gradient):
-            values.grad = spread_out(gradient)
+        if gradient is not None and gradient.is_sparse and not pending.has_taken(gradient):
+            values.grad = dense_gradient(gradient)
 
 
-def _owner_of(values: Tensor) -> SparseWeight | None:
-    owner = vars(values).get("_owner")
+def _owner_of(tensor: Tensor) -> Weight | None:
+    """The weight whose values share the memory of ``tensor``."""
+    owner = vars(tensor).get("_owner") if isinstance(tensor, SlotTensor) else None
     return owner() if owner is not None else None
 
 
 @cache
 def _kind(func: Callable) -> tuple[bool, bool, bool]:
-    """Whether what ``func`` gives has its operands' slots, whether it pairs them, whether it changes the first."""
+    """Whether the result of ``func`` has its operands' slots, whether it pairs them, whether it is in place."""
     name = getattr(func, "__name__", "").removeprefix("_foreach_")
     if name in ("__get__", "__set__"):
         is_data = getattr(func, "__self__", None) == Tensor.data
@@ -213,11 +238,11 @@ def _groups(args: tuple, kwargs: dict[str, Any]) -> list[list[Tensor]]:
 
 
 def _common(group: list[Tensor], in_place: bool, aligned: dict[int, Tensor]) -> Topology | None:
-    """The topology that ``group`` has in common; those that have another are put into ``aligned`` by their id."""
+    """The common topology of ``group``; what had another is put in its order, in ``aligned`` by its id."""
     slotted = [tensor for tensor in group if isinstance(tensor, SlotTensor) and tensor.topology is not None]
     found: list[Topology] = []
     for tensor in slotted:
-        if not any(_same(tensor.topology, other) for other in found):
+        if not any(tensor.topology.equals(other) for other in found):
             found.append(tensor.topology)
     if len(found) < 2:
         return found[0] if found else None
@@ -239,41 +264,25 @@ def _common(group: list[Tensor], in_place: bool, aligned: dict[int, Tensor]) -> 
     return target
 
 
-def _in_order_of(weight: SparseWeight, tensor: SlotTensor) -> Tensor:
+def _in_order_of(weight: Weight, tensor: SlotTensor) -> Tensor:
     """The entries of ``tensor`` that are alive in ``weight``, in the order of its slots, and zeros."""
-    before, after = tensor.topology.weights[0].positions().to(tensor.device), weight.positions().to(tensor.device)
+    weights = tensor.topology.weights[0], weight
+    before, after = (one.index.positions().to(tensor.device) for one in weights)
     slots = torch.searchsorted(before, after).clamp_(max=len(before) - 1)
     plain = unmarked(tensor).detach().index_select(0, slots)
     return plain.masked_fill_(before[slots] != after, 0)
 
 
-def _same(one: Topology, other: Topology) -> bool:
-    if one is other:
-        return True
-    if not one.weights or not other.weights:
-        return False
-    a, b = one.weights[0], other.weights[0]
-    if a.shape != b.shape or a.nnz != b.nnz:
-        return False
-    device = a.values.device
-    equal = (torch.equal(getattr(a, name), getattr(b, name).to(device)) for name in ("row_offsets", "columns"))
-    if all(equal):
-        one.join(other)
-        return True
-    return False
-
-
 def _follow(tensor: Tensor, topologies: list[Topology]) -> bool:
-    """Let the weight of ``tensor`` take over the other of ``topologies``, by position, if it is not trained."""
-    owner = vars(tensor).get("_owner") if isinstance(tensor, SlotTensor) else None
-    weight = owner() if owner is not None else None
+    """Give the weight of ``tensor`` the other of ``topologies``, by position, if it is not trained."""
+    weight = _owner_of(tensor)
     target = [topology for topology in topologies if weight is not None and topology is not weight.topology.itself]
     leader = next(iter(target[0].weights), None) if len(target) == 1 else None
     if leader is None or leader.shape != weight.shape or leader.nnz != weight.nnz:
         return False
     if weight.is_trained or weight.values.grad is not None:
         return False
-    blocks = list(leader.row_blocks())
+    blocks = list(leader.index.blocks())
     device = weight.values.device
 
     def change(number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
