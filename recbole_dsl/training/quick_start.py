@@ -315,7 +315,9 @@ def _result(config: Config, best: tuple[float, Any], test_result: Any) -> dict[s
 def _nothing_new(config: Config) -> dict[str, Any]:
     """The result of a run that trains nothing, as the file that it would start from knows all there is."""
     path = config["warm_start"]
-    say(f"warm_start={path}: was trained on these very interactions, none is new: nothing is trained or written")
+    getLogger().warning(
+        f"warm_start={path}: was trained on these very interactions, none is new: nothing is trained or written"
+    )
     checkpoint = read_checkpoint(path, option="warm_start")
     return {
         "best_valid_score": checkpoint["best_valid_score"],

@@ -11,8 +11,8 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from torch import nn
 
-from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
 from recbole_dsl.data.rows import rows_of
+from recbole_dsl.measure.untouched import random_state_kept
 from recbole_dsl.sparse.deferred import deferred_tables
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.model_building import make_model
@@ -62,16 +62,13 @@ def token_axes(config: Config, model: nn.Module, dataset: Dataset) -> dict[str, 
     shapes = _shapes(model)
     sizes = {place: len(names) for place, names in _lists(dataset, rows).items()}
     found: dict[str, list[set[int]]] = {name: [set() for _ in shape] for name, shape in shapes.items()}
-    state = random_state()
-    try:
+    with random_state_kept():
         for start in range(0, len(sizes), _AT_ONCE):
             places = list(sizes)[start : start + _AT_ONCE]
             more = {place: 2**number for number, place in enumerate(places)}
             for name, shape in _shapes(_made_for(config, dataset, rows, more)).items():
                 for axis, (longer, size) in enumerate(zip(shape, shapes.get(name, ()))):
                     found[name][axis] |= {place for place, by in more.items() if (longer - size) & by}
-    finally:
-        restore_random_state(state)
     return {
         name: tuple(
             Axis(_in_order(of, dataset, rows, model, name), size - sum(sizes[place] for place in of)) if of else None

@@ -93,6 +93,7 @@ class DSLMixin(WithOptimizers, Resumable):
         self.run_name = same_for_all(config, secrets.token_hex(8))
         self.record = RunRecord()
         self.night: Night | None = None
+        self.nights: list[dict[str, Any]] = []
         self.bars = BriefBars(self.topology)
         self._verbose = True
         self._has_evaluated = False
@@ -258,6 +259,7 @@ class DSLMixin(WithOptimizers, Resumable):
     def _start_weights(self, train_data: AbstractDataLoader) -> None:
         if self.dsl_config.warm_start and self.resumed is None and self.start_epoch == 0:
             self.night = warm_start(self.config, self.model, train_data._dataset)
+            self.nights = [*self.night.before, self.night.to_dict()]
             agree_on_start(self.config, self.model)
             self.topology.restart()
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)

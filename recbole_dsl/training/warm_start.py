@@ -57,12 +57,20 @@ class Night:
         rows: field -> how many of its tokens were there before, are new, and are gone.
         weights: sparse weight -> how many of its alive entries were alive before, and how many have come.
         recoded: the tables that were coded anew.
+        seen: a sample of the interactions that the run before was trained on.
+        before: those of the nights before.
     """
 
     run: str
+    seen: Tensor
+    before: list[dict[str, Any]]
     rows: dict[str, list[int]] = field(default_factory=dict)
     weights: dict[str, list[int]] = field(default_factory=dict)
     recoded: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"run": self.run, "rows": self.rows, "weights": self.weights, "recoded": self.recoded}
 
 
 def has_nothing_new(path: str, dataset: Dataset, model: str) -> bool:
@@ -119,7 +127,7 @@ class _Start:
 
     def _compare_tokens(self, theirs: Mapping[str, Any]) -> None:
         own = rows_of(self.dataset)
-        self.rows, self.old_order, self.night = own, places_in_order(theirs), Night(self.checkpoint["run"])
+        self.rows, self.old_order, self.night = own, places_in_order(theirs), self._night()
         self.maps: dict[int, NDArray[np.int64]] = {}
         self.old_sizes: dict[int, int] = {}
         old_places = {}
@@ -146,6 +154,10 @@ class _Start:
                 f"{self.named}: has none of the {' and '.join(map(str, sides))} of "
                 f"dataset={self.dataset.dataset_name}: must be a model of the same ones"
             )
+
+    def _night(self) -> Night:
+        seen = self.checkpoint["trained_on"].get("sample", torch.empty(0, dtype=torch.int64))
+        return Night(self.checkpoint["run"], seen, self.checkpoint["nights"])
 
     # what fits
 

@@ -195,10 +195,15 @@ def test_a_night_is_trained_logged_and_reported(bpr, options):
     assert "coded anew: user_embedding.weight, item_embedding.weight" in log and "moments are dropped" in log
     checkpoint = read_checkpoint(saved())
     assert not checkpoint["topology"]["updates"]
+    (night,) = checkpoint["nights"]
+    assert night["rows"] == {"user_id": [36, 3, 1], "item_id": [45, 2, 3]} and night["run"]
+    nnz = {name: len(checkpoint["state_dict"][f"{name}.values"]) for name in night["weights"]}
+    assert {name: sum(counts) for name, counts in night["weights"].items()} == nnz
     # and it is what serves, and what the next night starts from
     _, model, dataset, *_ = load_data_and_model(saved())
     assert "u0" in dataset.field2id_token["user_id"]
     run_recbole_dsl("BPR", "before", config_dict={**options, "warm_start": saved()})
+    assert read_checkpoint(saved())["nights"][0] == night and len(read_checkpoint(saved())["nights"]) == 2
 
 
 def test_a_topology_that_is_asked_for_is_dynamic(bpr, options):
@@ -211,20 +216,19 @@ def test_a_night_that_was_killed_goes_on_without_the_old_file(bpr, options, monk
     shutil.copy(bpr, "old.pth")
     options |= {"warm_start": "old.pth", "save_last": True, "epochs": 4, "stopping_step": 9}
     run_recbole_dsl("BPR", "after", config_dict={**options, "checkpoint_dir": "whole"})
-    stop_after(monkeypatch, 2)
-    with pytest.raises(Stopped):
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        stop_after(patched, 2)
         run_recbole_dsl("BPR", "after", config_dict={**options, "checkpoint_dir": "parts"})
-    monkeypatch.undo()
     os.remove("old.pth")
     run_recbole_dsl("BPR", "after", config_dict={**options, "checkpoint_dir": "parts", "resume": True})
     one, other = content(last("whole")), content(last("parts"))
-    for part in ("state_dict", "optimizers", "topology", "best_valid_result"):
+    for part in ("state_dict", "optimizers", "topology", "best_valid_result", "nights", "trained_on"):
         assert_equal(one[part], other[part], part)
 
 
-def test_what_was_trained_on_already_is_not_trained_on_again(bpr, options, capsys):
+def test_what_was_trained_on_already_is_not_trained_on_again(bpr, options, caplog):
     result = run_recbole_dsl("BPR", "before", config_dict={**options, "warm_start": bpr, "checkpoint_dir": "none"})
-    assert "none is new: nothing is trained or written" in capsys.readouterr().out
+    assert "none is new: nothing is trained or written" in caplog.text
     assert result["test_result"] is None and result["best_valid_result"]
     assert not glob.glob("none/*") and not glob.glob("log/BPR/*")
 
@@ -232,7 +236,7 @@ def test_what_was_trained_on_already_is_not_trained_on_again(bpr, options, capsy
 def of_others(folder, name="others"):
     """Data of other users and items."""
     (Path(folder) / name).mkdir(exist_ok=True)
-    lines = "".join(f"x{user}\ty{item}\n" for user in range(9) for item in range(8) if (user + item) % 3)
+    lines = "".join(f"x{user}\ty{item}\n" for user in range(9) for item in range(15) if (user + item) % 3)
     (Path(folder) / name / f"{name}.inter").write_text(f"user_id:token\titem_id:token\n{lines}")
     return name
 
@@ -247,7 +251,7 @@ def of_others(folder, name="others"):
         ("BPR", {"warm_start": "damaged.pth"}, "must be a whole checkpoint of recbole_dsl"),
         ("BPR", {"warm_start": "other.pth"}, "must be a checkpoint of recbole_dsl"),
         ("BPR", {"warm_start": "earlier.pth"}, "does not say whose rows it holds"),
-        ("BPR", {"warm_start": ""}, "must be the path of a checkpoint"),
+        ("BPR", {"warm_start": ""}, "must be the path of a file"),
         ("BPR", {"warm_start_rows": "new"}, "recode, fold_in, random"),
         ("BPR", {"weights": 40}, "weights=40: must be at least"),
         ("BPR", {"weights": 0}, "must be an integer >= 1"),
