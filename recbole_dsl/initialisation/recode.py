@@ -203,17 +203,21 @@ def largest_of(
             waiting = [_first(waiting, budget)]
             n_waiting, least = budget, float(waiting[0][0].min(initial=np.inf))
     _, positions, values = _first(waiting, budget)
-    order = np.argsort(positions)
-    return _of_positions(positions[order], values[order], shape)
+    return _of_positions(positions, values, shape)
 
 
 def _first(parts: list[list[NDArray]], n: int) -> list[NDArray]:
-    """The ``n`` entries with the largest keys: keys, positions, values."""
+    """The ``n`` entries with the largest keys, in their order: keys, positions, values."""
     keys, positions, values = (np.concatenate(some) for some in zip(*parts))
     if len(keys) <= n:
         return [keys, positions, values]
-    some = np.argpartition(-keys, n - 1)[:n] if n else np.empty(0, np.int64)
-    return [keys[some], positions[some], values[some]]
+    if n < 1:
+        return [keys[:0], positions[:0], values[:0]]
+    least = np.partition(keys, len(keys) - n)[len(keys) - n]
+    kept = keys > least
+    # of equal ones those of the first rows
+    kept[np.flatnonzero(keys == least)[: n - np.count_nonzero(kept)]] = True
+    return [keys[kept], positions[kept], values[kept]]
 
 
 def _of_positions(positions: NDArray[np.int64], values: NDArray, shape: tuple[int, int]) -> csr_matrix:
@@ -225,17 +229,19 @@ def _solved(matrix: csr_matrix, partners: csr_matrix, old: csr_matrix, budget: i
     """Codes of the rows of ``matrix`` from those of its columns, of the size of ``old``."""
     solve = _solver(partners)
     has_any, was_there = (np.diff(some.indptr) > 0 for some in (matrix, old))
+    unseen, mean = np.flatnonzero(~has_any), mean_code(old)
+
+    def block_of_unseen(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        block = old[rows].toarray()
+        block[~was_there[rows]] = mean
+        return block
+
+    kept = new_rows(old.shape, unseen, block_of_unseen, round(budget * len(unseen) / len(has_any)))
     blocks = ((start, solve(matrix[start:stop])) for start, stop in row_blocks(*old.shape))
-    codes = largest_of(blocks, old.shape, budget, by_share)
+    codes = largest_of(blocks, old.shape, budget - kept.nnz, by_share)
     known = has_any & was_there
     codes.data *= _ratio(_norm(old[known].data), _norm(codes[known].data))
-    if has_any.all():
-        return codes
-    unseen, mean = np.flatnonzero(~has_any & ~was_there), mean_code(codes)
-    share = round(budget * len(unseen) / len(has_any))
-    codes = codes + diags((~has_any & was_there).astype(np.float32)) @ old
-    codes += new_rows(old.shape, unseen, lambda rows: np.tile(mean, (len(rows), 1)), share)
-    return on_budget(codes.tocsr(), budget, by_share)
+    return (codes + kept).tocsr() if len(unseen) else codes
 
 
 def _solver(partners: csr_matrix) -> Callable[[csr_matrix], NDArray[np.float32]]:
