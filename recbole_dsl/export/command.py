@@ -1,4 +1,4 @@
-"""``recbole-dsl export``: its options, and doing what they say."""
+"""The command ``recbole-dsl export``."""
 
 import argparse
 
@@ -31,7 +31,7 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
 
 
 def run_export(known: argparse.Namespace, others: list[str]) -> None:
-    """Make the artifact, and print what it is."""
+    """Write the artifact, and print what it is."""
     refuse_others(others)
     import logging
 
@@ -45,7 +45,7 @@ def run_export(known: argparse.Namespace, others: list[str]) -> None:
             known.artifact,
             values=known.values,
             seen=known.seen,
-            density=None if known.density is None else number("density", known.density, float),
+            density=None if known.density is None else number(known.density, float),
             propagate=truth("propagate", known.propagate),
             compare=truth("compare", known.compare),
             data_path=known.data_path,

@@ -1,4 +1,4 @@
-"""The loops of exact top k, compiled by Numba.
+"""The loops of exact top k that Numba compiles.
 
 A heap is a pair of arrays (scores, ids), the worst at its root: the lowest score and, of those, the largest id.
 """
@@ -9,7 +9,7 @@ from recbole_dsl.compiling import compiled
 
 
 @compiled()
-def search_lists(
+def search_index(
     queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets, factors,
     items, list_offsets, places, list_values, block, highest, lowest, place_factors,
