@@ -17,7 +17,7 @@ from recbole_dsl.export.network import network_parts
 from recbole_dsl.export.product_form import ProductForm, before_propagation, product_form, scores_of
 from recbole_dsl.files import output_file, require_writable
 from recbole_dsl.serving.artifact import Artifact, is_artifact, write_artifact
-from recbole_dsl.serving.csr import CSR, offsets_of
+from recbole_dsl.serving.csr import CSR, Ids, offsets_of
 from recbole_dsl.serving.packed_table import PackedTable
 from recbole_dsl.serving.quantising import VALUES
 from recbole_dsl.serving.scorer import load_scorer
@@ -167,7 +167,7 @@ def export(
     return Export(path, header["kind"], n_users, n_items, n_bytes, table_bytes, dense_bytes, ndcg)
 
 
-def ndcg_at_10(ids: NDArray[np.int64], wanted: CSR) -> float:
+def ndcg_at_10(ids: Ids, wanted: CSR) -> float:
     """The mean over users of the normalised discounted cumulative gain of ten items, as RecBole defines it.
 
     Args:
@@ -175,7 +175,7 @@ def ndcg_at_10(ids: NDArray[np.int64], wanted: CSR) -> float:
         wanted: n lists of distinct relevant items, none empty.
     """
     discounts = 1 / np.log2(np.arange(2, _K + 2))
-    most = max(int(ids.max(initial=0)), int(wanted.columns.max(initial=0))) + 1
+    most = int(max(ids.max(), wanted.columns.max())) + 1
     pairs = wanted.row_of_entry() * most + wanted.columns
     hits = np.isin(np.arange(len(ids))[:, None] * most + ids, pairs) & (ids >= 0)
     best = np.cumsum(discounts)[wanted.lengths.clip(max=_K) - 1]

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender, AutoEncoderMixin
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
 from recbole_dsl.errors import described
-from recbole_dsl.serving.csr import CSR, column_type
+from recbole_dsl.serving.csr import CSR, Floats, Ids, column_type
 from recbole_dsl.serving.propagation import layer_weights
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
@@ -27,7 +26,7 @@ _OF_SPREAD, _OF_SIZE = 1e-4, 2e-6
 # closer to 0 or 1, a sigmoid in float32 loses its argument
 _SATURATED = 1e-3
 
-Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+Scores = Callable[[Ids], Floats]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class ProductForm:
 class _Vectors(NamedTuple):
     """A table with a row for each user or item, dense and by its entries."""
 
-    dense: NDArray[np.float32]
+    dense: Floats
     entries: CSR
 
 
@@ -113,7 +112,7 @@ def scores_of(model: AbstractRecommender, n_items: int) -> Scores:
     """A function that returns the scores (n, n_items) of users (n,) by ``full_sort_predict``, without padding."""
 
     @torch.no_grad()
-    def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(users: Ids) -> Floats:
         model.eval()
         device = next(model.parameters()).device
         parts = []
@@ -126,7 +125,7 @@ def scores_of(model: AbstractRecommender, n_items: int) -> Scores:
     return scores
 
 
-def _spread(n: int, most: int) -> NDArray[np.int64]:
+def _spread(n: int, most: int) -> Ids:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
@@ -155,7 +154,7 @@ def _tables(model: nn.Module, n: int) -> Iterator[_Vectors]:
 
 
 def _of_pairs(
-    of_users: list[_Vectors], of_items: list[_Vectors], users: NDArray[np.int64], wanted: NDArray[np.float32]
+    of_users: list[_Vectors], of_items: list[_Vectors], users: Ids, wanted: Floats
 ) -> Iterator[ProductForm]:
     for user, item in product(of_users, of_items):
         if user.dense.shape[1] != item.dense.shape[1]:
@@ -180,8 +179,8 @@ def _solved(
     of_users: list[_Vectors],
     of_items: list[_Vectors],
     n_users: int,
-    users: NDArray[np.int64],
-    wanted: NDArray[np.float32],
+    users: Ids,
+    wanted: Floats,
 ) -> Iterator[ProductForm]:
     """The forms of which one side is a table, and the other the least squares solution for it."""
     is_share = wanted.min() >= 0 and wanted.max() <= 1
@@ -204,7 +203,7 @@ def _solved(
                 yield _with_bias(user.entries, CSR.of_nonzero(solved[:, :-1]), solved[:, -1])
 
 
-def _solve(known: NDArray[np.float32], wanted: NDArray[np.float32], transform: str) -> NDArray[np.float32]:
+def _solve(known: Floats, wanted: Floats, transform: str) -> Floats:
     """(n, columns) the vectors whose products with ``known`` (m, columns) are nearest to ``wanted`` (n, m)."""
     exact = known.astype(np.float64)
     if transform == "none":
@@ -217,16 +216,14 @@ def _solve(known: NDArray[np.float32], wanted: NDArray[np.float32], transform: s
     return out
 
 
-def _column_weights(
-    users: NDArray[np.float32], items: NDArray[np.float32], wanted: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _column_weights(users: Floats, items: Floats, wanted: Floats) -> Floats:
     """(columns,) the weights of the columns that bring the products nearest to ``wanted``."""
     some = _spread(len(items), 2 * items.shape[1])
     factors = (users[:, None] * items[some]).reshape(-1, items.shape[1]).astype(np.float64)
     return np.linalg.lstsq(factors, wanted[:, some].reshape(-1), rcond=None)[0].astype(np.float32)
 
 
-def _with_bias(users: CSR, items: CSR, bias: NDArray[np.float32]) -> ProductForm:
+def _with_bias(users: CSR, items: CSR, bias: Floats) -> ProductForm:
     # of the size of the other entries, so that one scale suits a whole row
     constant = np.float32(np.sqrt(np.mean(users.values**2))) if len(users.values) else np.float32(1)
     constant = constant if constant > 0 else np.float32(1)
@@ -234,7 +231,7 @@ def _with_bias(users: CSR, items: CSR, bias: NDArray[np.float32]) -> ProductForm
     return ProductForm(users, _with_column(items, (bias / constant).astype(np.float32)), has_bias=True)
 
 
-def _with_column(matrix: CSR, column: NDArray[np.float32]) -> CSR:
+def _with_column(matrix: CSR, column: Floats) -> CSR:
     """``matrix`` with ``column`` (rows,) after its own."""
     ends, n_columns = matrix.offsets[1:], matrix.n_columns + 1
     columns = np.insert(matrix.columns.astype(column_type(n_columns)), ends, matrix.n_columns)
@@ -250,21 +247,21 @@ def _normalised(vectors: _Vectors) -> _Vectors:
     return _Vectors(vectors.dense * factors, replace(vectors.entries, values=values))
 
 
-def _gives(form: ProductForm, users: NDArray[np.int64], wanted: NDArray[np.float32]) -> bool:
+def _gives(form: ProductForm, users: Ids, wanted: Floats) -> bool:
     """Whether the vectors as they will be stored give ``wanted``."""
     return _is_near(_through(form.transform, form.users.dense()[users] @ form.items.dense().T), wanted)
 
 
-def _through(transform: str, products: NDArray[np.float32]) -> NDArray[np.float32]:
+def _through(transform: str, products: Floats) -> Floats:
     return _sigmoid(products) if transform == "sigmoid" else products
 
 
-def _is_near(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> bool:
+def _is_near(found: Floats, wanted: Floats) -> bool:
     # scores that are all alike tell nothing
     spread, size = wanted.std(), np.abs(wanted).max(initial=0)
     return bool(spread > 0 and np.abs(found - wanted).max() <= _OF_SPREAD * spread + _OF_SIZE * size)
 
 
-def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sigmoid(x: Floats) -> Floats:
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-x))

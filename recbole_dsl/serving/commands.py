@@ -73,11 +73,11 @@ def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator
     if options["items"] is not None and not set(options["items"]) - set(options["exclude"] or ()):
         raise refusal("exclude", ",".join(options["exclude"]), "some of items at most, and leaves none of them")
     if known.histories is not None:
-        histories = read_histories(known.histories)
+        names, histories = read_histories(known.histories)
         options["filter_seen"] = known.filter_seen in (None, "all", "trained")
         if known.filter_seen not in (None, "all", "none"):
             raise refusal("filter_seen", known.filter_seen, "all or none for histories")
-        return len(histories.names), recommender.batches_for(histories.names, histories.items, k, **options)
+        return len(names), recommender.batches_for(names, histories, k, **options)
     users = None if known.users == "all" else _tokens(known, "users")
     options["filter_seen"] = known.filter_seen
     return len(recommender.users if users is None else users), recommender.batches(users, k, **options)

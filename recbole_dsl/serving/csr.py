@@ -29,11 +29,11 @@ class CSR:
         factors: (n_rows,) float32 by which the rows of a matrix are multiplied; None for 1.
     """
 
-    offsets: NDArray[np.int64]
+    offsets: Ids
     columns: NDArray
     values: Any = None
     n_columns: int = 0
-    factors: NDArray[np.float32] | None = None
+    factors: Floats | None = None
 
     @classmethod
     def of_lists(cls, lists: Iterable[Sequence[int] | NDArray]) -> "CSR":
@@ -43,14 +43,14 @@ class CSR:
         return cls(offsets_of([len(part) for part in parts]), ids)
 
     @classmethod
-    def of_nonzero(cls, dense: NDArray[np.float32]) -> "CSR":
+    def of_nonzero(cls, dense: Floats) -> "CSR":
         """The entries of ``dense`` (rows, columns) that are not 0."""
         rows, columns = np.nonzero(dense)
         offsets = offsets_of(np.bincount(rows, minlength=len(dense)))
         return cls(offsets, columns.astype(column_type(dense.shape[1])), dense[rows, columns], dense.shape[1])
 
     @classmethod
-    def of_full(cls, dense: NDArray[np.float32]) -> "CSR":
+    def of_full(cls, dense: Floats) -> "CSR":
         """Every entry of ``dense`` (rows, columns), without a copy."""
         n_rows, n_columns = dense.shape
         return cls(np.arange(n_rows + 1) * n_columns, np.zeros(0, np.uint8), dense.reshape(-1), n_columns)
@@ -60,7 +60,7 @@ class CSR:
         return len(self.offsets) - 1
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> Ids:
         """(n_rows,) how many entries each row has."""
         return np.diff(self.offsets)
 
@@ -72,7 +72,7 @@ class CSR:
     def density(self) -> float:
         return len(self.values) / max(1, self.n_rows * self.n_columns)
 
-    def row_of_entry(self) -> NDArray[np.int64]:
+    def row_of_entry(self) -> Ids:
         """(nnz,) the row that each entry is in."""
         return np.repeat(np.arange(self.n_rows), self.lengths)
 
@@ -82,14 +82,14 @@ class CSR:
             return np.tile(np.arange(self.n_columns, dtype=column_type(self.n_columns)), self.n_rows)
         return self.columns
 
-    def entries_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def entries_of(self, rows: Ids) -> tuple[Ids, Ids]:
         """The positions of the entries of ``rows`` (m,), row after row, and how many each row has, (m,)."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         ends = lengths.cumsum()
         return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths), lengths
 
-    def take(self, rows: NDArray[np.int64]) -> "CSR":
+    def take(self, rows: Ids) -> "CSR":
         """A copy of ``rows`` (m,), in that order."""
         entries, lengths = self.entries_of(rows)
         factors = None if self.factors is None else self.factors[rows]
@@ -101,12 +101,12 @@ class CSR:
         factors = None if self.factors is None else self.factors[first:stop]
         return self._with(offsets - offsets[0], slice(offsets[0], offsets[-1]), factors)
 
-    def _with(self, offsets: NDArray[np.int64], entries: Any, factors: NDArray[np.float32] | None) -> "CSR":
+    def _with(self, offsets: Ids, entries: Any, factors: Floats | None) -> "CSR":
         columns = self.columns if self.is_full else self.columns[entries]
         values = None if self.values is None else self.values[entries]
         return CSR(offsets, columns, values, self.n_columns, factors)
 
-    def dense(self, first: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    def dense(self, first: int = 0, stop: int | None = None) -> Floats:
         """(stop - first, n_columns) the rows from ``first`` to ``stop``, before their factors; no copy if full."""
         stop = self.n_rows if stop is None else stop
         start, end = self.offsets[first], self.offsets[stop]
@@ -168,7 +168,7 @@ def checked_dense(table: NDArray) -> CSR:
     return CSR.of_full(table)
 
 
-def ascend(columns: NDArray, offsets: NDArray[np.int64]) -> bool:
+def ascend(columns: NDArray, offsets: Ids) -> bool:
     """Whether ``columns`` (nnz,) ascend within each of the rows that begin at ``offsets`` (n_rows + 1,)."""
     rises = columns[1:] > columns[:-1]
     begins = offsets[1:-1]
@@ -177,7 +177,7 @@ def ascend(columns: NDArray, offsets: NDArray[np.int64]) -> bool:
     return bool(rises.all())
 
 
-def offsets_of(lengths: Any) -> NDArray[np.int64]:
+def offsets_of(lengths: Any) -> Ids:
     """(n + 1,) int64: where each of n rows of ``lengths`` (n,) begins, and where the last one ends."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -189,6 +189,6 @@ def column_type(n_columns: int) -> np.dtype:
     return np.min_scalar_type(max(n_columns - 1, 0))
 
 
-def _check_finite(name: str, values: NDArray[np.float32]) -> None:
+def _check_finite(name: str, values: Floats) -> None:
     if not np.isfinite(values).all():
         raise DSLError(f"{name}: must be finite, here {int((~np.isfinite(values)).sum()):,} are not")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dsl.serving.csr import CSR, offsets_of
+from recbole_dsl.serving.csr import CSR, Floats, Ids, offsets_of
 
 # items in a block: few enough for tight bounds, enough to pay for the start of a list's loop
 BLOCK = 512
@@ -22,9 +22,9 @@ class Bounds(NamedTuple):
         factors: (n_items,) float32, of the item at each place; (0,) if there are none.
     """
 
-    highest: NDArray[np.float32]
-    lowest: NDArray[np.float32]
-    factors: NDArray[np.float32]
+    highest: Floats
+    lowest: Floats
+    factors: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class InvertedIndex:
     lists: CSR
     block: int
 
-    def bounds(self, factors: NDArray[np.float32] | None) -> Bounds:
+    def bounds(self, factors: Floats | None) -> Bounds:
         """The bounds of the blocks, with ``factors`` (n_items,) of the items, at least 0; None for 1."""
         n_blocks = -(-len(self.items) // self.block)
         n_columns = self.lists.n_rows // max(1, n_blocks)
@@ -90,7 +90,7 @@ def build_index(table: CSR, block: int = BLOCK) -> InvertedIndex:
     return InvertedIndex(items.astype(np.int32), CSR(offsets_of(lengths), places, values), block)
 
 
-def _similar_together(table: CSR) -> NDArray[np.int64]:
+def _similar_together(table: CSR) -> Ids:
     """The items, ordered by their largest column and then by falling norm."""
     norms, column = np.zeros((2, table.n_rows), np.float32)
     for first in range(0, table.n_rows, _ROWS):

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.files import output_file, whole_file
+from recbole_dsl.serving.csr import Floats
 
 FORMATS = ("csv", "jsonl", "parquet")
 COLUMNS = ("user", "rank", "item", "score")
 
 # users (n,), items (n, k) with None for nothing, scores (n, k)
-Batch = tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]]
+Batch = tuple[NDArray[np.object_], NDArray[np.object_], Floats]
 # how long the first line may be
 _LINE = 2**24
 Write = Callable[[Batch], None]
@@ -119,7 +120,7 @@ def _columns(batch: Batch) -> tuple[list[str], list[int], list[str], list[float]
     return names[there].tolist(), ranks[there].tolist(), items[there].tolist(), _rounded(scores[there])
 
 
-def _rounded(scores: NDArray[np.float32]) -> list[float]:
+def _rounded(scores: Floats) -> list[float]:
     """``scores`` with the fewest digits that tell a float32 from its neighbours."""
     return [float(str(score)) for score in scores]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
-from recbole_dsl.serving.csr import CSR, ascend, column_type, offsets_of
+from recbole_dsl.serving.csr import CSR, Floats, Ids, ascend, column_type, offsets_of
 from recbole_dsl.serving.quantising import LARGEST_VALUE, VALUES, quantise
 
 # how entries are found: there is every one; a bit says whether it is there; or each row's count and columns
@@ -102,7 +102,7 @@ class PackedTable:
         return int(self.offsets[-1])
 
     @cached_property
-    def offsets(self) -> NDArray[np.int64]:
+    def offsets(self) -> Ids:
         """(n_rows + 1,) where the entries of each row begin, and where the last ones end."""
         if self.index == "full":
             return np.arange(self.n_rows + 1) * self.n_columns
@@ -141,7 +141,7 @@ class PackedTable:
         for start in range(0, self.n_rows, height):
             yield start, min(start + height, self.n_rows)
 
-    def dense_rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def dense_rows(self, ids: Ids) -> Floats:
         """(n, n_columns) the rows ``ids`` (n,); a few take little time, however many rows there are."""
         out = np.zeros((len(ids), self.n_columns), np.float32)
         if 8 * len(ids) < self.n_rows:

@@ -5,19 +5,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.csr import CSR, Floats
 
 # layers that a file may ask for
 MOST_LAYERS = 8
 # added by RecBole, so that no degree is 0
 _DEGREE = 1e-7
 
-Sides = tuple[NDArray[np.float32], NDArray[np.float32]]
+Sides = tuple[Floats, Floats]
 
 
-def propagated(
-    users: NDArray[np.float32], items: NDArray[np.float32], histories: CSR, weights: Sequence[float]
-) -> Sides:
+def propagated(users: Floats, items: Floats, histories: CSR, weights: Sequence[float]) -> Sides:
     """The sum over k of ``weights[k]`` times the vectors after k layers of propagation.
 
     A layer is a product with the matrix of interactions, normalised by the roots of the degrees, as in LightGCN.
@@ -37,9 +35,7 @@ def propagated(
     return sums
 
 
-def layer_weights(
-    users: NDArray[np.float32], items: NDArray[np.float32], histories: CSR, wanted: Sides
-) -> list[float] | None:
+def layer_weights(users: Floats, items: Floats, histories: CSR, wanted: Sides) -> list[float] | None:
     """The weights with which `propagated` gives ``wanted``, or None if there are none."""
     layers, target = [_flat((users, items))], _flat(wanted)
     for layer, _ in zip(_layers(users, items, histories), range(MOST_LAYERS // 2)):
@@ -53,7 +49,7 @@ def layer_weights(
     return None
 
 
-def _layers(users: NDArray[np.float32], items: NDArray[np.float32], histories: CSR) -> Iterator[Sides]:
+def _layers(users: Floats, items: Floats, histories: CSR) -> Iterator[Sides]:
     scale_users = (histories.lengths + _DEGREE) ** -0.5
     scale_items = (np.bincount(histories.columns, minlength=len(items)) + _DEGREE) ** -0.5
     values = (scale_users[histories.row_of_entry()] * scale_items[histories.columns]).astype(np.float32)

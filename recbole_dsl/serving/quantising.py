@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.serving.bits import pack
-from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.csr import CSR, Floats
 
 VALUES = ("fp32", "fp16", "int8", "int4")
 # so that products of vectors fit into float32, however many columns there are
@@ -46,7 +46,7 @@ def quantise(matrix: CSR, values: str) -> dict[str, NDArray]:
     return {"codes": packed, "scales": scales.astype(np.float16), "unit": np.array([unit], np.float32)}
 
 
-def _codes_and_scales(matrix: CSR, values: str) -> tuple[NDArray[np.float32], NDArray[np.float32], np.float32]:
+def _codes_and_scales(matrix: CSR, values: str) -> tuple[Floats, Floats, np.float32]:
     """Codes (nnz,), scales (columns or rows,) as multiples of the unit, and the unit.
 
     Each column or row is clipped where its squared error is the least.
@@ -69,11 +69,11 @@ def _codes_and_scales(matrix: CSR, values: str) -> tuple[NDArray[np.float32], ND
     return _codes(x, (best * unit)[groups], largest_code), best, unit
 
 
-def _codes(x: NDArray[np.float32], scales: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
+def _codes(x: Floats, scales: Floats, largest: int) -> Floats:
     return np.rint(np.divide(x, scales, out=np.zeros_like(x), where=scales > 0)).clip(-largest, largest)
 
 
-def _rounded_up(scales: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+def _rounded_up(scales: Floats, bits: int) -> Floats:
     """``scales`` rounded up to so many significant bits."""
     fraction, exponent = np.frexp(scales)
     return np.ldexp(np.ceil(np.ldexp(fraction, bits)), exponent - bits).astype(np.float32)

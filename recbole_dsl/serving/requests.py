@@ -1,23 +1,9 @@
 """The files in which a user of the command names users, histories and items."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from recbole_dsl.errors import DSLError, shown
-
-
-@dataclass(frozen=True)
-class Histories:
-    """Users of whom only the history is known.
-
-    Attributes:
-        names: of each, or the number of its line.
-        items: the tokens of each, oldest first.
-    """
-
-    names: list[str]
-    items: list[list[str]]
 
 
 def read_tokens(path: str, option: str = "users_file") -> list[str]:
@@ -32,8 +18,11 @@ def read_tokens(path: str, option: str = "users_file") -> list[str]:
     return tokens
 
 
-def read_histories(path: str) -> Histories:
+def read_histories(path: str) -> tuple[list[str], list[list[str]]]:
     """The histories in a file: on each line a JSON list of tokens, or an object with "items" and perhaps "user".
+
+    Returns:
+        The user of each, or the number of its line; and the tokens of its items, oldest first.
 
     Raises:
         DSLError: with the number of the line that is no history, or if the file cannot be read.
@@ -59,7 +48,7 @@ def read_histories(path: str) -> Histories:
         items.append([str(item) for item in history])
     if not names:
         raise DSLError(f"histories={shown(path)}: must have a history on each line, and has none")
-    return Histories(names, items)
+    return names, items
 
 
 def _lines(path: str, option: str) -> list[tuple[int, str]]:

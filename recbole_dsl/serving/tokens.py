@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.csr import offsets_of
+from recbole_dsl.serving.csr import Ids, offsets_of
 
 LONGEST = 2**16 - 1
 _WORD = 8
@@ -92,7 +92,7 @@ class Tokens:
         text, ends = self.text.tobytes(), self.offsets.tolist()
         return np.array([text[a:b].decode() for a, b in pairwise(ends)], object)
 
-    def of_ids(self, ids: NDArray[np.int64]) -> NDArray[np.object_]:
+    def of_ids(self, ids: Ids) -> NDArray[np.object_]:
         """The tokens of ``ids``, in an array of the same shape; None for -1."""
         if ids.size >= len(self) or "all" in vars(self):
             found = self.all[ids.clip(0)]
@@ -103,7 +103,7 @@ class Tokens:
         found[ids < 0] = None
         return found
 
-    def ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
+    def ids(self, tokens: Sequence[str]) -> Ids:
         """(n,) the id of each of ``tokens``; -1 for unknown ones."""
         # what is no UTF-8 becomes bytes that no token has
         encoded = [token.encode(errors="surrogatepass") for token in tokens]
@@ -127,7 +127,7 @@ class Tokens:
         return len({self.text[self.offsets[i] : self.offsets[i + 1]].tobytes() for i in alike}) < len(alike)
 
 
-def _hashes(text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _hashes(text: NDArray[np.uint8], offsets: Ids) -> NDArray[np.uint64]:
     """(n,) a hash of each token, computed from eight bytes at a time."""
     padded = np.concatenate([text, np.zeros(_WORD, np.uint8)])
     # the word of eight bytes that begins at each byte

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.csr import CSR, column_type, offsets_of
+from recbole_dsl.serving.csr import CSR, Ids, column_type, offsets_of
 
 # which of a user's items an artifact knows: those in all of the data, those in the training data, or none
 LEVELS = ("all", "trained", "none")
@@ -68,7 +68,7 @@ class UserHistories:
         """The arrays that `read` reads, by name."""
         return {name if name == "popularity" else f"seen.{name}": array for name, array in self._parts.items()}
 
-    def lists(self, users: NDArray[np.int64], level: str) -> CSR:
+    def lists(self, users: Ids, level: str) -> CSR:
         """The items of ``users`` (n,), each list ascending; ``level`` must be known."""
         starts = self._offsets[users]
         counts = self._parts["counts" if level == self.level == "all" else "trained"][users].astype(np.int64)
@@ -79,7 +79,7 @@ class UserHistories:
         return CSR(offsets_of(np.bincount(keys // self.n_items, minlength=len(users))), keys % self.n_items)
 
     @cached_property
-    def popularity(self) -> NDArray[np.int64]:
+    def popularity(self) -> Ids:
         """(n_items,) how many users have each item in the training data."""
         if self.level == "none":
             return self._parts["popularity"].astype(np.int64)
@@ -87,11 +87,11 @@ class UserHistories:
         return np.bincount(self.lists(everyone, "trained").columns, minlength=self.n_items)
 
     @cached_property
-    def _offsets(self) -> NDArray[np.int64]:
+    def _offsets(self) -> Ids:
         return offsets_of(self._parts.get("counts", self._parts["trained"]))
 
 
-def _keys(lists: CSR, n_items: int) -> NDArray[np.int64]:
+def _keys(lists: CSR, n_items: int) -> Ids:
     """A number for each list and item, distinct and ascending."""
     keys = lists.row_of_entry() * n_items + lists.columns
     # sorted already, mostly
