@@ -175,7 +175,7 @@ def ndcg_at_10(ids: Ids, wanted: CSR) -> float:
         wanted: n lists of distinct relevant items, none empty.
     """
     discounts = 1 / np.log2(np.arange(2, _K + 2))
-    most = int(max(ids.max(), wanted.columns.max())) + 1
+    most = int(np.max(ids)) + int(np.max(wanted.columns)) + 2
     pairs = wanted.row_of_entry() * most + wanted.columns
     hits = np.isin(np.arange(len(ids))[:, None] * most + ids, pairs) & (ids >= 0)
     best = np.cumsum(discounts)[wanted.lengths.clip(max=_K) - 1]

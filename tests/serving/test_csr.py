@@ -1,5 +1,7 @@
 """Compressed rows: whatever is taken of them is what SciPy, or Python's lists, take."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -56,9 +58,9 @@ def test_lists_are_those_of_python(lists, data):
     found = {"take": held.take(np.array(rows, np.int64)), "between": held.between(first, first + 2)}
     for name, one in found.items():
         ends = one.offsets.tolist()
-        assert [one.columns[a:b].tolist() for a, b in zip(ends, ends[1:])] == expected[name]
+        assert [one.columns[a:b].tolist() for a, b in pairwise(ends)] == expected[name]
     assert held.row_of_entry().tolist() == [row for row, of_row in enumerate(lists) for _ in of_row]
-    assert ascend(held.columns, held.offsets) == all(a < b for of in lists for a, b in zip(of, of[1:]))
+    assert ascend(held.columns, held.offsets) == all(a < b for of in lists for a, b in pairwise(of))
 
 
 def test_columns_take_the_smallest_type():
