@@ -88,7 +88,6 @@ class NetworkScorer:
             self._is_trial = False
 
     def top(self, users: Ids, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
-        """As `Scorer.top`."""
         return top_of(self.scores(users), k, exclude, candidates)
 
     def top_for(self, histories: CSR, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:

@@ -18,24 +18,27 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--users_file", help="a file with the token of a user on each line")
     parser.add_argument(
         "--histories",
-        help="a file with what a user has had on each line, for users that were not trained on: a JSON list of "
+        help="a file with the history of a user on each line, for users that were not trained on: a JSON list of "
         'items, ["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}',
     )
-    parser.add_argument("--similar_to", help="tokens of items, separated by commas: the items most like them")
-    parser.add_argument("--k", default="10", help="how many items; 10 without it")
     parser.add_argument(
-        "--filter_seen", help="leave out what a user has had: all, trained or none; what the file knows without it"
+        "--similar_to", help="tokens of items, separated by commas: recommend the items most similar to them"
     )
-    parser.add_argument("--items", help="the items to choose from, separated by commas; all without it")
+    parser.add_argument("--k", default="10", help="how many items; 10 by default")
+    parser.add_argument(
+        "--filter_seen",
+        help="items of a user's history to leave out: all, trained or none; by default what the file knows",
+    )
+    parser.add_argument("--items", help="the items to choose from, separated by commas; all by default")
     parser.add_argument("--items_file", help="the same, a file with one on each line")
     parser.add_argument("--exclude", help="items to leave out, separated by commas")
     parser.add_argument("--exclude_file", help="the same, a file with one on each line")
     parser.add_argument(
-        "--unknown", default="error", help="what users get that are not known: error, or popular; error without it"
+        "--unknown", default="error", help="what unknown users get: error, or popular items; error by default"
     )
-    parser.add_argument("--output", help="the file to write, .csv, .jsonl or .parquet; printed without it")
-    parser.add_argument("--format", help="csv, jsonl or parquet; by the ending of --output without it")
-    parser.add_argument("--show_progress", default="True", help="whether to show a bar; True without it")
+    parser.add_argument("--output", help="the file to write, .csv, .jsonl or .parquet; printed by default")
+    parser.add_argument("--format", help="csv, jsonl or parquet; by default as --output ends")
+    parser.add_argument("--show_progress", default="True", help="whether to show a progress bar; True by default")
 
 
 def run_recommend(known: argparse.Namespace, others: list[str]) -> None:

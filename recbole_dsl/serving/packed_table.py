@@ -1,4 +1,4 @@
-"""A table of vectors as an artifact holds it: few bits a value, and the smallest index for its density."""
+"""A table of vectors as an artifact stores it: few bits a value, and the smallest index for its density."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
 from recbole_dsl.serving.csr import CSR, Floats, Ids, ascend, column_type, offsets_of
 from recbole_dsl.serving.quantising import LARGEST_VALUE, VALUES, quantise
 
-# how entries are found: there is every one; a bit says whether it is there; or each row's count and columns
+# which entries there are: every one; a bit for each; or how many a row has, and their columns
 INDICES = ("full", "bitmap", "columns")
 MOST_COLUMNS = 2**16
 # cells of the blocks of rows that are decoded at once

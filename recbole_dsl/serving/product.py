@@ -97,22 +97,18 @@ class ProductScorer:
         return self.items.n_columns <= _MOST_FOR_HISTORIES
 
     def prepare(self) -> None:
-        """As `Scorer.prepare`."""
         self._by_product.prepare()
         self._by_cosine.prepare()
         if self.takes_histories:
             self.fold_in(CSR.of_lists([[0]]))
 
     def top(self, users: Ids, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
-        """As `Scorer.top`."""
         return self._search(self.users.dense_rows(users), k, exclude, candidates)
 
     def top_for(self, histories: CSR, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
-        """As `Scorer.top_for`."""
         return self._search(self.fold_in(histories), k, exclude, candidates)
 
     def similar(self, items: Ids, k: int, candidates: Mask | None) -> Found:
-        """As `Scorer.similar`."""
         vectors = self.items.dense_rows(items)
         vectors[:, self._n_free :] = 0
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -105,7 +105,7 @@ class Tokens:
 
     def ids(self, tokens: Sequence[str]) -> Ids:
         """(n,) the id of each of ``tokens``; -1 for unknown ones."""
-        # what is no UTF-8 becomes bytes that no token has
+        # text that is no UTF-8 becomes bytes that no token has
         encoded = [token.encode(errors="surrogatepass") for token in tokens]
         text = np.frombuffer(b"".join(encoded), np.uint8)
         hashes = _hashes(text, offsets_of(np.array([len(token) for token in encoded], np.int64)))

@@ -281,7 +281,7 @@ def _largest_magnitude(table: CSR) -> float:
 
 
 def _products_are_faster(density: float, queries: Floats, visited: float) -> bool:
-    """Whether ``queries`` (n, n_columns) are, where the index visited this share of the blocks for similar ones.
+    """Whether they search ``queries`` (n, n_columns) faster than the index, which ``visited`` a share of blocks.
 
     Measured on random and trained tables of densities 0.1 to 0.6, 200,000 items and 64 columns, with queries of
     densities 0.1 to 1, 1 to 256 at once, in ms a query on one thread. Products pay for making the rows dense once.

@@ -27,7 +27,7 @@ class Vectors(NamedTuple):
 
 def as_torch(table: CSR) -> Any:
     """(rows, columns) a sparse CSR tensor, or a dense one of a full table."""
-    # loaded only for who asks for tensors, and has it
+    # serving does without PyTorch
     torch = importlib.import_module("torch")
     if table.is_full:
         return torch.from_numpy(np.array(table.dense()))
