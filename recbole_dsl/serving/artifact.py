@@ -183,17 +183,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) < 200 and value.isprintable()
 
 
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
 _SCHEMA = {
     "kind": (lambda value: _is_text(value) and value.isidentifier(), "the name of a kind"),
     "model": (_is_text, "text"),
     "dataset": (_is_text, "text"),
     "n_users": (_is_count, "a number >= 1"),
     "n_items": (_is_count, "a number >= 1"),
-    "options": (_is_object, "options by their names"),
-    "scorer": (_is_object, "values by their names"),
+    "options": (lambda value: isinstance(value, dict), "options by their names"),
+    "scorer": (lambda value: isinstance(value, dict), "values by their names"),
     "checksum": (_is_text, "text"),
 }

@@ -14,7 +14,7 @@ from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.serving.artifact import Artifact, read_artifact
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, offsets_of
 from recbole_dsl.serving.scorer import Scorer, load_scorer
-from recbole_dsl.serving.tokens import Tokens
+from recbole_dsl.serving.tokens import Tokens, is_token
 from recbole_dsl.serving.top_k_numpy import Found, top_of
 from recbole_dsl.serving.user_histories import LEVELS, UserHistories
 from recbole_dsl.serving.vectors import Vectors, as_torch
@@ -133,7 +133,7 @@ class Recommender:
         _check_choice("unknown", unknown, UNKNOWN)
         ids = self._ids("users", users, is_any_allowed=unknown != "error")
         found = self._top_of_users(ids, *self._choices(k, filter_seen, items, exclude))
-        return self._answer(found, _is_token(users))
+        return self._answer(found, is_token(users))
 
     def recommend_for(
         self,
@@ -177,7 +177,7 @@ class Recommender:
         ids = self._ids("items", items)
         _, k, allowed = self._choices(k, "none", None, exclude)
         found = self._in_batches(len(ids), k, lambda part: self.scorer.similar(ids[part], k, allowed))
-        return self._answer(found, _is_token(items))
+        return self._answer(found, is_token(items))
 
     def to_numpy(self) -> Vectors:
         """The vectors of users and items, dense, with their tokens.
@@ -301,7 +301,7 @@ class Recommender:
 
     def _ids(self, name: str, tokens: str | Iterable[str], is_any_allowed: bool = False) -> Ids:
         """(n,) the ids of ``tokens``, given for ``name``; -1 for unknown ones, if any are allowed."""
-        given = _tokens(name, [str(tokens)] if _is_token(tokens) else tokens)
+        given = _tokens(name, [str(tokens)] if is_token(tokens) else tokens)
         ids = (self.users if name == "users" else self.items).ids(given)
         if is_any_allowed or not (ids < 0).any():
             return ids
@@ -316,7 +316,7 @@ class Recommender:
             raise refusal("histories", histories, "a list of lists of tokens")
         given = []
         for number, history in enumerate(histories, 1):
-            if _is_token(history):
+            if is_token(history):
                 raise refusal(f"histories, number {number}", history, "a list of tokens")
             given.append(_tokens(f"histories, number {number}", history))
         offsets = offsets_of([len(history) for history in given])
@@ -335,17 +335,12 @@ class Recommender:
         return tokens[0, :n_left], scores[0, :n_left]
 
 
-def _is_token(value: Any) -> bool:
-    # numbers too, as tokens often are
-    return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool)
-
-
 def _tokens(name: str, values: Any) -> list[str]:
     if isinstance(values, (dict, bytes)) or not isinstance(values, Iterable):
         raise refusal(name, values, "tokens")
     values = list(values)
     for value in values:
-        if not _is_token(value):
+        if not is_token(value):
             raise refusal(name, value, "tokens, which are texts")
     return [str(value) for value in values]
 

@@ -1,9 +1,9 @@
 """The files in which a user of the command names users, histories and items."""
 
 import json
-from typing import Any
 
 from recbole_dsl.errors import DSLError, shown
+from recbole_dsl.serving.tokens import is_token
 
 
 def read_tokens(path: str, option: str = "users_file") -> list[str]:
@@ -39,7 +39,7 @@ def read_histories(path: str) -> tuple[list[str], list[list[str]]]:
             value = {"items": value}
         history = value.get("items") if isinstance(value, dict) else None
         name = value.get("user", number) if isinstance(value, dict) else number
-        if not isinstance(history, list) or not all(map(_is_token, [name, *history])):
+        if not isinstance(history, list) or not all(map(is_token, [name, *history])):
             raise DSLError(
                 f"histories={shown(path)}, line {number}: {shown(line)} must be a JSON list of tokens, as "
                 '["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}'
@@ -60,7 +60,3 @@ def _lines(path: str, option: str) -> list[tuple[int, str]]:
         raise DSLError(f"{option}={shown(path)}: must be a file that can be read: {error.strerror}") from error
     except ValueError as error:
         raise DSLError(f"{option}={shown(path)}: must be text in UTF-8") from error
-
-
-def _is_token(value: Any) -> bool:
-    return isinstance(value, (str, int)) and not isinstance(value, bool)

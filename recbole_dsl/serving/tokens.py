@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +126,11 @@ class Tokens:
         same = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
         alike = {int(index) for place in same.tolist() for index in self._order[place : place + 2]}
         return len({self.text[self.offsets[i] : self.offsets[i + 1]].tobytes() for i in alike}) < len(alike)
+
+
+def is_token(value: Any) -> bool:
+    """Whether ``value`` can be a token: a text, or a number, as tokens often are."""
+    return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool)
 
 
 def _hashes(text: NDArray[np.uint8], offsets: Ids) -> NDArray[np.uint64]:
