@@ -10,7 +10,7 @@ from typing import Any
 
 import recbole.data.dataset as datasets
 from recbole.config import Config
-from recbole.data import create_dataset, data_preparation
+from recbole.data import create_dataset
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.data.utils import save_split_dataloaders
@@ -19,6 +19,8 @@ from recbole.utils import ModelType
 from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.checkpoint.trained_on import warn_of_other_interactions
 from recbole_dsl.data.checks import check_lines, check_loaded, explained
+from recbole_dsl.data.fast_dataset import fast_class
+from recbole_dsl.data.loaders import data_preparation
 from recbole_dsl.data.pretrained import pretrained_rows
 from recbole_dsl.distributed.agreement import is_distributed
 from recbole_dsl.errors import DSLError
@@ -129,10 +131,10 @@ def dataset_class(config: Config) -> type[Dataset]:
 
 def _made(config: Config, file: FileRows | None) -> Dataset:
     """The dataset of the files in ``data_path``, with ids as `load_data` says."""
-    started_from = [] if file is not None else pretrained_rows(config)
-    if (file is None and not started_from) or config["dataset_save_path"]:
+    if config["dataset_save_path"]:
         return create_dataset(config)
-    kind = dataset_class(config)
+    started_from = [] if file is not None else pretrained_rows(config)
+    kind = fast_class(dataset_class(config))
     dataset = kind.__new__(kind)
 
     def remap() -> None:
