@@ -113,20 +113,21 @@ class TokenIds(MutableMapping):
     """The id of each token: RecBole's dict, which is not made before it is asked for."""
 
     def __init__(self, tokens: NDArray[np.str_]):
-        self._tokens = tokens
+        self.tokens, self.is_changed = tokens, False
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {token: number for number, token in enumerate(self._tokens)}
+        return {token: number for number, token in enumerate(self.tokens)}
 
     def __getitem__(self, token: str) -> int:
         return self._ids[token]
 
     def __setitem__(self, token: str, number: int) -> None:
-        self._ids[token] = number
+        self._ids[token], self.is_changed = number, True
 
     def __delitem__(self, token: str) -> None:
         del self._ids[token]
+        self.is_changed = True
 
     def __iter__(self):
         return iter(self._ids)

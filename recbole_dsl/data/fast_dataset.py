@@ -33,7 +33,8 @@ def fast_class(kind: type[Dataset]) -> type[Dataset]:
     def __reduce_ex__(self: Dataset, protocol: Any) -> tuple:
         plain = kind.__new__(kind)
         vars(plain).update(vars(self))
-        return plain.__reduce_ex__(protocol)
+        # later protocols want an object of the class that its pickle names
+        return plain.__reduce_ex__(1)
 
     def __copy__(self: Dataset) -> Dataset:
         other = type(self).__new__(type(self))

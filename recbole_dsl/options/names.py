@@ -15,7 +15,7 @@ from recbole_dsl.options.rules import NAMES
 # names that RecBole reads and has no default for, or that the command, or RecBole itself, adds
 _WITHOUT_DEFAULT = set(
     "model dataset config_files config_file config_file_list own_options report resume save_last nproc world_size "
-    "process_timeout "
+    "process_timeout data_cache "
     "group_offset offset ip port local_rank single_spec device verbose encoding norm feature_num cin "
     "has_residual contrast sim use_filter tail_ratio eta token_num_threshold "
     "MODEL_TYPE MODEL_INPUT_TYPE eval_type "

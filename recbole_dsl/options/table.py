@@ -163,6 +163,7 @@ RULES = {
     "normalize_all": TRUE_OR_FALSE,
     # not RecBole's, and about the run as its own are
     "save_last": TRUE_OR_FALSE,
+    "data_cache": TRUE_OR_FALSE | NAME,
     "process_timeout": number(1, 10**6),
     "discretization": optional(
         dict_of(

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,9 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
-from recbole.utils import init_seed
+from recbole.utils import KGDataLoaderState, init_seed
 
+from recbole_dsl.data import kept_dataset, loading
 from recbole_dsl.data.fast_dataset import fast_class
 from recbole_dsl.data.loaders import data_preparation as our_preparation
 from recbole_dsl.data.loading import _made as _made_of_files
@@ -77,6 +79,13 @@ EVALUATION = st.fixed_dictionaries(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_files_are_kept_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_dataset, "_WORTH", 0)
+        yield
+
+
 @settings(max_examples=60)
 @given(texts=files(), options=OPTIONS, evaluation=EVALUATION, model=st.sampled_from(["BPR", "FM", "SASRec"]))
 def test_everything_is_as_recbole_makes_it(tmp_path_factory, texts, options, evaluation, model):
@@ -90,19 +99,24 @@ def test_everything_is_as_recbole_makes_it(tmp_path_factory, texts, options, eva
         evaluation = {**evaluation, "order": "TO", "mode": "full"}
     if model == "FM":
         evaluation["mode"] = "labeled" if options["threshold"] else "uni5"
-    both = [_made(path, {**options, "eval_args": evaluation}, model, *way) for way in (_THEIRS, _OURS)]
-    if isinstance(both[0], Exception):
-        assert type(both[1]) is type(both[0]), both
-    else:
-        _compare(*both)
+    options |= {"eval_args": evaluation, "data_cache": str(path / "cache")}
+    theirs = _made(path, options, model, *_THEIRS)
+    ours = _made(path, options, model, *_OURS)
+    if isinstance(theirs, Exception):
+        assert type(ours) is type(theirs), (theirs, ours)
+        return
+    _compare(theirs, ours)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_checked", None)
+        _compare(theirs, _made(path, options, model, *_OURS))
 
 
 _THEIRS = create_dataset, data_preparation
 _OURS = partial(_made_of_files, file=None), our_preparation
 
 
-def _made(path, options, model, load, divide):
-    config = Config(model, "made", config_dict={"data_path": str(path), "show_progress": False, **options})
+def _made(path, options, model, load, divide, name="made"):
+    config = Config(model, name, config_dict={"data_path": str(path), "show_progress": False, **options})
     init_seed(config["seed"], True)
     with _no_default_pickles(config):
         try:
@@ -123,6 +137,8 @@ def _compare(theirs, ours):
     _compare_datasets(theirs, ours)
     for one, other in zip(their_loaders, our_loaders):
         assert type(one) is type(other)
+        for loader in (one, other) if hasattr(one, "set_mode") else ():
+            loader.set_mode(KGDataLoaderState.RSKG)
         _compare_datasets(one._dataset, other._dataset)
         np.random.seed(1), torch.manual_seed(1)
         batches = list(one)
@@ -177,6 +193,33 @@ def _compare_batches(one, other):
 
 def _pairs(columns):
     return sorted(zip(*(column.tolist() for column in columns)))
+
+
+@pytest.mark.parametrize("model", ["CFKG", "KSR", "DIEN"])
+def test_graphs_and_preloaded_vectors_too(data_path, model, tmp_path):
+    options = {
+        "load_col": None,
+        "additional_feat_suffix": ["ent", "rel"],
+        "preload_weight": {"ent_id": "ent_emb", "rel_id": "rel_emb"},
+        "alias_of_entity_id": ["ent_id"],
+        "alias_of_relation_id": ["rel_id"],
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
+        "entity_kg_num_interval": "[2,inf)",
+        "user_inter_num_interval": "[3,inf)",
+    }
+    if model == "KSR":
+        options["train_neg_sample_args"] = None
+    if model == "DIEN":
+        options = {
+            name: value for name, value in options.items() if name in ("eval_args", "train_neg_sample_args")
+        }
+        options["eval_args"]["mode"] = "labeled"
+        options["threshold"] = {"rating": 4}
+    options["data_cache"] = str(tmp_path)
+    theirs, ours, again = (_made(data_path, options, model, *way, name="tiny") for way in (_THEIRS, _OURS, _OURS))
+    _compare(theirs, ours)
+    _compare(theirs, again)
+    assert list(tmp_path.iterdir())
 
 
 @settings(max_examples=15)
