@@ -6,22 +6,28 @@ import json
 import mmap
 import os
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from logging import getLogger
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from recbole.config import Config
 
 from recbole_dsl.files import whole_file
 
 _MAGIC = b"rdslcach"
-# of the format and of what is kept: another value makes every earlier entry one of another key
-_VERSION = 1
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+# what an entry depends on beside its key
+_PACKAGES = "numpy", "pandas", "pyarrow", "recbole", "scipy", "torch"
+_FOLDERS = "compat", "data", "initialisation"
 _PREFIX, _SUFFIX = "recbole-dsl-", ".cache"
 # bytes of all entries at most; the one that was not used for the longest time goes first
 _MOST = 10 * 2**30
@@ -46,7 +52,7 @@ class Cache:
     def __init__(self, folder: str):
         self._folder = folder
 
-    def read(self, group: str, options: Mapping[str, str] | None = None, config: Config | None = None) -> Any:
+    def read(self, group: str, options: Mapping[str, str] | None = None, config: "Config | None" = None) -> Any:
         """The value of the entry of ``group`` whose options are ``options``, or those of ``config``; None if none.
 
         Its arrays are mapped: processes share them until they write to them.
@@ -140,7 +146,7 @@ class Cache:
                 total -= size
 
 
-def cache_of(config: Config) -> Cache | None:
+def cache_of(config: "Config") -> Cache | None:
     """The cache that the option ``data_cache`` says: a folder, True for the user's own, or False for none."""
     option = config["data_cache"]
     if option is False:
@@ -153,9 +159,7 @@ def cache_of(config: Config) -> Cache | None:
 
 def group_of(*parts: Any) -> str:
     """A key of 32 letters for ``parts``, by what they say, and for the releases that an entry depends on."""
-    releases = [_release(name) for name in ("recbole", "recbole-dsl", "pandas", "numpy")]
-    text = repr((_VERSION, np.little_endian, releases, parts))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((_code(), parts)).encode()).hexdigest()[:32]
 
 
 def digest_of(path: str) -> str:
@@ -164,11 +168,17 @@ def digest_of(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _release(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+@cache
+def _code() -> str:
+    """The SHA-256 of all code that makes what is kept: our files, and the releases of others' packages."""
+    digest = hashlib.sha256(sys.byteorder.encode())
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            digest.update(f"{package}={version(package)} ".encode())
+    for folder in _FOLDERS:
+        for file in sorted(Path(__file__).parent.parent.joinpath(folder).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _bytes(array: NDArray) -> memoryview:

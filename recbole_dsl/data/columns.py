@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from recbole.config import Config
 
 from recbole_dsl.data.progress import progress
 
@@ -18,9 +19,7 @@ _BLOCK = 1 << 24
 _MARKS = b'"', b"\0", b"\r"
 
 
-def read_columns(
-    path: str, types: Mapping[str, bool], separator: str, encoding: str | None, show_progress: bool = False
-) -> pd.DataFrame | None:
+def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.DataFrame | None:
     """The columns of an atomic file as RecBole's reader gives them, but tokens are categorical.
 
     Categories are in the order of their first line. None where the file is not plain UTF-8 text without quotes, or
@@ -28,7 +27,9 @@ def read_columns(
 
     Args:
         types: what the header says of each column to read -> whether it is a number; in the order of the file.
+        config: says the separator, the encoding, and whether progress is shown.
     """
+    separator, encoding = config["field_separator"], config["encoding"]
     missing = _missing_values()
     is_text = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii")
     if not (missing and is_text and len(separator) == 1 and find_spec("pyarrow")):
@@ -41,7 +42,7 @@ def read_columns(
         for name, is_number in types.items()
     }
     size = os.path.getsize(path)
-    with open(path, "rb") as file, progress(f"Read {os.path.basename(path)}", size, show_progress) as done:
+    with open(path, "rb") as file, progress(f"Read {os.path.basename(path)}", size, config, "B") as done:
         source = _Plain(file, done.update)
         try:
             table = csv.read_csv(

@@ -61,9 +61,7 @@ class _Fast:
         frame = columns and read_columns(
             filepath,
             {f"{field}:{kind.value}": kind == FeatureType.FLOAT for field, kind in columns.items()},
-            self.config["field_separator"],
-            self.config["encoding"],
-            self.config["show_progress"],
+            self.config,
         )
         if frame is None or not columns:
             self.logger.debug(f"[{filepath}] is read by RecBole.")

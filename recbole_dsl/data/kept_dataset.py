@@ -23,7 +23,7 @@ from recbole_dsl.data.fast_dataset import fast_class
 _WORTH = 2**20
 # what the user is told on the way, and what is of a run and not of its data
 _OF_A_RUN = "config", "logger"
-_UNREAD = {"show_progress"}
+_UNREAD = {"show_progress", "local_rank"}
 # by which lines are checked
 _OF_LINES = (
     "field_separator seq_separator encoding USER_ID_FIELD ITEM_ID_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD "

@@ -33,7 +33,7 @@ def data_preparation(
     if is_saved or config["repeatable"] or not PairSampler.fits(dataset):
         getLogger().debug("The data is divided by RecBole.")
         return recbole_utils.data_preparation(config, dataset)
-    with progress("Divide", 3, config["show_progress"]) as done:
+    with progress("Divide", 3, config) as done:
         built = dataset.build()
         done.update()
         samplers = _samplers(config, built)

@@ -42,6 +42,7 @@ def same(one, other):
     return one == other and type(one) is type(other)
 
 
+@settings(max_examples=40)
 @given(PLAIN)
 def test_plain_data_comes_back_as_it_was(tmp_path_factory, value):
     cache = Cache(str(tmp_path_factory.mktemp("c")))
@@ -60,7 +61,7 @@ def test_arrays_come_back_and_can_be_written_to_without_a_change_of_the_entry(tm
     assert same(cache.read("group", {}), VALUE)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_damaged_entry_is_not_believed(tmp_path_factory, place, bit, cut):
     folder = tmp_path_factory.mktemp("c")
@@ -163,7 +164,8 @@ def test_other_content_and_other_options_have_entries_of_their_own(tmp_path, kep
 
 def test_a_run_is_the_same_from_the_cache_and_without_one(options, kept):
     results = [
-        run_recbole_dsl("BPR", "tiny", config_dict={**options, "data_cache": c}) for c in (False, kept, kept)
+        run_recbole_dsl("BPR", "tiny", config_dict={**options, "epochs": 1, "data_cache": c})
+        for c in (False, kept, kept)
     ]
     assert results[0] == results[1] == results[2]
     assert os.listdir(kept)
@@ -172,7 +174,7 @@ def test_a_run_is_the_same_from_the_cache_and_without_one(options, kept):
 def test_a_folder_that_cannot_be_written_is_a_line_in_the_log(options, kept, caplog):
     with open(kept, "w"):
         pass
-    config = Config("BPR", "tiny", config_dict={**options, "data_cache": kept})
+    config = Config("BPR", "tiny", config_dict={**options, "epochs": 1, "data_cache": kept})
     with caplog.at_level(logging.WARNING):
         assert load_dataset(config).user_num == 41
     assert [message for message in caplog.messages if message.startswith("data_cache=")]

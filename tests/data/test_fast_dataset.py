@@ -87,7 +87,7 @@ def small_files_are_kept_too():
 
 
 # a failure takes minutes to be made smaller
-@settings(max_examples=60, phases=[Phase.generate])
+@settings(max_examples=45, phases=[Phase.generate])
 @given(texts=files(), options=OPTIONS, evaluation=EVALUATION, model=st.sampled_from(["BPR", "FM", "SASRec"]))
 def test_everything_is_as_recbole_makes_it(tmp_path_factory, texts, options, evaluation, model):
     path = tmp_path_factory.mktemp("data")
@@ -223,7 +223,8 @@ def test_graphs_and_preloaded_vectors_too(data_path, model, tmp_path):
     theirs, ours, again = (_made(data_path, options, model, *way, name="tiny") for way in (_THEIRS, _OURS, _OURS))
     _compare(theirs, ours)
     _compare(theirs, again)
-    assert list(tmp_path.iterdir())
+    # a sampler is no data
+    assert bool(list(tmp_path.iterdir())) == (model != "DIEN")
 
 
 @settings(max_examples=15)
