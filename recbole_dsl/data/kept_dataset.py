@@ -1,5 +1,6 @@
-"""Datasets that have been read before, taken from the cache instead of their atomic files."""
+"""Datasets, and their parts, that have been made before, taken from the cache instead."""
 
+import hashlib
 import logging
 import os
 from collections import defaultdict
@@ -7,17 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
+import torch
 from recbole.config import Config
 from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_dsl.data.cache import NotKept, cache_of, digest_of, group_of
 from recbole_dsl.data.checks import atomic_files
 from recbole_dsl.data.columns import TokenIds
 from recbole_dsl.data.fast_dataset import fast_class
+from recbole_dsl.data.sampling import Pairs
 
 # bytes of atomic files below which reading them takes no longer than a cache is worth
 _WORTH = 2**20
@@ -29,6 +34,8 @@ _OF_LINES = (
     "field_separator seq_separator encoding USER_ID_FIELD ITEM_ID_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD "
     "RELATION_ID_FIELD ENTITY_ID_FIELD"
 ).split()
+# of datasets that are in the cache
+_keys: "WeakKeyDictionary[Dataset, str]" = WeakKeyDictionary()
 _ENUMS = {kind.__name__: kind for kind in (FeatureType, FeatureSource)}
 
 
@@ -51,6 +58,7 @@ def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset
         getLogger().debug("data_cache: the data is taken from it.")
         for level, text in found["warnings"]:
             getLogger().log(level, text)
+        _remember(dataset, group, found["options"])
         return dataset
     with _noted_options(config) as options, _noted_warnings() as warnings:
         dataset = make()
@@ -60,12 +68,54 @@ def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset
         return dataset
     state = {name: value for name, value in vars(dataset).items() if name not in _OF_A_RUN}
     try:
-        value = {"state": _kept(state), "warnings": warnings}
+        value = {"state": _kept(state), "warnings": warnings, "options": options}
     except NotKept as error:
         getLogger().debug(f"data_cache: not kept: {error}")
     else:
         cache.write(group, options, value)
+        _remember(dataset, group, options)
     return dataset
+
+
+def _remember(dataset: Dataset, group: str, options: dict[str, str]) -> None:
+    # what else a class makes when it divides may be no plain data
+    if type(dataset) is fast_class(Dataset):
+        _keys[dataset] = group_of(group, sorted(options.items()))
+
+
+def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs | None]:
+    """The three parts that ``dataset.build()`` gives, and their pairs of users and items; or both from the cache.
+
+    The key is that of the dataset, each option that was read, and the state of PyTorch's random numbers, which is
+    afterwards as if the data had just been shuffled. There are no pairs where no negative items are drawn.
+    """
+
+    def made() -> tuple[list[Dataset], Pairs | None]:
+        built = dataset.build()
+        options = [config[f"{phase}_neg_sample_args"] for phase in ("train", "valid", "test")]
+        draws = any(one["distribution"] != "none" for one in options)
+        return built, Pairs.of(built) if draws else None
+
+    cache = cache_of(config)
+    if cache is None or dataset not in _keys:
+        return made()
+    group = group_of("parts", _keys[dataset], hashlib.sha256(torch.get_rng_state().numpy()).hexdigest())
+    found = cache.read(group, config=config)
+    if found is not None:
+        vars(dataset).update(_restored(found["state"]))
+        torch.set_rng_state(torch.from_numpy(found["random"]))
+        pairs = found["pairs"] and Pairs.from_arrays(found["pairs"], dataset.user_num, dataset.item_num)
+        return [dataset.copy(_restored(part)) for part in found["parts"]], pairs
+    with _noted_options(config) as options:
+        built, pairs = made()
+    value = {
+        "state": _kept({name: one for name, one in vars(dataset).items() if name not in _OF_A_RUN}),
+        "parts": [_kept(part.inter_feat) for part in built],
+        "pairs": pairs and list(pairs.arrays),
+        "random": torch.get_rng_state().numpy(),
+    }
+    cache.write(group, options, value)
+    return built, pairs
 
 
 def _is_recboles(kind: type[Dataset]) -> bool:
@@ -124,6 +174,8 @@ def _kept(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         index = None if value.index.equals(pd.RangeIndex(len(value))) else value.index.to_numpy()
         return "frame", index, {name: _kept_column(value[name]) for name in value}
+    if type(value) is Interaction:
+        return "interaction", {name: column.numpy() for name, column in value.interaction.items()}
     if isinstance(value, defaultdict):
         if value.default_factory is not int:
             raise NotKept("a defaultdict")
@@ -164,6 +216,8 @@ def _restored(value: Any) -> Any:
         return TokenIds(rest[0])
     if kind == "counts":
         return defaultdict(int, rest[0])
+    if kind == "interaction":
+        return Interaction({name: torch.from_numpy(column) for name, column in rest[0].items()})
     if kind == "frame":
         index, columns = rest
         columns = {name: _restored_column(column) for name, column in columns.items()}

@@ -16,8 +16,9 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 from torch import Tensor
 
+from recbole_dsl.data.kept_dataset import kept_parts
 from recbole_dsl.data.progress import progress
-from recbole_dsl.data.sampling import PairSampler, UsedItems
+from recbole_dsl.data.sampling import Pairs, PairSampler, UsedItems
 
 _PHASES = "train", "valid", "test"
 
@@ -34,9 +35,9 @@ def data_preparation(
         getLogger().debug("The data is divided by RecBole.")
         return recbole_utils.data_preparation(config, dataset)
     with progress("Divide", 3, config) as done:
-        built = dataset.build()
+        built, pairs = kept_parts(config, dataset)
         done.update()
-        samplers = _samplers(config, built)
+        samplers = _samplers(config, built, pairs)
         done.update()
         loaders = [_loader(config, dataset, *one) for one in zip(_PHASES, built, samplers)]
         done.update()
@@ -48,7 +49,7 @@ def data_preparation(
     return tuple(loaders)
 
 
-def _samplers(config: Config, built: list[Dataset]) -> list[PairSampler | None]:
+def _samplers(config: Config, built: list[Dataset], pairs: Pairs | None) -> list[PairSampler | None]:
     """One for each part: that of training draws for the others too, by the last distribution that is named."""
     base, samplers = None, []
     for phase in _PHASES:
@@ -58,7 +59,7 @@ def _samplers(config: Config, built: list[Dataset]) -> list[PairSampler | None]:
             sampler = None
         elif base is None:
             alpha = options["alpha"] if phase == "train" else 1.0
-            sampler = PairSampler(list(_PHASES), built, options["distribution"], alpha)
+            sampler = PairSampler(list(_PHASES), built, options["distribution"], alpha, pairs)
         else:
             base.set_distribution(options["distribution"])
         if phase == "train":

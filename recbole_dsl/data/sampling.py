@@ -43,6 +43,27 @@ class Pairs:
         starts = np.arange(n_users + 1, dtype=np.int64) * n_items << _PART_BITS
         self.offsets = np.searchsorted(self._packed, starts)
 
+    @classmethod
+    def of(cls, parts: Sequence[Dataset]) -> "Pairs":
+        """The pairs of each part of a dataset."""
+        first = parts[0]
+        columns = [
+            tuple(part.inter_feat[field].numpy() for field in (first.uid_field, first.iid_field)) for part in parts
+        ]
+        return cls(columns, first.user_num, first.item_num)
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[NDArray[np.int64]], n_users: int, n_items: int) -> "Pairs":
+        """Those whose `arrays` these are."""
+        pairs = cls.__new__(cls)
+        (pairs._packed, pairs.offsets), pairs.n_users, pairs.n_items = arrays, n_users, n_items
+        return pairs
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All that they are, beside the numbers of ids."""
+        return self._packed, self.offsets
+
     @staticmethod
     def fit(n_users: int, n_items: int) -> bool:
         """Whether pairs of so many users and items can be held."""
@@ -98,7 +119,15 @@ class UsedItems:
 
 
 class PairSampler(Sampler):
-    """RecBole's ``Sampler``: the same items from the same random numbers."""
+    """RecBole's ``Sampler``: the same items from the same random numbers.
+
+    Args:
+        pairs: of ``datasets``.
+    """
+
+    def __init__(self, phases: list[str], datasets: list[Dataset], distribution: str, alpha: float, pairs: Pairs):
+        self._pairs = pairs
+        super().__init__(phases, datasets, distribution, alpha)
 
     @staticmethod
     def fits(dataset: Dataset) -> bool:
@@ -107,15 +136,10 @@ class PairSampler(Sampler):
 
     def get_used_ids(self) -> dict[str, UsedItems]:
         """As RecBole's; raises what that raises if a user has interacted with all items."""
-        columns = [
-            tuple(dataset.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
-            for dataset in self.datasets
-        ]
-        pairs = Pairs(columns, self.user_num, self.item_num)
         # the padding is an item
-        if (np.diff(pairs.offsets) + 1 == self.item_num).any():
+        if (np.diff(self._pairs.offsets) + 1 == self.item_num).any():
             raise ValueError("Some users have interacted with all items, which leaves no negative items for them.")
-        return {phase: UsedItems(pairs, number) for number, phase in enumerate(self.phases)}
+        return {phase: UsedItems(self._pairs, number) for number, phase in enumerate(self.phases)}
 
     def sample_by_key_ids(self, key_ids: Any, num: int) -> Tensor:
         """``num`` items for each of ``key_ids``, none of them used: as RecBole's."""

@@ -63,6 +63,7 @@ OPTIONS = st.fixed_dictionaries(
         "load_col": st.sampled_from([None, {"inter": ["user_id", "item_id", "rating", "timestamp", "context"]}]),
         "normalize_all": st.booleans(),
         "alias_of_item_id": st.sampled_from([None, ["context"]]),
+        "unused_col": st.sampled_from([None, {"inter": ["context"]}]),
         "seed": st.integers(0, 9),
     }
 )
