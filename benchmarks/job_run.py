@@ -70,8 +70,7 @@ def _ours(stopwatch: Stopwatch) -> Callable[..., dict[str, Any]]:
     from recbole_dsl.data import loading as run_data
     from recbole_dsl.training import resumable, trainer
 
-    stopwatch.watch(run_data, "check_lines", "load")
-    stopwatch.watch(run_data, "create_dataset", "load")
+    stopwatch.watch(run_data, "load_dataset", "load")
     stopwatch.watch(run_data, "data_preparation", "split")
     stopwatch.watch(trainer, "start_weights", "start")
     stopwatch.watch(resumable, "write_checkpoint", "save")

@@ -1,4 +1,5 @@
 import logging
+import os
 import sys
 
 import pytest
@@ -24,6 +25,12 @@ def clean_run(tmp_path, monkeypatch):
     for handler in [h for h in root.handlers if h not in before]:
         root.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep nothing of a test among the user's files."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

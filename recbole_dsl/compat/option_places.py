@@ -8,6 +8,7 @@ NOT_STORED = frozenset(
     {
         "checkpoint_dir",
         "config_files",
+        "data_cache",
         "dataloaders_save_path",
         "dataset_save_path",
         "device",

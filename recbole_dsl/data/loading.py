@@ -3,20 +3,24 @@
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import recbole.data.dataset as datasets
 from recbole.config import Config
-from recbole.data import create_dataset, data_preparation
+from recbole.data import create_dataset
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.data.utils import save_split_dataloaders
 from recbole.utils import ModelType
 
 from recbole_dsl.data.checks import check_lines, check_loaded, explained
+from recbole_dsl.data.fast_dataset import fast_class
+from recbole_dsl.data.kept_dataset import kept_dataset
+from recbole_dsl.data.loaders import data_preparation
 from recbole_dsl.data.pretrained import pretrained_rows
 from recbole_dsl.data.rows import FileRows
 from recbole_dsl.data.trained_on import warn_of_other_interactions
@@ -87,7 +91,6 @@ def load_dataset(config: Config, may_download: bool = True, file: FileRows | Non
     """
     path = config["data_path"]
     if os.path.isdir(path):
-        check_lines(config)
         with explained(config):
             dataset = _made(config, file)
             check_loaded(config, dataset)
@@ -129,23 +132,31 @@ def dataset_class(config: Config) -> type[Dataset]:
 
 def _made(config: Config, file: FileRows | None) -> Dataset:
     """The dataset of the files in ``data_path``, with ids as `load_data` says."""
-    started_from = [] if file is not None else pretrained_rows(config)
-    if (file is None and not started_from) or config["dataset_save_path"]:
+    if config["dataset_save_path"]:
         return create_dataset(config)
+    started_from = [] if file is not None else pretrained_rows(config)
     kind = dataset_class(config)
+    if file is None and not started_from:
+        return kept_dataset(config, kind, lambda: _checked(config, fast_class(kind)))
+    if file is not None:
+        return _checked(config, fast_class(kind), file.give_ids)
+    return _checked(config, fast_class(kind), partial(_give_ids_of_first, started_from))
+
+
+def _checked(config: Config, kind: type[Dataset], give_ids: Callable[[Dataset], None] | None = None) -> Dataset:
+    """A dataset of files whose lines have been checked; ``give_ids`` may give it other ids than RecBole does."""
+    check_lines(config)
     dataset = kind.__new__(kind)
+    if give_ids is not None:
 
-    def remap() -> None:
-        kind._remap_ID_all(dataset)
-        if file is not None:
-            file.give_ids(dataset)
-        else:
-            _give_ids_of_first(started_from, dataset)
+        def remap() -> None:
+            kind._remap_ID_all(dataset)
+            give_ids(dataset)
 
-    # RecBole calls it when tokens have become ids, and before anything is made of these
-    dataset._remap_ID_all = remap
+        # RecBole calls it when tokens have become ids, and before anything is made of these
+        dataset._remap_ID_all = remap
     dataset.__init__(config)
-    del dataset._remap_ID_all
+    vars(dataset).pop("_remap_ID_all", None)
     return dataset
 
 

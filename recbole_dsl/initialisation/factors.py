@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class Factors:
     ):
         matrix = _ones(interactions)
         degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
-        weights = [np.maximum(degree, 1).astype(np.float32) ** -damping for degree in degrees]
+        weights = _weights(degrees, damping)
         users, items = map(_most_active, degrees)
         factorised = matrix[users][:, items]
         some, shuffled = (
@@ -90,6 +91,23 @@ class Factors:
         self._columns, self._seed = columns, seed
         matrix = _damp(matrix, *weights)
         self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+
+    def kept(self) -> dict[str, Any]:
+        """What `from_kept` needs beside the interactions: plain data and two arrays of (factorised, columns)."""
+        of_these = ("n_standing_out", "damping", "steps", "_onto")
+        return {name: getattr(self, name) for name in of_these}
+
+    @classmethod
+    def from_kept(cls, interactions: csr_matrix, kept: dict[str, Any]) -> "Factors":
+        """The same `users` and `items` without a factorisation, from what `kept` gave."""
+        factors = cls.__new__(cls)
+        vars(factors).update(kept)
+        matrix = _ones(interactions)
+        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
+        users, items = map(_most_active, degrees)
+        matrix = _damp(matrix, *_weights(degrees, factors.damping))
+        factors._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+        return factors
 
     @cached_property
     def repeated(self) -> "Factors":
@@ -269,6 +287,10 @@ def _ones(interactions: csr_matrix) -> csr_matrix:
 
 def _most_active(degrees: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-degrees, kind="stable")[:_FACTORISED])
+
+
+def _weights(degrees: list[np.ndarray], damping: float) -> list[np.ndarray]:
+    return [np.maximum(degree, 1).astype(np.float32) ** -damping for degree in degrees]
 
 
 def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:

@@ -16,7 +16,7 @@ OF_A_PROCESS = frozenset(
     {"local_rank", "world_size", "nproc", "ip", "port", "offset", "group_offset", "process_timeout"}
 )
 # options that Config turns into a form that it would not take again
-_DERIVED = OF_A_PROCESS | {"data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
+_DERIVED = OF_A_PROCESS | {"data_cache", "data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
 
 
 def options_to_save(config: Config) -> dict[str, Any]:

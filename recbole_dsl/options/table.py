@@ -84,7 +84,7 @@ WITHOUT_DEFAULT = set(
     "world_size process_timeout group_offset offset ip port local_rank single_spec device verbose encoding "
     "norm feature_num cin has_residual contrast sim use_filter tail_ratio eta token_num_threshold MODEL_TYPE "
     "MODEL_INPUT_TYPE eval_type valid_neg_sample_args test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS "
-    "NEG_ITEMS INVERSE_ITEM_SEQ CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling "
+    "NEG_ITEMS INVERSE_ITEM_SEQ CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling data_cache "
     "training_neg_sample_num fine_tune".split()
 )
 # what RecBole derives from other options or the model, whatever is given
@@ -180,6 +180,7 @@ RULES = {
     "normalize_all": TRUE_OR_FALSE,
     # ours, about the run
     "save_last": TRUE_OR_FALSE,
+    "data_cache": TRUE_OR_FALSE | NAME,
     "process_timeout": number(1, 10**6),
     "discretization": optional(
         dict_of(

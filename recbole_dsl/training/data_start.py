@@ -9,9 +9,9 @@ from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
+from recbole_dsl.data.kept_start import kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
-from recbole_dsl.initialisation.held_out import best_factors
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -50,14 +50,15 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         if kind not in factors:
             interactions = dataset.inter_matrix("csr")
             if one.is_table:
-                best = best_factors(interactions, one.n_factors, _densities(sided, one.n_factors), seed)
+                densities = _densities(sided, one.n_factors)
+                best = kept_factors(dataset.config, interactions, one.n_factors, densities, seed)
                 getLogger().info(
                     f"sparse_init=svd: {best.n_standing_out} of {one.n_factors} factors stand out; interactions "
                     f"damped to the power {best.damping}, codes spread in {best.steps} steps"
                 )
                 factors[kind] = best
             else:
-                factors[kind] = Factors(interactions, one.n_factors, seed).repeated
+                factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None, seed)
         rows = one.rows(factors[kind])
         if one.is_table and not isinstance(model, SequentialRecommender):
             scale = _SCALE if _has_only_tables(model, sided) else 1.0

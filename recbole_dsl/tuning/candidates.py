@@ -22,8 +22,8 @@ _OF_THE_COMPARISON = frozenset(
     "model dataset own_options eval_args metrics topk valid_metric metric_decimal_place repeatable load_col "
     "unload_col unused_col additional_feat_suffix rm_dup_inter val_interval filter_inter_by_user_or_item "
     "user_inter_num_interval item_inter_num_interval benchmark_filename threshold USER_ID_FIELD ITEM_ID_FIELD "
-    "TIME_FIELD RATING_FIELD LABEL_FIELD field_separator seq_separator encoding data_path save_last train_stage "
-    "show_progress state log_wandb wandb_project worker use_gpu reproducibility".split()
+    "TIME_FIELD RATING_FIELD LABEL_FIELD field_separator seq_separator encoding data_path data_cache save_last "
+    "train_stage show_progress state log_wandb wandb_project worker use_gpu reproducibility".split()
 )
 
 

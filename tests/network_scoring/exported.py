@@ -12,7 +12,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType, init_seed
 
 from recbole_dsl.data.loading import load_data
-from recbole_dsl.network_scoring.artifact import parts
+from recbole_dsl.export.network import network_parts
 from recbole_dsl.options.run_options import options_to_save
 from recbole_dsl.serving.artifact import write_artifact
 from recbole_dsl.sparse.modules import sparse_shapes
@@ -42,7 +42,7 @@ class Exported:
         return self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
 
     def parts(self, **options: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        header, arrays = parts(self.config, self.dataset, self.train_dataset, self.checkpoint, **options)
+        header, arrays = network_parts(self.config, self.dataset, self.train_dataset, self.checkpoint, **options)
         return json.loads(json.dumps(header, allow_nan=False, sort_keys=True)), arrays
 
     def header(self, scorer: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Small numbers side by side in as few bits as they need."""
+"""Small numbers side by side, in as few bits as they need."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-# numbers that fill whole bytes, whatever their width
+# numbers that together fill whole bytes, whatever their width
 _GROUP = 8
 
 
@@ -25,7 +25,7 @@ def pack(numbers: NDArray, bits: int) -> NDArray[np.uint8]:
     padded = np.zeros(groups * _GROUP, np.uint32)
     padded[: len(numbers)] = numbers
     padded = padded.reshape(groups, _GROUP)
-    # a byte more, into which the last number's word reaches
+    # room for the word of the last number
     out = np.zeros((groups, bits + 4), np.uint8)
     for place in range(_GROUP):
         byte, shift = divmod(place * bits, 8)
@@ -36,7 +36,7 @@ def pack(numbers: NDArray, bits: int) -> NDArray[np.uint8]:
 
 
 def unpack(packed: NDArray[np.uint8], bits: int, start: int, stop: int) -> NDArray[np.unsignedinteger]:
-    """The numbers from ``start`` to ``stop`` of what `pack` made, of the smallest type that fits."""
+    """The numbers from ``start`` to ``stop`` of what `pack` made, in the smallest type that fits."""
     if bits == 8:
         return packed[start:stop]
     dtype = np.uint8 if bits < 8 else np.uint16 if bits <= 16 else np.uint32

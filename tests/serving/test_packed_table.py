@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.entries import Entries
-from recbole_dsl.serving.packing import bits_for, pack, packed_bytes, unpack
-from recbole_dsl.serving.tables import VALUES, Table
+from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
+from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.packed_table import PackedTable
+from recbole_dsl.serving.quantising import VALUES
 
 SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 70), st.sampled_from([0, 0.05, 0.1, 0.4, 0.9, 1]))
 
@@ -23,7 +24,7 @@ def dense(seed, n_rows, n_columns, density):
 
 def read(table, n_rows=None, description=None, **changed):
     artifact = Artifact("a.rdsl", {}, {**table.arrays("t"), **{f"t.{name}": a for name, a in changed.items()}})
-    return Table.read(artifact, "t", n_rows or table.n_rows, {**table.describe(), **(description or {})})
+    return PackedTable.read(artifact, "t", n_rows or table.n_rows, {**table.describe(), **(description or {})})
 
 
 @given(st.integers(1, 20), st.data())
@@ -39,23 +40,23 @@ def test_packed_numbers_come_back_from_any_place(bits, data):
 @given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES))
 def test_a_table_that_is_written_and_read_is_the_same_to_the_bit(seed, shape, values):
     x = dense(seed, *shape)
-    table = Table.of(Entries.of(x), x.shape[1], values)
+    table = PackedTable.of(CSR.of_nonzero(x), values)
     again = read(table)
-    assert (again.rows(0, len(x)).dense(x.shape[1]) == table.rows(0, len(x)).dense(x.shape[1])).all()
+    assert (again.rows(0, len(x)).dense() == table.rows(0, len(x)).dense()).all()
     # what is in few bits loses nothing by being written so again
-    twice = Table.of(table.rows(0, len(x)), x.shape[1], values)
+    twice = PackedTable.of(table.rows(0, len(x)), values)
     assert table.parts.keys() == twice.parts.keys()
-    decoded, anew = (t.rows(0, len(x)).dense(x.shape[1]) for t in (table, twice))
+    decoded, anew = (t.rows(0, len(x)).dense() for t in (table, twice))
     assert (decoded == anew).all()
 
 
 @given(st.integers(0, 99), SHAPES)
 def test_the_error_of_few_bits_is_within_its_bound(seed, shape):
     x = dense(seed, *shape)
-    entries = Entries.of(x)
+    entries = CSR.of_nonzero(x)
     for values in VALUES:
-        table = Table.of(entries, x.shape[1], values)
-        error = np.abs(table.rows(0, len(x)).dense(x.shape[1]) - x)
+        table = PackedTable.of(entries, values)
+        error = np.abs(table.rows(0, len(x)).dense() - x)
         if values == "fp32":
             bound = np.zeros_like(x)
         elif values == "fp16":
@@ -73,32 +74,32 @@ def test_the_error_of_few_bits_is_within_its_bound(seed, shape):
 @given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES), st.data())
 def test_any_rows_are_those_of_the_whole(seed, shape, values, data):
     x = dense(seed, *shape)
-    table = Table.of(Entries.of(x), x.shape[1], values)
-    whole = table.rows(0, len(x)).dense(x.shape[1])
+    table = PackedTable.of(CSR.of_nonzero(x), values)
+    whole = table.rows(0, len(x)).dense()
     start = data.draw(st.integers(0, len(x)))
     stop = data.draw(st.integers(start, len(x)))
-    assert (table.rows(start, stop).dense(x.shape[1]) == whole[start:stop]).all()
+    assert (table.rows(start, stop).dense() == whole[start:stop]).all()
     ids = np.array(data.draw(st.lists(st.integers(0, len(x) - 1), max_size=5)), np.int64)
     assert (table.dense_rows(ids) == whole[ids]).all()
 
 
 def test_a_row_of_64_takes_15_bytes_at_a_tenth_in_int8_and_no_index_when_it_is_full():
     x = dense(0, 2000, 64, 0.1)
-    table = Table.of(Entries.of(x), 64, "int8")
+    table = PackedTable.of(CSR.of_nonzero(x), "int8")
     assert table.index == "columns" and table.nbytes <= 15 * 2000
-    assert Table.of(Entries.of(dense(0, 2000, 64, 0.4)), 64, "int8").index == "bitmap"
-    full = Table.of(Entries.of(dense(0, 2000, 64, 1)), 64, "int8")
+    assert PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, 0.4)), "int8").index == "bitmap"
+    full = PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, 1)), "int8")
     assert full.index == "full" and full.nbytes == 2000 * 64 + 4 * 64
 
 
 def test_a_table_with_a_value_too_large_for_half_precision_is_refused():
     with pytest.raises(DSLError, match="values=fp16: must be another, as the model has a value of 1e"):
-        Table.of(Entries.of(np.full((2, 2), 1e6, np.float32)), 2, "fp16")
+        PackedTable.of(CSR.of_nonzero(np.full((2, 2), 1e6, np.float32)), "fp16")
     with pytest.raises(DSLError, match="too large or no numbers"):
-        Table.of(Entries.of(np.full((2, 2), np.inf, np.float32)), 2, "int8")
+        PackedTable.of(CSR.of_nonzero(np.full((2, 2), np.inf, np.float32)), "int8")
 
 
-TABLE = Table.of(Entries.of(dense(0, 9, 40, 0.1)), 40, "int8")
+TABLE = PackedTable.of(CSR.of_nonzero(dense(0, 9, 40, 0.1)), "int8")
 WRONG = {
     "too many entries a row": {"counts": np.full(9, 41, np.uint8)},
     "counts of other columns": {"counts": TABLE.parts["counts"] + np.uint8(1)},
@@ -133,7 +134,7 @@ def test_descriptions_of_another_table_are_refused_in_one_line(description):
 
 
 def test_bits_beyond_the_last_column_are_refused():
-    table = Table.of(Entries.of(dense(0, 9, 20, 0.5)), 20, "fp32")
+    table = PackedTable.of(CSR.of_nonzero(dense(0, 9, 20, 0.5)), "fp32")
     assert table.index == "bitmap"
     with pytest.raises(DSLError, match="no bits beyond column 19"):
         read(table, bitmap=np.full_like(table.parts["bitmap"], 255))

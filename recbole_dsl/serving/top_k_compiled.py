@@ -1,4 +1,4 @@
-"""The loops of exact top k, compiled by Numba.
+"""The loops of exact top k that Numba compiles.
 
 A heap is a pair of arrays (scores, ids), the worst at its root: the lowest score and, of those, the largest id.
 """
@@ -9,13 +9,13 @@ from recbole_dsl.compiling import compiled
 
 
 @compiled()
-def search_lists(
+def search_index(
     queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets, factors,
     items, list_offsets, places, list_values, block, highest, lowest, place_factors,
     ids, scores,
 ):  # fmt: skip
-    """Fill ``ids`` and ``scores`` (n, k) with the best items of each query, block by block, by falling bounds.
+    """Fill ``ids`` and ``scores`` (n, k) with the best items of each query, visiting blocks by falling bounds.
 
     A sum in float32, of an item's score or of a block's bound, is wrong by ``margins`` (n,) at most. Empty arrays
     stand for no exclusions, no limits of the items, no factors of them, and for the columns of a dense table.
@@ -34,7 +34,7 @@ def search_lists(
             if vector[column] != 0:
                 alive[n_alive] = column
                 n_alive += 1
-        # a heap whose worst is on top, so negated
+        # negated, as a heap has its worst on top
         bounds[:] = 0
         for i in range(n_alive):
             weight = vector[alive[i]]
@@ -82,7 +82,7 @@ def offer_scores(
     values, columns, row_offsets, factors,
     ids, scores,
 ):  # fmt: skip
-    """Take into the heaps ``ids`` and ``scores`` (n, k) the best of ``rough`` (n, m), items from ``first`` on."""
+    """Put the best of ``rough`` (n, m), scores of items from ``first`` on, into the heaps."""
     no_items = np.empty(0, np.int32)
     for query in range(len(queries)):
         excluded = exclude_ids
@@ -96,14 +96,14 @@ def offer_scores(
 
 @compiled()
 def empty_heaps(ids, scores):
-    """Make the rows of ``ids`` and ``scores`` heaps that anything may enter."""
+    """Make heaps of the rows of ``ids`` and ``scores`` that any item may enter."""
     for query in range(len(ids)):
         _empty(scores[query], ids[query])
 
 
 @compiled()
 def sort_heaps(ids, scores):
-    """Sort the rows, the best first; -1 and -inf where nothing entered."""
+    """Sort the heaps, the best first; -1 and -inf where nothing entered."""
     for query in range(len(ids)):
         _sort(scores[query], ids[query])
 

@@ -1,0 +1,182 @@
+"""Atomic files read by columns, with tokens as codes, and the ids that tokens get."""
+
+import os
+from collections.abc import Iterable, Mapping, MutableMapping
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from recbole.config import Config
+
+from recbole_dsl.data.progress import progress
+
+_BLOCK = 1 << 24
+# to pandas' parser, and to a reader that knows no quotes, lines with these are something else
+_MARKS = b'"', b"\0", b"\r"
+
+
+def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.DataFrame | None:
+    """The columns of an atomic file as RecBole's reader gives them, but tokens are categorical.
+
+    Categories are in the order of their first line. None where the file is not plain UTF-8 text without quotes, or
+    pyarrow is not installed or would read something else.
+
+    Args:
+        types: what the header says of each column to read -> whether it is a number; in the order of the file.
+        config: says the separator, the encoding, and whether progress is shown.
+    """
+    separator, encoding = config["field_separator"], config["encoding"]
+    missing = _missing_values()
+    is_text = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii")
+    if not (missing and is_text and len(separator) == 1 and find_spec("pyarrow")):
+        return None
+    import pyarrow as pa
+    from pyarrow import csv
+
+    kinds = {
+        name: pa.float64() if is_number else pa.dictionary(pa.int32(), pa.string())
+        for name, is_number in types.items()
+    }
+    size = os.path.getsize(path)
+    with open(path, "rb") as file, progress(f"Read {os.path.basename(path)}", size, config, "B") as done:
+        source = _Plain(file, done.update)
+        try:
+            table = csv.read_csv(
+                pa.PythonFile(source, "r"),
+                csv.ReadOptions(use_threads=torch.get_num_threads() > 1, block_size=_BLOCK),
+                csv.ParseOptions(delimiter=separator, quote_char=False),
+                csv.ConvertOptions(
+                    column_types=kinds,
+                    include_columns=list(types),
+                    null_values=missing,
+                    strings_can_be_null=True,
+                ),
+            )
+        except (pa.ArrowInvalid, pa.ArrowKeyError):
+            return None
+    if not source.is_plain:
+        return None
+    found = {}
+    for name, is_number in types.items():
+        column = table.column(name)
+        if is_number:
+            found[name] = column.to_numpy()
+            continue
+        coded = column.unify_dictionaries().combine_chunks()
+        if isinstance(coded, pa.ChunkedArray):
+            coded = coded.chunk(0) if coded.num_chunks else pa.array([], kinds[name])
+        codes = coded.indices.fill_null(-1).to_numpy()
+        found[name] = pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pandas(), dtype=str))
+    return pd.DataFrame(found, copy=False)
+
+
+def joint_codes(columns: Iterable[Any]) -> tuple[list[NDArray[np.integer]], NDArray]:
+    """Codes of the values of several columns, equal for equal values, and the value of each code.
+
+    Args:
+        columns: arrays of values, or pandas' columns, categorical or not.
+
+    Returns:
+        For each column its codes, -1 for what is missing; and the values, (codes,).
+    """
+    parts = []
+    for column in columns:
+        if isinstance(getattr(column, "dtype", None), pd.CategoricalDtype):
+            values = pd.Categorical(column)
+            parts.append((values.codes, values.categories.to_numpy()))
+        else:
+            codes, values = pd.factorize(np.asarray(column))
+            parts.append((codes, values))
+    if len(parts) == 1:
+        return [parts[0][0]], parts[0][1]
+    places, values = pd.factorize(np.concatenate([np.asarray(values, object) for _, values in parts]))
+    ends = np.cumsum([len(values) for _, values in parts])
+    maps = (np.append(part, -1) for part in np.split(places, ends[:-1]))
+    return [to[codes] for (codes, _), to in zip(parts, maps)], values
+
+
+def ids_by_appearance(codes: NDArray[np.integer], tokens: NDArray) -> tuple[NDArray[np.int64], NDArray]:
+    """Ids from 1 on in the order in which codes first appear, 0 for -1; and the token of each id from 0 on."""
+    is_there = codes >= 0
+    ids, seen = pd.factorize(codes if is_there.all() else codes[is_there])
+    ids += 1
+    if len(ids) < len(codes):
+        present, ids = ids, np.zeros(len(codes), np.int64)
+        ids[is_there] = present
+    return ids, np.array(["[PAD]", *tokens[seen]])
+
+
+class TokenIds(MutableMapping):
+    """The id of each token: RecBole's dict, which is not made before it is asked for."""
+
+    def __init__(self, tokens: NDArray[np.str_]):
+        self.tokens, self.is_changed = tokens, False
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {token: number for number, token in enumerate(self.tokens)}
+
+    def __getitem__(self, token: str) -> int:
+        return self._ids[token]
+
+    def __setitem__(self, token: str, number: int) -> None:
+        self._ids[token], self.is_changed = number, True
+
+    def __delitem__(self, token: str) -> None:
+        del self._ids[token]
+        self.is_changed = True
+
+    def __iter__(self):
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        return repr(self._ids)
+
+    def __reduce__(self) -> tuple:
+        # a reader of the pickle may know nothing of this package
+        return dict, (self._ids,)
+
+
+class _Plain:
+    """What pyarrow reads a file by; notes whether there was anything that makes it another file to pandas."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO, done: Any):
+        self._file, self._done = file, done
+        self.is_plain, self._ends_in_return = True, False
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self._done(len(chunk))
+        # a line of Windows may be cut between its two ends
+        checked = (b"\r" if self._ends_in_return else b"") + chunk
+        self._ends_in_return = checked.endswith(b"\r")
+        if any(mark in checked for mark in _MARKS):
+            ended = checked[: len(checked) - self._ends_in_return]
+            rest = ended.replace(b"\r\n", b"\n")
+            if any(mark in rest for mark in _MARKS) or (not chunk and self._ends_in_return):
+                self.is_plain = False
+        return chunk
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def _missing_values() -> list[str] | None:
+    """What pandas takes for a missing value; None if this release does not tell."""
+    try:
+        from pandas._libs.parsers import STR_NA_VALUES
+    except ImportError:
+        return None
+    return sorted(STR_NA_VALUES)

@@ -1,0 +1,236 @@
+"""Datasets, and their parts, that have been made before, taken from the cache instead."""
+
+import hashlib
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging import getLogger
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_dsl.data.cache import NotKept, cache_of, digest_of, group_of
+from recbole_dsl.data.checks import atomic_files
+from recbole_dsl.data.columns import TokenIds
+from recbole_dsl.data.fast_dataset import fast_class
+from recbole_dsl.data.sampling import Pairs
+
+# bytes of atomic files below which reading them takes no longer than a cache is worth
+_WORTH = 2**20
+# what the user is told on the way, and what is of a run and not of its data
+_OF_A_RUN = "config", "logger"
+_UNREAD = {"show_progress", "local_rank"}
+# by which lines are checked
+_OF_LINES = (
+    "field_separator seq_separator encoding USER_ID_FIELD ITEM_ID_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD "
+    "RELATION_ID_FIELD ENTITY_ID_FIELD"
+).split()
+# of datasets that are in the cache
+_keys: "WeakKeyDictionary[Dataset, str]" = WeakKeyDictionary()
+_ENUMS = {kind.__name__: kind for kind in (FeatureType, FeatureSource)}
+
+
+def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset]) -> Dataset:
+    """What ``make`` gives, a dataset of ``kind`` made of the files of ``config``, or the same from the cache.
+
+    The key is the content of every file, the class, and each option that was read when the dataset was made. What
+    RecBole warned of then is said again.
+    """
+    cache = cache_of(config)
+    paths = [file.path for file, _ in atomic_files(config)]
+    if cache is None or not _is_recboles(kind) or sum(map(os.path.getsize, paths)) < _WORTH:
+        return make()
+    contents = [(os.path.basename(path), digest_of(path)) for path in paths]
+    group = group_of("dataset", kind.__qualname__, contents)
+    found = cache.read(group, config=config)
+    if found is not None:
+        dataset = fast_class(kind).__new__(fast_class(kind))
+        vars(dataset).update(_restored(found["state"]), config=config, logger=getLogger())
+        getLogger().debug("data_cache: the data is taken from it.")
+        for level, text in found["warnings"]:
+            getLogger().log(level, text)
+        _remember(dataset, group, found["options"])
+        return dataset
+    with _noted_options(config) as options, _noted_warnings() as warnings:
+        dataset = make()
+        for name in _OF_LINES:
+            config[name]
+    if any(" object at 0x" in text for text in options.values()):
+        return dataset
+    state = {name: value for name, value in vars(dataset).items() if name not in _OF_A_RUN}
+    try:
+        value = {"state": _kept(state), "warnings": warnings, "options": options}
+    except NotKept as error:
+        getLogger().debug(f"data_cache: not kept: {error}")
+    else:
+        cache.write(group, options, value)
+        _remember(dataset, group, options)
+    return dataset
+
+
+def _remember(dataset: Dataset, group: str, options: dict[str, str]) -> None:
+    # what else a class makes when it divides may be no plain data
+    if type(dataset) is fast_class(Dataset):
+        _keys[dataset] = group_of(group, sorted(options.items()))
+
+
+def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs | None]:
+    """The three parts that ``dataset.build()`` gives, and their pairs of users and items; or both from the cache.
+
+    The key is that of the dataset, each option that was read, and the state of PyTorch's random numbers, which is
+    afterwards as if the data had just been shuffled. There are no pairs where no negative items are drawn.
+    """
+
+    def made() -> tuple[list[Dataset], Pairs | None]:
+        built = dataset.build()
+        options = [config[f"{phase}_neg_sample_args"] for phase in ("train", "valid", "test")]
+        draws = any(one["distribution"] != "none" for one in options)
+        return built, Pairs.of(built) if draws else None
+
+    cache = cache_of(config)
+    if cache is None or dataset not in _keys:
+        return made()
+    group = group_of("parts", _keys[dataset], hashlib.sha256(torch.get_rng_state().numpy()).hexdigest())
+    found = cache.read(group, config=config)
+    if found is not None:
+        vars(dataset).update(_restored(found["state"]))
+        torch.set_rng_state(torch.from_numpy(found["random"]))
+        pairs = found["pairs"] and Pairs.from_arrays(found["pairs"], dataset.user_num, dataset.item_num)
+        return [dataset.copy(_restored(part)) for part in found["parts"]], pairs
+    with _noted_options(config) as options:
+        built, pairs = made()
+    value = {
+        "state": _kept({name: one for name, one in vars(dataset).items() if name not in _OF_A_RUN}),
+        "parts": [_kept(part.inter_feat) for part in built],
+        "pairs": pairs and list(pairs.arrays),
+        "random": torch.get_rng_state().numpy(),
+    }
+    cache.write(group, options, value)
+    return built, pairs
+
+
+def _is_recboles(kind: type[Dataset]) -> bool:
+    """Whether the class and all its methods are RecBole's, or of what keeps it working on today's packages."""
+    return all(
+        getattr(value, "__module__", "recbole").startswith("recbole")
+        for base in kind.__mro__
+        if issubclass(base, Dataset)
+        for value in (base, *vars(base).values())
+        if callable(value)
+    )
+
+
+@contextmanager
+def _noted_options(config: Config) -> Iterator[dict[str, str]]:
+    """Within it, each option that is read of ``config`` goes into the dict, as its first reader saw it."""
+    kind, read = type(config), dict[str, str]()
+
+    def note(self: Config, name: str) -> None:
+        if name not in _UNREAD:
+            read.setdefault(name, repr(self.final_config_dict.get(name)))
+
+    def noting(usual: Callable) -> Callable:
+        def method(self: Config, name: str) -> Any:
+            note(self, name)
+            return usual(self, name)
+
+        return method
+
+    methods = {name: noting(getattr(kind, name)) for name in ("__getitem__", "__contains__")}
+    config.__class__ = type(kind.__name__, (kind,), methods)
+    try:
+        yield read
+    finally:
+        config.__class__ = kind
+
+
+@contextmanager
+def _noted_warnings() -> Iterator[list]:
+    found: list = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append([record.levelno, record.getMessage()])
+    getLogger().addHandler(handler)
+    try:
+        yield found
+    finally:
+        getLogger().removeHandler(handler)
+
+
+def _kept(value: Any) -> Any:
+    """``value`` of a dataset's state for a cache: what is no plain data and no array becomes a marked tuple."""
+    if isinstance(value, (FeatureType, FeatureSource)):
+        return "enum", type(value).__name__, value.name
+    if isinstance(value, TokenIds):
+        return dict(value) if value.is_changed else ("ids", value.tokens)
+    if isinstance(value, pd.DataFrame):
+        index = None if value.index.equals(pd.RangeIndex(len(value))) else value.index.to_numpy()
+        return "frame", index, {name: _kept_column(value[name]) for name in value}
+    if type(value) is Interaction:
+        return "interaction", {name: column.numpy() for name, column in value.interaction.items()}
+    if isinstance(value, defaultdict):
+        if value.default_factory is not int:
+            raise NotKept("a defaultdict")
+        return "counts", dict(value)
+    if isinstance(value, dict):
+        return {key: _kept(one) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return ("tuple", *map(_kept, value))
+    return [_kept(one) for one in value] if isinstance(value, list) else value
+
+
+def _kept_column(column: pd.Series) -> Any:
+    values = column.to_numpy()
+    if values.dtype != object:
+        return values
+    kinds = {(type(value), getattr(value, "dtype", None), np.ndim(value)) for value in values}
+    if len(kinds) == 1:
+        ((kind, dtype, dimensions),) = kinds
+        if kind is np.ndarray and dimensions == 1 and dtype.kind in "if":
+            lengths = np.array([len(value) for value in values])
+            return "sequences", np.concatenate(values), lengths
+        if kind is list and len({len(value) for value in values}) == 1:
+            return "lists", np.array(values.tolist())
+    raise NotKept(f"the column {column.name}")
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_restored(one) for one in value]
+    if not isinstance(value, tuple):
+        return value
+    kind, *rest = value
+    if kind == "enum":
+        return _ENUMS[rest[0]][rest[1]]
+    if kind == "ids":
+        return TokenIds(rest[0])
+    if kind == "counts":
+        return defaultdict(int, rest[0])
+    if kind == "interaction":
+        return Interaction({name: torch.from_numpy(column) for name, column in rest[0].items()})
+    if kind == "frame":
+        index, columns = rest
+        columns = {name: _restored_column(column) for name, column in columns.items()}
+        return pd.DataFrame(columns, index=index, copy=False)
+    return tuple(map(_restored, rest))
+
+
+def _restored_column(column: Any) -> Any:
+    if not isinstance(column, tuple):
+        return column
+    kind, values, *lengths = column
+    parts = values.tolist() if kind == "lists" else np.split(values, np.cumsum(lengths[0])[:-1])
+    # pandas would take rows of one length for a table
+    found = np.empty(len(parts), object)
+    found[:] = parts
+    return found

@@ -1,0 +1,43 @@
+"""Factors of the training data that have been found before, taken from the cache."""
+
+import hashlib
+
+import numpy as np
+from recbole.config import Config
+from scipy.sparse import csr_matrix
+
+from recbole_dsl.data.cache import cache_of, group_of
+from recbole_dsl.data.progress import progress
+from recbole_dsl.initialisation.factors import Factors
+from recbole_dsl.initialisation.held_out import best_factors
+
+# interactions below which the factors are found in less time than a cache is worth
+_WORTH = 20_000
+
+
+def kept_factors(
+    config: Config, interactions: csr_matrix, columns: int, densities: tuple[float, float] | None, seed: int
+) -> Factors:
+    """What `best_factors` gives for tables of ``densities``, or for None the `Factors.repeated` of a layer.
+
+    They are taken from the cache if they were found before for the same interactions and arguments. All of them
+    depend on ``seed``: the shuffle, what is held out, and the small random columns.
+    """
+    cache = cache_of(config)
+    if interactions.nnz < _WORTH:
+        cache = None
+    content = hashlib.sha256()
+    for array in (interactions.indptr, interactions.indices, interactions.data) if cache else ():
+        content.update(np.ascontiguousarray(array).data)
+    group = group_of("start", interactions.shape, content.hexdigest(), columns, densities, seed)
+    kept = cache and cache.read(group)
+    if kept:
+        return Factors.from_kept(interactions, kept)
+    with progress("Factorise", 1, config):
+        if densities is None:
+            factors = Factors(interactions, columns, seed).repeated
+        else:
+            factors = best_factors(interactions, columns, densities, seed)
+    if cache:
+        cache.write(group, {}, factors.kept())
+    return factors

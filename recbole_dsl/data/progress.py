@@ -1,0 +1,43 @@
+"""How far a part of a run that has no epochs is: reading, dividing, starting from the data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from recbole.config import Config
+from tqdm import tqdm
+
+from recbole_dsl.distributed.agreement import is_first
+
+# seconds after which a part is worth a bar, and between two times that it is drawn
+_DELAY, _EVERY = 2.0, 0.5
+
+
+@contextmanager
+def progress(name: str, total: int, config: Config, unit: str = "step") -> Iterator[tqdm]:
+    """A bar of ``total`` steps or bytes, shown from the third second on; not with ``show_progress=False``."""
+    with tqdm(
+        total=total,
+        desc=f"{name:>20}",
+        unit=unit,
+        unit_scale=unit == "B",
+        delay=_DELAY,
+        leave=False,
+        dynamic_ncols=True,
+        disable=not (config["show_progress"] and is_first(config)),
+    ) as bar:
+        over = Event()
+        if not bar.disable:
+            # a step may take a minute
+            Thread(target=_draw, args=(bar, over), daemon=True).start()
+        try:
+            yield bar
+        finally:
+            over.set()
+
+
+def _draw(bar: tqdm, over: Event) -> None:
+    wait = _DELAY
+    while not over.wait(wait):
+        bar.refresh()
+        wait = _EVERY

@@ -1,0 +1,154 @@
+"""RecBole's sampler of negative items; what it must not draw is one sorted array, not a set for each user."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from recbole.data.dataset import Dataset
+from recbole.sampler import Sampler
+from torch import Tensor
+
+# low bits of a pair, which hold the first part of the data that has it
+_PART_BITS = 2
+
+
+class Pairs:
+    """Pairs of a user and an item, sorted, each with the first of the parts that has it.
+
+    Args:
+        parts: (users, items) of each part, at most four.
+        n_users, n_items: numbers of ids, with the padding.
+    """
+
+    def __init__(self, parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], n_users: int, n_items: int):
+        self.n_users, self.n_items = n_users, n_items
+        packed = np.empty(sum(len(users) for users, _ in parts), np.int64)
+        start = 0
+        for number, (users, items) in enumerate(parts):
+            part = packed[start : start + len(users)]
+            np.multiply(users, n_items, out=part)
+            part += items
+            part <<= _PART_BITS
+            part |= number
+            start += len(users)
+        packed.sort()
+        is_first = np.ones(len(packed), bool)
+        if len(packed):
+            pairs = packed >> _PART_BITS
+            np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
+            del pairs
+        self._packed = packed if is_first.all() else packed[is_first]
+        starts = np.arange(n_users + 1, dtype=np.int64) * n_items << _PART_BITS
+        self.offsets = np.searchsorted(self._packed, starts)
+
+    @classmethod
+    def of(cls, parts: Sequence[Dataset]) -> "Pairs":
+        """The pairs of each part of a dataset."""
+        first = parts[0]
+        columns = [
+            tuple(part.inter_feat[field].numpy() for field in (first.uid_field, first.iid_field)) for part in parts
+        ]
+        return cls(columns, first.user_num, first.item_num)
+
+    @classmethod
+    def from_arrays(cls, arrays: Sequence[NDArray[np.int64]], n_users: int, n_items: int) -> "Pairs":
+        """Those whose `arrays` these are."""
+        pairs = cls.__new__(cls)
+        (pairs._packed, pairs.offsets), pairs.n_users, pairs.n_items = arrays, n_users, n_items
+        return pairs
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All that they are, beside the numbers of ids."""
+        return self._packed, self.offsets
+
+    @staticmethod
+    def fit(n_users: int, n_items: int) -> bool:
+        """Whether pairs of so many users and items can be held."""
+        return n_users * n_items < 2 ** (63 - _PART_BITS)
+
+    def have(self, users: NDArray[np.int64], items: NDArray[np.int64], part: int) -> NDArray[np.bool_]:
+        """(n,) whether each pair is in a part up to ``part``."""
+        if not len(self._packed):
+            return np.zeros(len(users), bool)
+        pairs = users * self.n_items + items
+        found = self._packed[np.searchsorted(self._packed, pairs << _PART_BITS).clip(max=len(self._packed) - 1)]
+        return (found >> _PART_BITS == pairs) & (found & (2**_PART_BITS - 1) <= part)
+
+    def items(self, user: int, part: int) -> NDArray[np.int64]:
+        """The items of ``user`` in parts up to ``part``, ascending."""
+        row = self._packed[self.offsets[user] : self.offsets[user + 1]]
+        row = row[(row & (2**_PART_BITS - 1)) <= part]
+        return (row >> _PART_BITS) - user * self.n_items
+
+    def items_of(self, users: NDArray[np.int64], part: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The items of several ``users`` in parts up to ``part``: places in ``users``, ascending, and items."""
+        counts = self.offsets[users + 1] - self.offsets[users]
+        places = np.repeat(np.arange(len(users)), counts)
+        ends = np.cumsum(counts)
+        packed = self._packed[np.arange(len(places)) + np.repeat(self.offsets[users] - (ends - counts), counts)]
+        is_used = (packed & (2**_PART_BITS - 1)) <= part
+        places = places[is_used]
+        return places, (packed[is_used] >> _PART_BITS) - users[places] * self.n_items
+
+
+class UsedItems:
+    """The items of each user up to a part, as RecBole's array of sets, which are made when they are asked for."""
+
+    def __init__(self, pairs: Pairs, part: int):
+        self.pairs, self.part = pairs, part
+
+    def __getitem__(self, users: Any) -> Any:
+        if isinstance(users, (int, np.integer)):
+            return set(self.pairs.items(range(len(self))[users], self.part))
+        found = np.empty(len(some := np.arange(len(self))[users]), object)
+        found[:] = [self[int(user)] for user in some]
+        return found
+
+    def __len__(self) -> int:
+        return self.pairs.n_users
+
+    def __iter__(self) -> Iterator[set]:
+        return (self[user] for user in range(len(self)))
+
+    def have(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) whether each pair of a user and an item is among them."""
+        return self.pairs.have(users, items, self.part)
+
+
+class PairSampler(Sampler):
+    """RecBole's ``Sampler``: the same items from the same random numbers.
+
+    Args:
+        pairs: of ``datasets``.
+    """
+
+    def __init__(self, phases: list[str], datasets: list[Dataset], distribution: str, alpha: float, pairs: Pairs):
+        self._pairs = pairs
+        super().__init__(phases, datasets, distribution, alpha)
+
+    @staticmethod
+    def fits(dataset: Dataset) -> bool:
+        """Whether it can be made for ``dataset``."""
+        return Pairs.fit(dataset.user_num, dataset.item_num)
+
+    def get_used_ids(self) -> dict[str, UsedItems]:
+        """As RecBole's; raises what that raises if a user has interacted with all items."""
+        # the padding is an item
+        if (np.diff(self._pairs.offsets) + 1 == self.item_num).any():
+            raise ValueError("Some users have interacted with all items, which leaves no negative items for them.")
+        return {phase: UsedItems(self._pairs, number) for number, phase in enumerate(self.phases)}
+
+    def sample_by_key_ids(self, key_ids: Any, num: int) -> Tensor:
+        """``num`` items for each of ``key_ids``, none of them used: as RecBole's."""
+        keys = np.tile(np.asarray(key_ids), num)
+        if len(keys) and not (keys.min() >= 0 and keys.max() < self.user_num):
+            raise IndexError(f"no such user among {self.user_num}")
+        values = np.zeros(len(keys), np.int64)
+        wanted = np.arange(len(keys))
+        while len(wanted):
+            values[wanted] = self.sampling(len(wanted))
+            wanted = wanted[self.used_ids.have(keys[wanted], values[wanted])]
+        return torch.from_numpy(values)
