@@ -43,8 +43,8 @@ class Drift:
 def drifting(settings: Drift = Drift(), seed: int = 0) -> list[NDArray[np.int64]]:
     """The distinct interactions of the first half, and of each night: arrays (n, 2) of user and item.
 
-    How active users are and how popular items are follows power laws. New items are twice as popular in their first
-    night. A tenth of all interactions has nothing to do with taste.
+    How active users are and how popular items are follows power laws. New items are twice as popular in their
+    first night. A tenth of all interactions has nothing to do with taste.
     """
     s, random = settings, np.random.default_rng(seed)
     n_users = int(s.users * (1 + s.new_users * s.nights))

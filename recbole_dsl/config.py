@@ -157,16 +157,16 @@ class DSLConfig:
     warm_start: str | None = _option(
         None,
         _path,
-        "A checkpoint of an earlier run of the same model to train on from: the best epoch (.pth) or the last state "
-        "(.last). Tokens decide which row is whose. With it, topology is fixed where it is not given.",
+        "A checkpoint of an earlier run of the same model to train on from: the best epoch (.pth) or the last "
+        "state (.last). Tokens decide which row is whose. With it, topology is fixed where it is not given.",
     )
     warm_start_rows: str | None = _option(
         None,
         _choice,
-        "What a warm start makes of rows. recode: those of a table of users and one of items, whose products are "
-        "the scores, are coded anew from yesterday's codes and today's interactions; fold_in: rows that were there "
-        "keep their weights, new ones get codes from their interactions, or the mean; random: new ones are at "
-        "random. None: recode where it can be and the tables are sparse, else fold_in.",
+        "What a warm start makes of rows. recode: those of a table of users and one of items, whose products "
+        "are the scores, are coded anew from yesterday's codes and today's interactions; fold_in: rows that "
+        "were there keep their weights, new ones get codes from their interactions, or the mean; random: new "
+        "ones are at random. None: recode where it can be and the tables are sparse, else fold_in.",
     )
     fast_graph: bool = _option(
         True,

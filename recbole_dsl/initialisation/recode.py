@@ -1,6 +1,6 @@
 """Sparse tables for today's rows, from yesterday's codes and today's interactions, on an exact budget."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ def moved(codes: csr_matrix, old: NDArray[np.int64]) -> csr_matrix:
 
 
 def damped(interactions: csr_matrix, damping: float) -> csr_matrix:
-    """Each of ``interactions`` as 1 / (its user's number of interactions * its item's) to the power ``damping``."""
+    """Each of ``interactions`` as 1 / (its user's number of them * its item's) to the power ``damping``."""
     ones = csr_matrix(interactions, dtype=np.float32, copy=True)
     ones.sum_duplicates()
     ones.data[:] = 1
@@ -53,10 +53,10 @@ def recode(
 ) -> tuple[csr_matrix, csr_matrix]:
     """Codes of users and of items whose products are near ``interactions``, from yesterday's on.
 
-    Sparse alternating least squares: the users' codes are solved from the items', the largest entries are kept, the
-    items' codes are solved from these, and so on. Users are compared by their share of the row, items as they are,
-    as at a first start, so weights move to the rows that have come to need them. Both sides keep yesterday's norm.
-    Rows without an interaction keep their code; new ones get the mean.
+    Sparse alternating least squares: the users' codes are solved from the items', the largest entries are kept,
+    the items' codes are solved from these, and so on. Users are compared by their share of the row, items as they
+    are, as at a first start, so weights move to the rows that have come to need them. Both sides keep yesterday's
+    norm. Rows without an interaction keep their code; new ones get the mean.
 
     Args:
         users, items: (users, columns) and (items, columns), float32, in today's order; what is new is empty.
@@ -72,8 +72,10 @@ def recode(
     some_users, some_items = _most_active(interactions, most), _most_active(transposed, most)
     matrix = interactions[some_users][:, some_items]
     across = matrix.T.tocsr()
-    shares = [round(len(some) / side.shape[0] * budget) for some, side, budget in
-              zip((some_users, some_items), (users, items), budgets)]
+    shares = [
+        round(len(some) / side.shape[0] * budget)
+        for some, side, budget in zip((some_users, some_items), (users, items), budgets)
+    ]
     code = items[some_items]
     for step in range(steps):
         if step == steps - 1:
@@ -172,9 +174,7 @@ def filled(codes: csr_matrix, budget: int, padding_row: int | None, seed: int) -
     return _of_positions(positions[order], values[order], codes.shape)
 
 
-def largest_of(
-    blocks: Iterable[Block], shape: tuple[int, int], budget: int, by_share: bool = False
-) -> csr_matrix:
+def largest_of(blocks: Iterable[Block], shape: tuple[int, int], budget: int, by_share: bool = False) -> csr_matrix:
     """The largest entries of a matrix: of each row if there are as many as rows, then of all; zeros never.
 
     Args:

@@ -33,7 +33,6 @@ from recbole_dsl.options.run_options import options_to_save
 from recbole_dsl.sparse.modules import sparse_shapes
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.engine import DynamicTopology
-from recbole_dsl.training.warm_start import Night
 from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_state import (
@@ -44,6 +43,7 @@ from recbole_dsl.training.model_state import (
 )
 from recbole_dsl.training.run_files import best_file, from_here, is_last, last_file
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
+from recbole_dsl.training.warm_start import Night
 
 
 class Resumable:

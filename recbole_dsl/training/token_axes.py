@@ -71,7 +71,9 @@ def token_axes(config: Config, model: nn.Module, dataset: Dataset) -> dict[str, 
                     found[name][axis] |= {place for place, by in more.items() if (longer - size) & by}
     return {
         name: tuple(
-            Axis(_in_order(of, dataset, rows, model, name), size - sum(sizes[place] for place in of)) if of else None
+            Axis(_in_order(of, dataset, rows, model, name), size - sum(sizes[place] for place in of))
+            if of
+            else None
             for of, size in zip(axes, shapes[name])
         )
         for name, axes in found.items()

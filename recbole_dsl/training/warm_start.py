@@ -172,15 +172,17 @@ class _Start:
         method = self.options.warm_start_rows
         if method == "recode" and not self._tables():
             raise DSLError(
-                f"warm_start_rows=recode: must be fold_in or random with {type(self.model).__name__}, whose scores are "
-                "not the products of one table of users and one of items"
+                f"warm_start_rows=recode: must be fold_in or random with {type(self.model).__name__}, whose "
+                "scores are not the products of one table of users and one of items"
             )
         for name, weight in self.weights.items():
             least = weight.n_rows - 1
             is_table = self.axes[name][0] is not None and weight.n_columns > 1
             if self.options.weights is not None and is_table and weight.nnz < least:
                 needed = ceil(self.options.weights * least / weight.nnz)
-                raise DSLError(f"weights={self.options.weights}: must be at least {needed}, one for each row of {name}")
+                raise DSLError(
+                    f"weights={self.options.weights}: must be at least {needed}, one for each row of {name}"
+                )
 
     @property
     def _sparse(self) -> dict[str, SparseWeight]:
@@ -289,7 +291,9 @@ class _Start:
         parts = (self.old[f"{name}.{part}"].cpu() for part in ("values", "columns", "row_offsets"))
         values, columns, offsets = (part.numpy() for part in parts)
         n_old = int(np.prod([self._old_size(axis, size) for axis, size in zip(axes[1:], weight.shape[1:])]))
-        codes = csr_matrix((values.astype(np.float32), columns.astype(np.int64), offsets), (len(offsets) - 1, n_old))
+        codes = csr_matrix(
+            (values.astype(np.float32), columns.astype(np.int64), offsets), (len(offsets) - 1, n_old)
+        )
         if axes[0] is not None:
             codes = moved(codes, self._entries(axes[0]))
         if len(axes) == 2 and axes[1] is not None:
@@ -390,7 +394,10 @@ class _Start:
         if found:
             return found[max(found, key=lambda one: (one == name, SequenceMatcher(None, one, name).ratio()))]
         across = matrix.T.tocsr()
-        blocks = ((start, (across[start:stop] @ old).toarray()) for start, stop in row_blocks(len(across.indptr) - 1, old.shape[1]))
+        blocks = (
+            (start, (across[start:stop] @ old).toarray())
+            for start, stop in row_blocks(len(across.indptr) - 1, old.shape[1])
+        )
         shape = across.shape[0], old.shape[1]
         return largest_of(blocks, shape, ceil(old.nnz / old.shape[0] * shape[0]), by_share=True)
 
@@ -398,7 +405,10 @@ class _Start:
         weight = self.weights[name]
         code = filled(code, weight.nnz, weight.padding_row, self.options.seed)
         code.sort_indices()
-        alive, was = (csr_matrix((np.ones(some.nnz, np.int8), some.indices, some.indptr), some.shape) for some in (code, before))
+        alive, was = (
+            csr_matrix((np.ones(some.nnz, np.int8), some.indices, some.indptr), some.shape)
+            for some in (code, before)
+        )
         both = int(alive.multiply(was).sum(dtype=np.int64))
         self.night.weights[name] = [both, weight.nnz - both]
         offsets = torch.from_numpy(code.indptr.astype(np.int64))
@@ -435,11 +445,17 @@ class _Start:
         drop_caches(self.model)
 
     def _say(self) -> None:
-        rows = "; ".join(f"{name}: {kept:,} kept, {new:,} new, {gone:,} gone" for name, (kept, new, gone) in self.night.rows.items())
-        weights = "; ".join(f"{name}: {same:,} stay, {came:,} moved" for name, (same, came) in self.night.weights.items())
+        rows = "; ".join(
+            f"{name}: {kept:,} kept, {new:,} new, {gone:,} gone"
+            for name, (kept, new, gone) in self.night.rows.items()
+        )
+        weights = "; ".join(
+            f"{name}: {same:,} stay, {came:,} moved" for name, (same, came) in self.night.weights.items()
+        )
         recoded = f"; coded anew: {', '.join(self.night.recoded)}" if self.night.recoded else ""
         getLogger().info(
-            f"{self.named}: {rows}. Weights: {weights}{recoded}. The optimizer begins anew, its moments are dropped"
+            f"{self.named}: {rows}. Weights: {weights}{recoded}. "
+            "The optimizer begins anew: its moments are dropped"
         )
 
 

@@ -74,7 +74,12 @@ def test_rows_move_to_where_they_are_today(table, data):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(2, 30), st.integers(2, 30), st.integers(2, 8), st.floats(0.1, 1), st.integers(1, 40), st.integers(0, 99)
+    st.integers(2, 30),
+    st.integers(2, 30),
+    st.integers(2, 8),
+    st.floats(0.1, 1),
+    st.integers(1, 40),
+    st.integers(0, 99),
 )
 def test_codes_are_on_budget_whatever_comes_and_goes(users, items, columns, density, most, seed):
     random = np.random.default_rng(seed)

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from recbole.utils import init_seed
@@ -15,10 +14,14 @@ from recbole_dsl import DSLConfig, DSLError, load_data_and_model, run_recbole_ds
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.training.configs import build_config
 from recbole_dsl.training.quick_start import prepare_trial
-from tests.training.test_resuming import Stopped, assert_equal, content, last, stop_after
 from tests.tiny import write_tiny
+from tests.training.test_resuming import Stopped, assert_equal, content, last, stop_after
 
-GRAPH = {"inter": ["user_id", "item_id"], "kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
+GRAPH = {
+    "inter": ["user_id", "item_id"],
+    "kg": ["head_id", "relation_id", "tail_id"],
+    "link": ["item_id", "entity_id"],
+}
 FEATURES = {
     "inter": ["user_id", "item_id", "rating"],
     "user": ["user_id", "age", "gender"],
@@ -46,7 +49,10 @@ OF_MODEL = {
 def nights(tmp_path_factory):
     """A folder with "before" and "after": "tiny" without some users and items, and in another order."""
     folder = tmp_path_factory.mktemp("nights")
-    for name, users, items in (("before", ("u0", "u1", "u2"), ("i0", "i1")), ("after", ("u10",), ("i20", "i21", "i22"))):
+    for name, users, items in (
+        ("before", ("u0", "u1", "u2"), ("i0", "i1")),
+        ("after", ("u10",), ("i20", "i21", "i22")),
+    ):
         write_tiny(folder / "tiny")
         (folder / "tiny").rename(folder / name)
         for file in (folder / name).iterdir():
@@ -104,7 +110,10 @@ def saved(folder="saved"):
 
 def started(model, options):
     """The model of a night before its first step, and its data."""
-    with prepare_trial(build_config(model, "after", None, {**options, "state": "error"}), saved=False) as (trainer, data):
+    with prepare_trial(build_config(model, "after", None, {**options, "state": "error"}), saved=False) as (
+        trainer,
+        data,
+    ):
         return trainer.model, data.train._dataset
 
 
@@ -120,7 +129,7 @@ def by_token(model, dataset):
     parameters |= {n: w.dense().detach() for n, w in sparse_weights(model).items()}
     for name, table in parameters.items():
         if "token_embedding_table" in name:
-            fields = [f for f in ("user_id", "item_id", "age", "gender", "release_year")]
+            fields = "user_id", "item_id", "age", "gender", "release_year"
             order = [f for f in dataset.field2type if f in fields]
             start = 0
             for field in order:
@@ -200,7 +209,7 @@ def test_a_night_is_trained_logged_and_reported(bpr, options):
     nnz = {name: len(checkpoint["state_dict"][f"{name}.values"]) for name in night["weights"]}
     assert {name: sum(counts) for name, counts in night["weights"].items()} == nnz
     # and it is what serves, and what the next night starts from
-    _, model, dataset, *_ = load_data_and_model(saved())
+    _, _, dataset, *_ = load_data_and_model(saved())
     assert "u0" in dataset.field2id_token["user_id"]
     run_recbole_dsl("BPR", "before", config_dict={**options, "warm_start": saved()})
     assert read_checkpoint(saved())["nights"][0] == night and len(read_checkpoint(saved())["nights"]) == 2
