@@ -1,4 +1,4 @@
-"""Once this is imported, RecBole's loaders draw batches as arrays of places, by which its interactions are indexed.
+"""Once this is imported, RecBole's loaders draw batches as arrays of places, and its interactions take these.
 
 The batches are the same, and so are the random numbers that are drawn for them.
 """
@@ -86,8 +86,8 @@ def _init(self: AbstractDataLoader, *args: Any, **kwargs: Any) -> None:
         vars(self)["batch_sampler"] = _ArrayBatches(batches.sampler, batches.batch_size, batches.drop_last)
 
 
-def _places_of(index: Any) -> Any:
-    """``index`` as columns take it: an array of integers or of truths as a tensor, others as RecBole gives them."""
+def places_of(index: Any) -> Any:
+    """``index`` as columns take it: an array of integers or of truths as a tensor, others as RecBole has them."""
     if not isinstance(index, np.ndarray | torch.Tensor):
         return index
     array = index.numpy(force=True) if isinstance(index, torch.Tensor) else index
@@ -101,7 +101,7 @@ def _places_of(index: Any) -> Any:
 def _take(self: Interaction, index: Any) -> Any:
     if isinstance(index, str):
         return self.interaction[index]
-    places = _places_of(index)
+    places = places_of(index)
     return Interaction({name: column[places] for name, column in self.interaction.items()})
 
 

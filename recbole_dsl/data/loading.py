@@ -17,7 +17,8 @@ from recbole.data.utils import save_split_dataloaders
 from recbole.utils import ModelType
 
 import recbole_dsl.data.batches
-import recbole_dsl.data.negatives  # noqa: F401
+import recbole_dsl.data.negatives
+import recbole_dsl.data.sequences  # noqa: F401
 from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.checkpoint.trained_on import warn_of_other_interactions
 from recbole_dsl.data.checks import check_lines, check_loaded, explained

@@ -1,4 +1,4 @@
-"""Once this is imported, RecBole's samplers draw for a whole batch at a time, the same from the same random numbers."""
+"""Once this is imported, RecBole's samplers draw a batch at a time, the same from the same random numbers."""
 
 import functools
 from collections import deque

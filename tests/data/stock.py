@@ -10,6 +10,7 @@ import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader import abstract_dataloader
+from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.sampler import RepeatableSampler
 from recbole.sampler.sampler import AbstractSampler
@@ -24,6 +25,7 @@ _REPLACED = [
     (AbstractSampler, "_pop_sampling"),
     (AbstractSampler, "_build_alias_table"),
     (RepeatableSampler, "sample_by_user_ids"),
+    (SequentialDataset, "data_augmentation"),
 ]
 
 
