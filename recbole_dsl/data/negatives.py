@@ -64,6 +64,12 @@ def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, n
     return _sample(self, len(items), lambda places, values: items[places] == values)
 
 
+@functools.wraps(RepeatableSampler.get_used_ids)
+def _get_used_ids(self: RepeatableSampler) -> np.ndarray:
+    # an array of RecBole's, with one set instead of one for each user
+    return np.full(self.user_num, frozenset(), object)
+
+
 @functools.wraps(AbstractSampler._pop_sampling)
 def _pop_sampling(self: AbstractSampler, sample_num: int) -> np.ndarray:
     table = vars(self).get("_alias_arrays")
@@ -134,3 +140,4 @@ AbstractSampler.sample_by_key_ids = _sample_by_key_ids
 AbstractSampler._pop_sampling = _pop_sampling
 AbstractSampler._build_alias_table = _build_alias_table
 RepeatableSampler.sample_by_user_ids = _sample_by_user_ids
+RepeatableSampler.get_used_ids = _get_used_ids

@@ -64,13 +64,14 @@ class Histories:
         if not self.shape.numel():
             return self.flat.new_zeros(self.shape)
         found = self.flat.new_empty(self.shape)
-        rows = max(1, _ENTRIES // self.shape_of_row[0])
+        longest, *rest = self.shape_of_row
+        rows = max(1, _ENTRIES // longest)
         blocks = zip(*(part.flatten().split(rows) for part in (self.spans.starts, self.spans.lengths)))
-        steps = torch.arange(self.shape_of_row[0])
-        for block, (starts, lengths) in zip(found.view(-1, *self.shape_of_row).split(rows), blocks):
+        steps = torch.arange(longest)
+        for block, (starts, lengths) in zip(found.view(-1, longest, *rest).split(rows), blocks):
             places = (starts[:, None] + steps).clamp_(max=len(self.flat) - 1)
-            outside = (steps >= lengths[:, None]).view(*places.shape, *[1] * (self.flat.ndim - 1))
-            torch.where(outside, self.flat.new_zeros(()), self.flat[places], out=block)
+            torch.index_select(self.flat, 0, places.flatten(), out=block.view(-1, *rest))
+            block.masked_fill_((steps >= lengths[:, None]).view(-1, longest, *[1] * len(rest)), 0)
         return found
 
     def to(self, device: Any) -> "Histories | Tensor":

@@ -25,6 +25,7 @@ _REPLACED = [
     (AbstractSampler, "_pop_sampling"),
     (AbstractSampler, "_build_alias_table"),
     (RepeatableSampler, "sample_by_user_ids"),
+    (RepeatableSampler, "get_used_ids"),
     (SequentialDataset, "data_augmentation"),
 ]
 
