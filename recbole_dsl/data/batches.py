@@ -99,10 +99,12 @@ def places_of(index: Any) -> Any:
 
 @functools.wraps(Interaction.__getitem__)
 def _take(self: Interaction, index: Any) -> Any:
+    # past a table that notes which of its columns others read
+    columns = vars(self)["interaction"]
     if isinstance(index, str):
-        return self.interaction[index]
+        return columns[index]
     places = places_of(index)
-    return Interaction({name: column[places] for name, column in self.interaction.items()})
+    return Interaction({name: column[places] for name, column in columns.items()})
 
 
 def _list(values: Any) -> Any:

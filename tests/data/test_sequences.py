@@ -6,10 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recbole.config import Config
+from recbole.data import create_dataset
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction, cat_interactions
 
-from recbole_dsl.data.sequences import Histories, SequenceInteraction
+from recbole_dsl.data.loading import load_data
+from recbole_dsl.data.sequences import Histories, SequenceInteraction, Spans
+from recbole_dsl.training.configs import build_config
 from tests.data.stock import made, plain, random_states, require_equal, stock
 
 ALL = {
@@ -97,15 +101,12 @@ def test_what_models_read_of_the_data_is_that_of_recbole(data_path):
 
 
 def test_nothing_is_written_out_before_it_is_read(data_path):
-    dataset, train, valid, _ = made({**COMMON, "data_path": data_path, "load_col": ALL})
-    next(iter(train)), next(iter(valid)), train._dataset.inter_matrix(), str(train._dataset.inter_feat)
-    for data in (dataset, train._dataset, valid._dataset):
-        raw = data.inter_feat.interaction.uncut()
-        assert {name for name, value in raw.items() if isinstance(value, Histories)} == {
-            "item_id_list",
-            "rating_list",
-            "timestamp_list",
-        }
+    data = load_data(build_config("SASRec", "tiny", None, {**COMMON, "data_path": data_path, "load_col": ALL}))
+    next(iter(data.train)), next(iter(data.valid)), data.train._dataset.inter_matrix(), str(data.train._dataset)
+    for one in (data.dataset, data.train._dataset, data.valid._dataset, data.test._dataset):
+        raw = one.inter_feat.interaction.uncut()
+        written = {name for name, value in raw.items() if not isinstance(value, Histories)}
+        assert written == {"user_id", "item_id", "rating", "timestamp", "item_length"}
 
 
 def test_a_dataset_of_the_users_own_may_change_histories_after_recbole_made_them(data_path, monkeypatch):
@@ -135,7 +136,9 @@ OPERATIONS = {
     "interleave": lambda data, k: data.repeat_interleave(k % 3 + 1),
     "to": lambda data, k: data.to("cpu", *[["a_list"], ["user"]][k % 2 :]),
     "cpu": lambda data, k: data.cpu(),
-    "other device": lambda data, k: Interaction({n: torch.zeros(v.shape) for n, v in plain(data.to("meta")).items()}),
+    "other device": lambda data, k: Interaction(
+        {name: torch.zeros(column.shape) for name, column in plain(data.to("meta")).items()}
+    ),
     "copy": lambda data, k: copy.copy(data),
     "deep copy": lambda data, k: copy.deepcopy(data),
     "pickle": lambda data, k: pickle.loads(pickle.dumps(data)),
@@ -190,8 +193,6 @@ def test_histories_pass_through_every_operation_as_written_out_columns_do(steps)
 
 
 def augmented() -> dict:
-    from recbole_dsl.data.sequences import Spans
-
     starts, lengths = torch.tensor([0, 0, 0, 1, 4, 4, 7]), torch.tensor([1, 2, 3, 3, 1, 3, 1])
     spans = Spans(starts, lengths)
     return {
@@ -228,14 +229,11 @@ def test_histories_of_any_data_are_those_of_recbole(tmp_path_factory, lines, lon
         "numerical_features": ["price", "timestamp"] if as_numbers else [],
     }
 
-    def augmented_by_recbole() -> list:
-        from recbole.config import Config
-        from recbole.data import create_dataset
-
+    def read() -> list:
         dataset = create_dataset(Config("SASRec", "any", config_dict=options))
         dataset._change_feat_format()
         return [plain(dataset.inter_feat), str(dataset.inter_feat), sorted(map(str, dataset.field2seqlen.items()))]
 
     with stock():
-        theirs = augmented_by_recbole()
-    require_equal(augmented_by_recbole(), theirs)
+        theirs = read()
+    require_equal(read(), theirs)
