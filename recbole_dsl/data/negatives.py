@@ -2,8 +2,7 @@
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -14,43 +13,28 @@ from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 from recbole.sampler.sampler import AbstractSampler
 from torch import Tensor
 
+_VALUE_BITS = 32
 
-@dataclass(frozen=True)
+
 class UsedIds:
-    """The values that each key must not get, which ascend within each key.
+    """Pairs of a key and a value that it must not get, from RecBole's array of a set for each key."""
 
-    Attributes:
-        offsets: where the values of each key begin, (keys + 1,), int64.
-        values: (offsets[-1],), of any integer type.
-    """
-
-    offsets: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def of_sets(cls, sets: Iterable[set]) -> "UsedIds":
-        """Those of RecBole's array of sets."""
-        offsets = np.cumsum([0, *map(len, sets)])
-        return cls(offsets, np.fromiter(chain.from_iterable(map(sorted, sets)), np.int64, offsets[-1]))
+    def __init__(self, sets: np.ndarray):
+        keys = np.repeat(np.arange(len(sets)), [len(values) for values in sets])
+        pairs = keys << _VALUE_BITS | np.fromiter(chain.from_iterable(sets), np.int64, len(keys))
+        # the last one is above all others that are looked for
+        self._pairs = np.append(np.sort(pairs), np.iinfo(np.int64).max)
 
     def have(self, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Whether each value is one of its key's, bool; raises IndexError for a key that there is not."""
-        first, end = self.offsets[keys], self.offsets[keys + 1]
-        if not len(self.values):
-            return np.zeros(len(keys), bool)
-        stop = end
-        while (first < stop).any():
-            middle = (first + stop) >> 1
-            # where nothing is left to search, the middle may be the end of all values
-            below = (self.values.take(middle, mode="clip") < values) & (first < stop)
-            first, stop = np.where(below, middle + 1, first), np.where(below, stop, middle)
-        return (first < end) & (self.values.take(first, mode="clip") == values)
+        """Whether each value is one of its key's, bool."""
+        pairs = keys.astype(np.int64) << _VALUE_BITS | values
+        return self._pairs[np.searchsorted(self._pairs, pairs)] == pairs
 
 
 @functools.wraps(AbstractSampler.sample_by_key_ids)
 def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
     used, keys = _used_ids(self), np.array(key_ids)
-    if used is None or not len(keys) or keys.min() < 0:
+    if used is None or not len(keys) or keys.min() < 0 or keys.max() >= len(self.used_ids):
         return _sample_by_key_ids.__wrapped__(self, key_ids, num)
     keys = np.tile(keys, num)
     return _sample(self, len(keys), lambda places, values: used.have(keys[places], values))
@@ -123,7 +107,7 @@ def _used_ids(sampler: AbstractSampler) -> UsedIds | None:
         return None
     known = vars(sampler).get("_used_rows")
     if known is None or known[0] is not sampler.used_ids:
-        known = sampler._used_rows = (sampler.used_ids, UsedIds.of_sets(sampler.used_ids))
+        known = sampler._used_rows = (sampler.used_ids, UsedIds(sampler.used_ids))
     return known[1]
 
 

@@ -17,7 +17,7 @@ def test_ids_are_used_where_they_are_in_the_set_of_their_key(sets, data):
         data.draw(st.lists(st.tuples(st.integers(0, len(sets) - 1), st.integers(-1, 31)), min_size=1))
     ).T
     expected = [value in sets[key] for key, value in zip(keys, values)]
-    assert UsedIds.of_sets(np.array(sets)).have(keys, values).tolist() == expected
+    assert UsedIds(np.array(sets)).have(keys, values).tolist() == expected
 
 
 def sampler(kind: type, items: list[int], alpha: float) -> Sampler:
