@@ -19,6 +19,7 @@ from recbole_dsl.data.batches import places_of
 
 # entries that are cut at a time: their places take twice as much memory as they do
 _ENTRIES = 2**22
+_TYPES = torch.uint8, torch.int16, torch.int32, torch.int64
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Spans:
     """Which part of the flat columns each row is.
 
     Attributes:
-        starts: (rows,), int64.
-        lengths: (rows,), int64.
+        starts: (rows,), of any integer type.
+        lengths: (rows,), of any integer type.
     """
 
     starts: Tensor
@@ -197,8 +198,9 @@ def _data_augmentation(self: SequentialDataset) -> None:
     targets = (~is_first).nonzero().flatten()
     firsts = is_first.nonzero().flatten()[is_first.cumsum(0)[targets] - 1]
     starts = torch.maximum(firsts, targets - self.config["MAX_ITEM_LIST_LENGTH"])
-    spans = Spans(starts, targets - starts)
-    columns = {**self.inter_feat[targets].interaction, self.item_list_length_field: spans.lengths}
+    lengths = targets - starts
+    columns = {**self.inter_feat[targets].interaction, self.item_list_length_field: lengths}
+    spans = Spans(_small(starts), _small(lengths))
     for field, shape in shapes.items():
         list_field = getattr(self, f"{field}_list_field")
         columns[list_field] = Histories(self.inter_feat[field], spans, tuple(shape))
@@ -210,6 +212,11 @@ def _shape_of_row(dataset: SequentialDataset, field: str) -> tuple[int, ...]:
     shape = (length,) if isinstance(length, int) else tuple(length)
     is_float = dataset.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
     return (*shape, 2) if is_float and field in dataset.config["numerical_features"] else shape
+
+
+def _small(values: Tensor) -> Tensor:
+    largest = int(values.max()) if len(values) else 0
+    return values.to(next(kind for kind in _TYPES if largest <= torch.iinfo(kind).max))
 
 
 def _itself(value: Tensor) -> Tensor:
