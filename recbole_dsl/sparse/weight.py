@@ -38,7 +38,10 @@ def _renamed(old: str, new: str) -> property:
         warnings.warn(f"SparseWeight.{old} is deprecated: use {new}", DeprecationWarning, stacklevel=3)
         return reduce(getattr, owners, weight)
 
-    return property(lambda weight: getattr(owner(weight), name), lambda weight, v: setattr(owner(weight), name, v))
+    def read(self: "SparseWeight") -> Any:
+        return getattr(owner(self), name)
+
+    return property(read, lambda self, value: setattr(owner(self), name, value))
 
 
 class SparseWeight(nn.Module):
