@@ -1,6 +1,6 @@
 """Names of PyTorch that it does not promise to keep, each with what is lost without it.
 
-Where one is missing the work goes on without it, and a warning says in one line what is lost.
+If one is missing, a warning says in one line what is lost, and the work goes on without it.
 """
 
 from logging import getLogger
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbole_dsl.errors import DSLError
 
-# without these nothing is sparse
+# without these no weight can be sparse
 NEEDED = ("torch._C.DisableTorchFunctionSubclass",)
 LOST = {
     "torch.Tensor._make_wrapper_subclass": "large tables, and scores of all items, take the memory of dense ones",
@@ -28,7 +28,7 @@ LOST = {
 
 
 def _found(name: str) -> Any:
-    """What PyTorch has under ``name``; None, with a warning, if nothing."""
+    """What PyTorch has under ``name``; None, with a warning, if there is no such name."""
     owner, _, attribute = name.rpartition(".")
     try:
         return getattr(resolve_name(owner), attribute)
@@ -58,7 +58,7 @@ HAS_WRAPPERS = make_wrapper_subclass is not None
 
 
 def entries_of(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices and values of a sparse ``tensor``, each index as often as it is there, if PyTorch tells."""
+    """The indices and values of a sparse ``tensor``; not coalesced, if PyTorch gives them so."""
     if _indices is None:
         tensor = tensor.coalesce()
         return tensor.indices(), tensor.values()

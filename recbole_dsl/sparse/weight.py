@@ -38,10 +38,13 @@ def _renamed(old: str, new: str) -> property:
         warnings.warn(f"SparseWeight.{old} is deprecated: use {new}", DeprecationWarning, stacklevel=3)
         return reduce(getattr, owners, weight)
 
-    def read(self: "SparseWeight") -> Any:
-        return getattr(owner(self), name)
+    def read(weight: "SparseWeight") -> Any:
+        return getattr(owner(weight), name)
 
-    return property(read, lambda self, value: setattr(owner(self), name, value))
+    def write(weight: "SparseWeight", value: Any) -> None:
+        setattr(owner(weight), name, value)
+
+    return property(read, write)
 
 
 class SparseWeight(nn.Module):
