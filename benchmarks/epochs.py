@@ -26,7 +26,7 @@ from benchmarks.sides import (
     on_device,
     wait,
 )
-from recbole_dsl.training.model_caches import drop_caches
+from recbole_dsl.training.model_state import drop_caches
 
 _PROPERTIES = Path(__file__).parent.parent / "properties"
 _DENSITY, _UPDATE_INTERVAL = 0.1, 200

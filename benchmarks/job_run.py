@@ -73,8 +73,7 @@ def _ours(stopwatch: Stopwatch) -> Callable[..., dict[str, Any]]:
     stopwatch.watch(run_data, "load_dataset", "load")
     stopwatch.watch(run_data, "data_preparation", "split")
     stopwatch.watch(trainer, "start_weights", "start")
-    for module in trainer, resumable:
-        stopwatch.watch(module, "write_checkpoint", "save")
+    stopwatch.watch(resumable, "write_checkpoint", "save")
     return run_recbole_dsl
 
 

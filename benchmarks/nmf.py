@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recbole_dsl import DSLTrainer
-from recbole_dsl.initialisation.factors import start_from
+from recbole_dsl.initialisation.factors import initialise_from
 from recbole_dsl.training.data_start import sided_weights
 
 _ROUNDS = 100
@@ -23,7 +23,7 @@ def start_from_nmf(trainer: DSLTrainer, dataset: Dataset) -> None:
         if rank not in factors:
             factors[rank] = NonNegativeFactors(dataset.inter_matrix("csr"), rank, trainer.dsl_config.seed)
         scale = weight.values.detach().square().mean().sqrt().item()
-        start_from(weight, sided.rows(factors[rank]), generator)
+        initialise_from(weight, sided.rows(factors[rank]), generator)
         weight.values.data.copy_(scale * torch.randn(weight.nnz, generator=generator))
     trainer.topology.restart()
 

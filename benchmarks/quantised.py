@@ -22,8 +22,8 @@ from benchmarks.quality_runs import SEEDS, options_of
 from benchmarks.report import markdown_table, parse
 from benchmarks.sides import load, make_config
 from recbole_dsl import DSLTrainer
-from recbole_dsl.serving.entries import Entries
-from recbole_dsl.serving.tables import Table
+from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.packed_table import PackedTable
 
 LINES = Path(__file__).parent.parent / "results" / "quantised.jsonl"
 # what is trained: columns, density, whether it starts from our factorisation, and how its values are written
@@ -120,8 +120,8 @@ def _quantise(trainer: Trainer, values: str) -> tuple[int, int]:
     """Write the model's tables as an artifact would and read them back, in place: their bytes and rows."""
     n_bytes = n_rows = 0
     for weight in trainer.sparsity.weights.values():
-        entries = Entries(*(part.detach().numpy() for part in (weight.values, weight.columns, weight.row_offsets)))
-        table = Table.of(entries, weight.n_columns, values)
+        parts = (part.detach().numpy() for part in (weight.row_offsets, weight.columns, weight.values))
+        table = PackedTable.of(CSR(*parts, weight.n_columns), values)
         weight.values.detach().copy_(torch.from_numpy(table.rows(0, weight.n_rows).values))
         n_bytes, n_rows = n_bytes + table.nbytes, n_rows + weight.n_rows
     return n_bytes, n_rows

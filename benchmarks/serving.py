@@ -27,7 +27,7 @@ from benchmarks.report import parse, print_header, print_table
 from benchmarks.serving_tables import drawn_with_noise, ml_1m_tables, power_law_tables
 from benchmarks.sides import load, make_config, make_trainer
 from recbole_dsl.serving import Recommender
-from recbole_dsl.serving.lists import Lists
+from recbole_dsl.serving.csr import CSR
 from recbole_dsl.serving.top_k import ExactTopK
 
 ROWS = ("one", "many", "fresh", "requests", "reload", "all")
@@ -201,7 +201,7 @@ def _print_all(options: argparse.Namespace, _: Sequence[Searched]) -> None:
     seen.sort_indices()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ml-1m.rdsl"
-        serving_fresh.write_tables(path, users, items, "fp32", Lists(*map(np.int64, (seen.indptr, seen.indices))))
+        serving_fresh.write_tables(path, users, items, "fp32", CSR(*map(np.int64, (seen.indptr, seen.indices))))
         recommender = Recommender.load(path)
         tokens = recommender.users.all.tolist()
         recommender.prepare()

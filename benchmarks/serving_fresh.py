@@ -12,11 +12,10 @@ import scipy.sparse as sp
 import torch
 
 from recbole_dsl.serving.artifact import write_artifact
-from recbole_dsl.serving.entries import Entries
-from recbole_dsl.serving.lists import Lists
-from recbole_dsl.serving.seen import Seen
-from recbole_dsl.serving.tables import Table
+from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.packed_table import PackedTable
 from recbole_dsl.serving.tokens import Tokens
+from recbole_dsl.serving.user_histories import UserHistories
 
 _OURS = """
 import sys
@@ -79,17 +78,17 @@ def write_files(folder: Path, users: sp.csr_matrix, items: sp.csr_matrix) -> Non
 
 
 def write_tables(
-    path: Path, users: sp.csr_matrix, items: sp.csr_matrix, values: str, seen: Lists | None = None
+    path: Path, users: sp.csr_matrix, items: sp.csr_matrix, values: str, seen: CSR | None = None
 ) -> None:
     """An artifact of two tables (n, 64), whose tokens are u0, u1, ... and i0, i1, ...; ``seen``: a list a user."""
     tables = {"users": _table(users, values), "items": _table(items, values)}
     n_users, n_items = users.shape[0], items.shape[0]
-    nothing = Lists(np.zeros(n_users + 1, np.int64), np.zeros(0, np.int64))
+    nothing = CSR(np.zeros(n_users + 1, np.int64), np.zeros(0, np.int64))
     level = "none" if seen is None else "trained"
     arrays = {
         **Tokens.of([f"u{i}" for i in range(n_users)], "users").arrays("users"),
         **Tokens.of([f"i{i}" for i in range(n_items)], "items").arrays("items"),
-        **Seen.of(seen or nothing, seen or nothing, n_items, level).arrays(),
+        **UserHistories.of(seen or nothing, seen or nothing, n_items, level).arrays(),
     }
     for side, table in tables.items():
         arrays.update(table.arrays(f"product.{side}"))
@@ -130,6 +129,6 @@ def _run(code: str, path: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _table(matrix: sp.csr_matrix, values: str) -> Table:
-    entries = Entries(matrix.data, matrix.indices.astype(np.uint8), matrix.indptr.astype(np.int64))
-    return Table.of(entries, matrix.shape[1], values)
+def _table(matrix: sp.csr_matrix, values: str) -> PackedTable:
+    columns, offsets = matrix.indices.astype(np.uint8), matrix.indptr.astype(np.int64)
+    return PackedTable.of(CSR(offsets, columns, matrix.data, matrix.shape[1]), values)

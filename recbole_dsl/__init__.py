@@ -3,10 +3,9 @@
 Importing this loads nothing else: each name is loaded when it is first used (PEP 562).
 """
 
-from typing import TYPE_CHECKING
-
 from recbole_dsl.lazy_names import lazy_names
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from recbole_dsl.config import DSLConfig, command_line_options
     from recbole_dsl.errors import DSLError

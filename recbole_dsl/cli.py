@@ -6,17 +6,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from recbole_dsl.config import OPTIONS, command_line_options, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.export.command import declare_export, run_export
+from recbole_dsl.patching import changes
 from recbole_dsl.report.commands import declare_report, run_report
 from recbole_dsl.serving.commands import declare_recommend, run_recommend
 
-# as the shell counts what SIGPIPE ends
+# the exit code that a shell gives what SIGPIPE ends
 _PIPE = 128 + 13
 
 
@@ -27,8 +28,8 @@ class Command:
     Attributes:
         summary: what it does, for the list of commands.
         declare: adds its own arguments to a parser.
-        run: does it, with the parsed arguments, whose ``given`` are all that are --name=value but for ``own``, and
-            those that the parser does not know.
+        run: runs it, with the parsed arguments and the words that the parser does not know. ``given`` of the
+            former are all words --name=value but those of ``own``.
         own: its options that are none of RecBole's.
     """
 
@@ -39,7 +40,7 @@ class Command:
 
 
 class _Once(argparse.Action):
-    """Stores the value of an argument, which is not given again with another."""
+    """Store the value of an argument; refuse it if it is given again with another value."""
 
     def __call__(
         self,
@@ -77,17 +78,23 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
             try:
                 _run(arguments, program)
             finally:
-                # here, for at the end of the process nobody could catch what it raises
+                # here, as nobody can catch what it raises when the process ends
                 sys.stdout.flush()
         except BrokenPipeError:
-            # as with head, whoever reads has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _end_output()
             sys.exit(_PIPE)
 
 
+@changes(
+    "sys.stdout", "whoever reads it has enough, as head, and Python would fail as it ends", "the process ends"
+)
+def _end_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
+@changes("sys.stdout, sys.stderr", "a process without a console, as of pythonw, has none to write to")
 def _streams() -> Iterator[None]:
-    """Within it, there is a stream to write to where the process has none, as under pythonw."""
     with ExitStack() as kept:
         for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
             if stream is None:
@@ -105,8 +112,9 @@ def _own_sigterm() -> Iterator[None]:
             _on_sigterm(before)
 
 
+@changes("signal.SIGTERM", "a training that is asked to end says how to go on, as after Ctrl-C")
 def _on_sigterm(handler: Any) -> None:
-    # other threads may set none
+    # Python lets only the main thread set one
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
@@ -138,7 +146,7 @@ def _run(arguments: Sequence[str] | None, program: str | None) -> None:
         sys.exit(2)
     except KeyboardInterrupt as end:
         print("; ".join([f"{program}: interrupted", *getattr(end, "__notes__", ())]), file=sys.stderr)
-        # as the shell counts what ends by a signal
+        # the exit code that a shell gives what a signal ends
         sys.exit(128 + (signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT))
 
 
@@ -180,38 +188,31 @@ def _declare_train(parser: argparse.ArgumentParser) -> None:
         "--resume",
         nargs="?",
         const=True,
-        help="go on with a run that was stopped, from its last state: the newest in checkpoint_dir of this model "
-        "and dataset, or that in the file, which then says all the options",
+        help="resume a run that was stopped: from the newest state of this model and dataset in checkpoint_dir, "
+        "or from the file that is given, which then says all the options",
     )
-    parser.add_argument(
-        "--verbose", action="store_true", help="show on the console all that RecBole's log file has"
-    )
-    parser.add_argument(
-        "--report", action="store_true", help="write the page of recbole-dsl report too, when all is done"
-    )
-    parser.add_argument(
-        "--save_last",
-        metavar="True",
-        help="whether the state after each epoch is kept for --resume; True without it",
-    )
-    parser.add_argument(
-        "--process_timeout",
-        metavar="SECONDS",
-        help="how long one of several processes may not answer, or keep the others waiting, before all "
-        "end; 600 without it",
-    )
-    parser.add_argument("--nproc", type=_integer, default=1, help="number of processes in this group")
-    parser.add_argument("--ip", default="localhost", help="address of the master node")
-    parser.add_argument("--port", default="5678", help="port of the master node")
-    parser.add_argument("--world_size", type=_integer, default=-1, help="total number of processes")
-    parser.add_argument(
-        "--group_offset", type=_integer, default=0, help="global rank of this group's first process"
-    )
+    parser.add_argument("--verbose", action="store_true", help="show all of RecBole's log on the console")
+    parser.add_argument("--report", action="store_true", help="write the page of recbole-dsl report at the end")
+    for name, default, meaning in (
+        ("save_last", None, "whether the state after each epoch is kept for --resume (default: True)"),
+        (
+            "process_timeout",
+            None,
+            "seconds after which a process that does not answer ends all (default: 600)",
+        ),
+        ("nproc", 1, "number of processes in this group"),
+        ("ip", "localhost", "address of the master node"),
+        ("port", "5678", "port of the master node"),
+        ("world_size", -1, "total number of processes"),
+        ("group_offset", 0, "global rank of this group's first process"),
+    ):
+        kind = _number if isinstance(default, int) else str
+        parser.add_argument(f"--{name}", default=default, type=kind, help=meaning)
 
 
 def _declare_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "-m", help="name of the model; BPR without it")
-    parser.add_argument("--dataset", "-d", help="name of the dataset; ml-100k without it")
+    parser.add_argument("--model", "-m", help="name of the model (default: BPR)")
+    parser.add_argument("--dataset", "-d", help="name of the dataset (default: ml-100k)")
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
 
 
@@ -219,7 +220,7 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
     _refuse_ignored(others)
     from recbole_dsl.training.quick_start import run
 
-    # afterwards, for Ray sets its own when it is imported
+    # after the import, as Ray sets a handler of its own when it is imported
     _on_sigterm(_terminate)
     is_new = known.resume in (None, True)
     options = {
@@ -245,17 +246,18 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
 _TUNE_HELP = {
     "params_file": "RecBole's parameter file, a line for each option: learning_rate choice [0.01, 0.001], or "
     "learning_rate loguniform -8,0, or embedding_size quniform 16,64,16",
-    "engine": "hyperopt: RecBole's HyperTuning, one trial after the other; ray: Ray Tune, several side by side",
-    "algo": "exhaustive, random or, with hyperopt, bayes; exhaustive without it where all are choices",
-    "trials": "how many trials at most; all combinations, or 100, without it",
-    "early_stop": "with hyperopt: so many trials without a better one end the search; none do without it",
-    "output": "folder of the search's files; tuned/MODEL-DATASET-TIME without it. A search that was stopped goes "
-    "on by the same command with its folder",
-    "scheduler": "with ray: asha ends trials early that are behind the others, fifo none; fifo without it",
-    "trial_cpus": "with ray: CPUs of a trial; 1 without it",
-    "trial_gpus": "with ray: GPUs of a trial, or a share of one; 1 without it where there is one, and use_gpu",
-    "address": "with ray: HOST:PORT of a cluster that this machine is a node of, or auto; this machine without it",
-    "max_failures": "with ray: how often a trial goes on after its worker was killed; 3 without it",
+    "engine": "hyperopt: RecBole's HyperTuning, one trial at a time (default); ray: Ray Tune, several at once",
+    "algo": "exhaustive, random or, with hyperopt, bayes (default: exhaustive if all are choices; otherwise bayes "
+    "with hyperopt, random with ray)",
+    "trials": "the most trials (default: all combinations, or 100)",
+    "early_stop": "with hyperopt: how many trials without a better one end the search (default: none do)",
+    "output": "folder of the search's files (default: tuned/MODEL-DATASET-TIME). The same command with the folder "
+    "of a search that was stopped resumes it",
+    "scheduler": "with ray: asha stops trials early that are behind the others; fifo stops none (default)",
+    "trial_cpus": "with ray: CPUs of a trial (default: 1)",
+    "trial_gpus": "with ray: GPUs of a trial, or a share of one (default: 1 if there is one, and use_gpu)",
+    "address": "with ray: HOST:PORT of a cluster that this machine is a node of, or auto (default: this machine)",
+    "max_failures": "with ray: how often a trial is resumed after its worker was killed (default: 3)",
 }
 _NUMBERS = ("trials", "early_stop", "trial_cpus", "trial_gpus", "max_failures")
 
@@ -285,24 +287,19 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def _integer(word: str) -> int | str:
-    """``word`` as a number if it is one; what it may be is checked with the other options."""
-    try:
-        return int(word)
-    except ValueError:
-        return word
-
-
 def _number(word: str) -> float | str:
-    value = _integer(word)
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return word
+    """``word`` as a number if it is one; what it may be is checked with the other options, by one rule each.
+
+    The types and choices of argparse would be a second list of them, with messages of another form.
+    """
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
 
 
 def _refuse_ignored(arguments: list[str]) -> None:
-    """RecBole ignores what is not --name=value; no option must be lost that way."""
+    """Refuse words that are not --name=value, which RecBole ignores, and names with two values."""
     given: dict[str, str] = {}
     for argument in arguments:
         name, equals, value = argument.lstrip("-").partition("=")

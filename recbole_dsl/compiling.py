@@ -8,7 +8,7 @@ from typing import Any
 
 
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
-    """Compile a function at its first call, and keep that on the disk where there is a folder for it."""
+    """Compile the decorated function when it is first called, and cache that on disk if it can be written."""
     import numba
 
     options = {"nogil": True, "error_model": "numpy", **options}
@@ -17,7 +17,7 @@ def compiled(**options: Any) -> Callable[[Callable], Callable]:
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:
-            # there is no folder that may be written to: each process compiles anew
+            # no folder can be written to: each process compiles anew
             return numba.njit(**options)(function)
 
     return decorate
@@ -25,7 +25,7 @@ def compiled(**options: Any) -> Callable[[Callable], Callable]:
 
 @cache
 def compiled_loops(module: str) -> ModuleType | None:
-    """The ``module`` of functions that are `compiled`; None where Numba is not there, or not for this NumPy."""
+    """The ``module`` of `compiled` functions; None if Numba is missing, or does not support this NumPy."""
     try:
         return importlib.import_module(module)
     except ImportError:

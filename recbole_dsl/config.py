@@ -11,12 +11,54 @@ from typing import Any
 from recbole_dsl.errors import DSLError, refusal
 
 TOPOLOGIES = ("dynamic", "fixed")
-# no number of steps or of anything else is larger
+# the largest number that any option may have
 _LARGEST = 2**63 - 1
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+Check = Callable[[str, Any], Any]
+
+
+def _option(default: Any, check: Check, help: str) -> Any:
+    """An option; ``check`` turns its name and value into what is kept. None is allowed where it is the default."""
+    return field(default=default, metadata={"help": help, "check": check})
+
+
+def _number(kind: type, allowed: str, accepts: Callable[[Any], bool]) -> Check:
+    def check(name: str, value: Any) -> Any:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and _LARGEST < value < math.inf and accepts(_LARGEST):
+            raise refusal(name, value, f"at most {_LARGEST}")
+        is_number = is_number and (isinstance(value, int) or math.isfinite(value))
+        if not is_number or not accepts(value) or (kind is int and value != int(value)):
+            raise refusal(name, value, allowed)
+        return kind(value)
+
+    return check
+
+
+def _patterns(name: str, value: Any) -> tuple[str, ...]:
+    given = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(v, str) and v for v in given):
+        raise refusal(name, value, "names or patterns, as a list or separated by commas")
+    return tuple(given)
+
+
+def _choice(name: str, value: Any) -> str:
+    known = _choices()[name]
+    if not isinstance(value, str) or value not in known:
+        raise refusal(name, value, "one of " + ", ".join(known))
+    return value
+
+
+def _yes_or_no(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise refusal(name, value, "True or False")
+    return value
+
+
+_share = _number(float, "a number in [0, 1]", lambda v: 0 <= v <= 1)
+_positive_share = _number(float, "a number in (0, 1]", lambda v: 0 < v <= 1)
+_count = _number(int, "an integer >= 1", lambda v: v >= 1)
 
 
 @dataclass(frozen=True)
@@ -27,100 +69,96 @@ class DSLConfig:
         DSLError: naming the option, its value and what is allowed.
     """
 
-    density: float = _option(0.1, "Alive weights / all weights of the sparse tensors, in (0, 1].")
+    density: float = _option(0.1, _positive_share, "Alive weights / all weights of the sparse tensors, in (0, 1].")
     targets: tuple[str, ...] | None = _option(
         None,
+        _patterns,
         "Names or patterns (*, ?) of the modules (with all that is in them) or parameters to make sparse. "
         "None: every weight of two or more dimensions that can be, but those of a single row.",
     )
-    exclude: tuple[str, ...] = _option((), "Names or patterns of modules or parameters that stay dense.")
+    exclude: tuple[str, ...] = _option(
+        (), _patterns, "Names or patterns of modules or parameters that stay dense."
+    )
     sparse_init: str | None = _option(
         None,
+        _choice,
         "Which weights are alive at first. svd: in tables of users and items, and in linear layers from or to all "
         "of them, the largest of a factorisation of the training data, whose values they take when training "
         "begins; elsewhere at random. uniform: at random; "
         "erk: at random, small tensors denser; magnitude: the largest of the dense model. "
-        "None: magnitude for tensors that were given values (pre-trained, say), svd for those fresh from an "
-        "initialiser.",
+        "None: magnitude for pretrained tensors, svd for those fresh from an initialiser.",
     )
     budget: str | None = _option(
         None,
+        _choice,
         "How the alive weights are shared among tensors. uniform: one density; erk: more for small tensors; "
         "global: topology updates move weights between tensors. None: erk with sparse_init=erk, else uniform.",
     )
     keep_rows: bool = _option(
         False,
+        _yes_or_no,
         "Whether every row has an alive weight at first, where there are as many weights as rows, and none loses "
         "its last one: no user or item is without a representation.",
     )
-    topology: str = _option("dynamic", "dynamic: prune and grow; fixed: train the initial topology.")
+    topology: str = _option("dynamic", _choice, "dynamic: prune and grow; fixed: train the initial topology.")
     update_interval: int | None = _option(
-        None, "Optimizer steps between topology updates, at least 1. None: a 32nd of the whole training."
+        None, _count, "Optimizer steps between topology updates, at least 1. None: a 32nd of the whole training."
     )
-    update_ratio: float = _option(0.1, "Share of alive weights exchanged at the first update, in [0, 1].")
-    schedule: str = _option("cosine", "How the update ratio falls: cosine or linear to 0.005, or constant.")
+    update_ratio: float = _option(0.1, _share, "Share of alive weights exchanged at the first update, in [0, 1].")
+    schedule: str = _option(
+        "cosine", _choice, "How the update ratio falls: cosine or linear to 0.005, or constant."
+    )
     stop_fraction: float = _option(
-        0.75, "Share of the training, in [0, 1], after which the topology stays; the schedule ends there."
+        0.75, _share, "Share of the training, in [0, 1], after which the topology stays; the schedule ends there."
     )
     prune: str = _option(
         "magnitude",
+        _choice,
         "What is pruned. magnitude: smallest |w|; set: the same, positive and negative weights apart; "
         "taylor: smallest |w * gradient|; threshold: smallest |w| below prune_threshold.",
     )
-    prune_threshold: float = _option(1e-3, "With prune=threshold: weights of this magnitude are kept.")
+    prune_threshold: float = _option(
+        1e-3,
+        _number(float, "a number >= 0", lambda v: v >= 0),
+        "With prune=threshold: weights of this magnitude are kept.",
+    )
     grow: str = _option(
         "gradient",
+        _choice,
         "What is grown. gradient: largest |sum of gradients|; momentum: largest |moving average of gradients|; "
         "random; random_unfired: never alive before first.",
     )
     grow_window: int | None = _option(
         None,
+        _count,
         "Steps before an update whose gradients are summed for growth, at most update_interval. "
         "None: 200 with grow=gradient, 50 with grow=momentum, and where a tensor would have more than 16 MB as a "
         "dense one, at most a tenth of update_interval.",
     )
     grow_memory: float | None = _option(
         None,
+        _positive_share,
         "Cap on the memory of the gradients collected for a tensor, in (0, 1], as a share of the dense tensor. "
         "Where not all rows fit, a random sample of them is held. None: 0.2, or 16 MB where that is more.",
     )
     fast_graph: bool = _option(
         True,
+        _yes_or_no,
         "Whether graph models multiply by their propagation matrices in compressed rows, with the same results.",
     )
-    seed: int = _option(2020, "Seed of the topology; RecBole's own option.")
+    seed: int = _option(
+        2020, _number(int, "an integer >= 0", lambda v: v >= 0), "Seed of the topology; RecBole's own option."
+    )
 
     def __post_init__(self) -> None:
-        self._set("density", _number(self, "density", float, "a number in (0, 1]", lambda v: 0 < v <= 1))
-        self._set("targets", None if self.targets is None else _patterns(self, "targets"))
-        self._set("exclude", _patterns(self, "exclude"))
-        for name, known in _choices().items():
-            value = getattr(self, name)
-            if not (
-                (isinstance(value, str) and value in known)
-                or (name in ("budget", "sparse_init") and value is None)
-            ):
-                raise _refusal(self, name, "one of " + ", ".join(known))
-        for name in ("keep_rows", "fast_graph"):
-            if not isinstance(getattr(self, name), bool):
-                raise _refusal(self, name, "True or False")
-        for name in ("update_ratio", "stop_fraction"):
-            self._set(name, _number(self, name, float, "a number in [0, 1]", lambda v: 0 <= v <= 1))
-        at_least_one = "an integer >= 1", lambda v: v >= 1
-        self._set("prune_threshold", _number(self, "prune_threshold", float, "a number >= 0", lambda v: v >= 0))
-        if self.grow_memory is not None:
-            self._set(
-                "grow_memory", _number(self, "grow_memory", float, "a number in (0, 1]", lambda v: 0 < v <= 1)
-            )
-        self._set("seed", _number(self, "seed", int, "an integer >= 0", lambda v: v >= 0))
-        if self.update_interval is not None:
-            self._set("update_interval", _number(self, "update_interval", int, *at_least_one))
-        if self.grow_window is not None:
-            self._set("grow_window", _number(self, "grow_window", int, *at_least_one))
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is not None or option.default is not None:
+                object.__setattr__(self, option.name, option.metadata["check"](option.name, value))
         if self.budget is None:
-            self._set("budget", "erk" if self.sparse_init == "erk" else "uniform")
+            object.__setattr__(self, "budget", "erk" if self.sparse_init == "erk" else "uniform")
         if self.sparse_init == "erk" and self.budget == "uniform":
-            raise _refusal(self, "budget", "erk or global with sparse_init=erk")
+            raise refusal("budget", self.budget, "erk or global with sparse_init=erk")
 
     @classmethod
     def build(cls, source: Mapping[str, Any] | None = None, **options: Any) -> "DSLConfig":
@@ -138,9 +176,6 @@ class DSLConfig:
         """The options as plain data (numbers, strings, lists, None)."""
         plain = {name: getattr(self, name) for name in OPTIONS}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
 
 def describe_options() -> str:
@@ -214,27 +249,3 @@ def command_line_options(words: Iterable[str] | None = None) -> dict[str, str]:
 def _plain(name: str) -> str:
     """``name`` as options are written."""
     return str(name).lower().replace("-", "_").strip("_ ")
-
-
-def _refusal(config: DSLConfig, name: str, allowed: str) -> DSLError:
-    return refusal(name, getattr(config, name), allowed)
-
-
-def _number(config: DSLConfig, name: str, kind: type, allowed: str, accepts: Callable[[Any], bool]) -> Any:
-    value = getattr(config, name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if is_number and _LARGEST < value < math.inf and accepts(_LARGEST):
-        raise _refusal(config, name, f"at most {_LARGEST}")
-    is_number = is_number and (isinstance(value, int) or math.isfinite(value))
-    if not is_number or not accepts(value) or (kind is int and value != int(value)):
-        raise _refusal(config, name, allowed)
-    return kind(value)
-
-
-def _patterns(config: DSLConfig, name: str) -> tuple[str, ...]:
-    value = getattr(config, name)
-    if isinstance(value, str):
-        value = value.replace(",", " ").split()
-    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
-        raise _refusal(config, name, "names or patterns, as a list or separated by commas")
-    return tuple(value)

@@ -1,36 +1,22 @@
 """Whether the packages that RecBole and this one need are there, in releases that work."""
 
+import configparser
 import contextlib
 import importlib
 import io
+import os
 import re
+import sys
 import warnings
-from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
-from recbole_dsl.errors import DSLError
+from recbole_dsl.errors import DSLError, one_line
+from recbole_dsl.patching import changes
 
 RECBOLE = "1.2.1"
-
-# of each package the oldest release that is tested, and a module of it
-OLDEST = {
-    "torch": ("2.6", "torch"),
-    "numpy": ("1.26", "numpy"),
-    "pandas": ("2.0", "pandas"),
-    "scipy": ("1.10", "scipy"),
-    "pyyaml": ("6.0", "yaml"),
-    "safetensors": ("0.5", "safetensors"),
-    "colorama": ("0.4.4", "colorama"),
-    "colorlog": ("4.7.2", "colorlog"),
-    "psutil": ("5.9.5", "psutil"),
-    "scikit-learn": ("1.3", "sklearn"),
-    "tensorboard": ("2.13", "tensorboard"),
-    "texttable": ("1.6.3", "texttable"),
-    "thop": ("0.1.1.post2207130030", "thop"),
-    "tqdm": ("4.64", "tqdm"),
-}
-
+# the module of a package that has not its name
+_MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 # RecBole imports these in any case; each is built for some releases of NumPy or of system libraries,
 # and what pip is to do where that fails
 _COMPILED = {
@@ -49,22 +35,46 @@ def check_environment() -> None:
     Raises:
         DSLError: if a package is missing, too old or cannot be imported; the message says what to type.
     """
-    _check(OLDEST, with_recbole=True)
+    _check(oldest_releases(), with_recbole=True)
 
 
 def check_serving_environment() -> None:
     """The same for what an artifact needs that is served without RecBole."""
-    _check(("numpy", "safetensors", "tqdm"), with_recbole=False)
+    needed = ("numpy", "safetensors", "tqdm")
+    _check({name: oldest for name, oldest in oldest_releases().items() if name in needed}, with_recbole=False)
 
 
-def _check(packages: Iterable[str], with_recbole: bool) -> None:
+def oldest_releases() -> dict[str, str]:
+    """The packages that this one needs, but for RecBole, each with the oldest release that will do; "" for any.
+
+    They are in the package's metadata, which in a checkout may be missing or of an earlier version, so that its
+    setup.cfg ranks above. `packaging` would read them, but may be missing itself where this is to say what is.
+    """
+    lines: list[str] = []
+    setup = configparser.ConfigParser()
+    setup.read(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "setup.cfg"))
+    if setup.get("metadata", "name", fallback="") == "recbole-dsl":
+        lines = setup["options"]["install_requires"].splitlines()
+    else:
+        with contextlib.suppress(PackageNotFoundError):
+            lines = requires("recbole-dsl") or []
+    found = {}
+    for line in lines:
+        match = re.match(r"([\w-]+)([^;]*)(?:; *python_version >= \"3\.(\d+)\")?$", line)
+        # what has another condition is RecBole, or of an extra
+        if match and sys.version_info >= (3, int(match[3] or 0)):
+            oldest = re.search(r">=([\w.]+)", match[2])
+            found[match[1].lower()] = oldest[1] if oldest else ""
+    return found
+
+
+def _check(packages: dict[str, str], with_recbole: bool) -> None:
     faults, wanted, commands = [], [], []
-    for package in packages:
-        oldest, module = OLDEST[package]
-        found = _version(package, module)
-        if found is None or _release(found) < _release(oldest):
+    for package, oldest in packages.items():
+        found = _version(package, _MODULES.get(package, package))
+        if found is None or _release(found) < _release(oldest or "0"):
             faults.append(f"{package} is not installed" if found is None else f"{package} {found} is too old")
-            wanted.append(f'"{package}>={oldest}"')
+            wanted.append(f'"{package}>={oldest}"' if oldest else package)
     if wanted:
         commands.append(f"{_pip()} {' '.join(wanted)}")
     found = _version("recbole", "recbole") if with_recbole else RECBOLE
@@ -97,10 +107,10 @@ def _pip() -> str:
     return "pip install" if find_spec("pip") else "uv pip install"
 
 
+@changes("sys.stderr", "NumPy writes a page about modules that were built for another NumPy")
 def _import(package: str) -> None:
     module, remedy = _COMPILED[package]
     try:
-        # NumPy writes a page about modules that were built for another NumPy
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(module)
@@ -109,5 +119,5 @@ def _import(package: str) -> None:
         cause = error
         while cause.__cause__:
             cause = cause.__cause__
-        reason = " ".join(str(cause).split())[:200]
+        reason = one_line(str(cause))[:200]
         raise DSLError(f"{package} cannot be imported ({reason}): {_pip()} {remedy}") from error

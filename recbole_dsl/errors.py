@@ -1,9 +1,11 @@
-"""What the user is told when an option, a model or a file cannot be used."""
+"""Errors in one line, for options, models and files that cannot be used."""
 
 import sys
 import traceback
 import warnings
 from typing import Any
+
+from recbole_dsl.patching import changes
 
 # the environment variable with which the command shows where an error comes from
 TRACEBACK = "RECBOLE_DSL_TRACEBACK"
@@ -15,30 +17,31 @@ class DSLError(ValueError):
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM); it ends as after Ctrl-C."""
+    """SIGTERM: the process ends as after Ctrl-C."""
 
 
 def refusal(name: str, value: Any, allowed: str) -> DSLError:
-    """The error for an option whose ``value`` is not ``allowed``, words that go on from "must be"."""
+    """The error for an option whose ``value`` is not ``allowed``, which continues "must be ..."."""
     if isinstance(value, str) and is_number(value):
         return DSLError(f"{name}={value!r}: must be {allowed}; here it is a string, so leave out the quotes")
     return DSLError(f"{name}={shown(value)}: must be {allowed}")
 
 
 def shown(value: Any) -> str:
-    """``value`` in one line of bearable length."""
+    """``value`` in one short line."""
     try:
         text = one_line(str(value)) or repr(value)
     except ValueError:
-        # Python writes no integer of more than some thousand digits
+        # Python refuses to write integers of thousands of digits
         text = f"{type(value).__name__} of {sys.getsizeof(value):,} bytes"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+@changes(
+    "warnings.filters", "some warnings of others' code come while it is imported, and bury an error", "the end"
+)
 def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
-    """Show no warnings of others' code, about which the user can do nothing.
-
-    Some come while it is imported, and they bury an error of one line.
+    """Hide warnings of other packages, about which the user can do nothing and which bury an error of one line.
 
     Args:
         modules: a regular expression that their names begin with.
@@ -48,10 +51,12 @@ def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
 
 
 def described(error: BaseException) -> str:
-    """The class of ``error`` and what it says, in one line."""
+    """The class of ``error`` and what it says, in one line; of a DSLError only what it says."""
     text = one_line(str(error))
+    if isinstance(error, DSLError):
+        return text
     if not text:
-        # an assertion without words says in its line what it wants
+        # the line of an assertion without a message says what it wants
         frames = traceback.extract_tb(error.__traceback__)
         text = frames[-1].line or "" if frames else ""
     return shown(f"{type(error).__name__}: {text}")

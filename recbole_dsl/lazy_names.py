@@ -1,9 +1,15 @@
 """Names of a package that are loaded when they are first used (PEP 562)."""
 
+from __future__ import annotations
+
 import importlib
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+
+# importing typing would take longer than all else here
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

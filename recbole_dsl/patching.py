@@ -1,19 +1,75 @@
-"""Names of other modules that are replaced for a block: why, in one thread only, and always put back."""
+"""What this package changes in other modules and in the process, each declared where it is made.
+
+A `Patch` and a `Setting` last for a block. What lasts longer is made in a function that `changes` decorates, or in
+`compat/` by `on_import.replaces`. docs/layout.md has a table of all of them, made by docs/changes.py.
+"""
 
 import importlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+_Function = TypeVar("_Function", bound=Callable)
 _lock = threading.RLock()
 
 
 def lock() -> threading.RLock:
     """Held while anything of the whole process is changed; never for long."""
     return _lock
+
+
+def changes(what: str, why: str, until: str = "its block ends") -> Callable[[_Function], _Function]:
+    """Declare that the decorated function changes ``what``."""
+    return lambda function: function
+
+
+class Setting:
+    """A setting of the whole process, which is another one within a block.
+
+    All threads see what was set last, and what was there before the first block is back after the last one.
+
+    Args:
+        what: names it.
+        why: the reason for which it is changed.
+        read, write: get it and set it.
+    """
+
+    def __init__(self, what: str, why: str, read: Callable[[], Any], write: Callable[[Any], Any]):
+        self.what, self.why = what, why
+        self._read, self._write = read, write
+        self._entries: list[list[Any]] = []
+
+    @contextmanager
+    def by(self, value: Any) -> Iterator[None]:
+        """Within it, ``value`` is set."""
+        entry = [value]
+        with _lock:
+            if not self._entries:
+                self._usual = self._read()
+            self._write(value)
+            self._entries.append(entry)
+        try:
+            yield
+        finally:
+            with _lock:
+                self._entries = [one for one in self._entries if one is not entry]
+                self._write(self._entries[-1][0] if self._entries else self._usual)
+
+
+def variable(name: str, why: str) -> Setting:
+    """The environment variable ``name``, with None for none."""
+    return Setting(f"os.environ[{name}]", why, partial(os.environ.get, name), partial(_set_variable, name))
+
+
+def _set_variable(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 @dataclass(frozen=True)
@@ -73,13 +129,6 @@ class _Divided:
     def _seen(self) -> Any:
         me = threading.get_ident()
         return next((value for thread, value in reversed(self.entries[:]) if thread == me), self.usual)
-
-
-TORCH_LOAD = Patch("torch", "load", "the files that a model's constructor reads run nothing, and may be sparse")
-STDOUT = Patch("sys", "stdout", "models of RecBole print while they are made, where recommendations may go")
-PROGRESS_BAR = Patch("recbole.trainer.trainer", "tqdm", "bars vanish at their end and show the topology")
-TENSORBOARD = Patch("recbole.trainer.trainer", "get_tensorboard", "only the first of several processes shows it")
-PATCHES = (TORCH_LOAD, STDOUT, PROGRESS_BAR, TENSORBOARD)
 
 
 def _after_fork() -> None:

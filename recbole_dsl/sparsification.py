@@ -10,13 +10,13 @@ from torch.nn.parameter import is_lazy
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError
-from recbole_dsl.initialisation.freshness import given_values
-from recbole_dsl.initialisation.masks import INITIALISERS, Start
-from recbole_dsl.sparse.compressed_rows import blocks_of
+from recbole_dsl.initialisation.freshness import pretrained_values
+from recbole_dsl.initialisation.masks import INITIALISERS, MaskSpec
+from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_rest, realise
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
-from recbole_dsl.sparse.parameter_sites import Places, find_places
+from recbole_dsl.sparse.parameter_sites import ParameterSites, find_sites
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
 
@@ -30,7 +30,7 @@ class SparsityReport:
     Attributes:
         weights: the sparse weights by the name of the dense parameter each replaced.
         dense: name of each parameter that stayed dense -> (number of weights, reason).
-        frozen: sparse weights that are not trained, as a model has that was made from a sparse one.
+        frozen: sparse weights that are not trained.
     """
 
     weights: dict[str, SparseWeight]
@@ -61,7 +61,8 @@ class SparsityReport:
         for name, weight in {**self.weights, **self.frozen}.items():
             shape = " x ".join(map(str, weight.shape))
             note = f", {_NOT_TRAINED}" if name in self.frozen else ""
-            note += f", the largest of the values that it was given: {weight.brought}" if weight.brought else ""
+            if weight.pretrained:
+                note += f", the largest of the values that it was given: {weight.pretrained}"
             lines.append(f"  {name:<{width}}  sparse  {shape}, {weight.nnz:,} alive, {weight.density:.4f}{note}")
         for name, (count, reason) in self.dense.items():
             lines.append(f"  {name:<{width}}  dense   {count:,} weights: {reason}")
@@ -71,10 +72,10 @@ class SparsityReport:
 def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityReport:
     """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
 
-    The alive weights keep their value; with ``sparse_init=svd``, which is for a model that is not trained yet,
-    `DSLTrainer` gives them others when its training begins. By default that is done with tensors that are fresh
-    from an initialiser, while of those that were given values (see `given_values`) the largest stay. Build the
-    optimizer afterwards. On an already sparse model nothing changes. One tensor used under two names stays one.
+    The alive weights keep their values. With ``sparse_init=svd``, which is for a model that is not trained yet,
+    `DSLTrainer` gives them others when its training begins. By default that is done with fresh tensors, while the
+    largest entries of pretrained ones stay; see `pretrained_values`. Build the optimizer afterwards. Nothing
+    changes in a model that is sparse already. One tensor used under two names stays one.
 
     Raises:
         DSLError: if ``targets`` or ``exclude`` names nothing, or ``targets`` a tensor that cannot be sparse, if
@@ -82,42 +83,45 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
             unchanged.
     """
     config = config or DSLConfig()
-    places = find_places(model)
-    for name, parameter in places.parameters.items():
+    sites = find_sites(model)
+    for name, parameter in sites.parameters.items():
         if is_lazy(parameter):
             raise DSLError(f"{name}: has no shape yet; run the lazy module on a batch before sparsify()")
     present = sparse_weights(model)
     trained = {name: weight for name, weight in present.items() if weight.values.requires_grad}
     frozen = {name: weight for name, weight in present.items() if name not in trained}
     if trained:
-        return SparsityReport(trained, _dense_beside(places, config), frozen)
-    chosen, dense = _choose(model, places, config)
-    sizes = [
-        TensorSize(name, len(p), width, p.numel() - (0 if places.padding[name] is None else width))
-        for name, p in chosen.items()
-        for width in (p.shape[1:].numel(),)
-    ]
+        others = {
+            n: (p.numel(), _left_dense(n, sites, config) or "not chosen") for n, p in sites.parameters.items()
+        }
+        return SparsityReport(trained, others, frozen)
+    chosen, dense = _choose(model, sites, config)
+    sizes = []
+    for name, parameter in chosen.items():
+        width = parameter.shape[1:].numel()
+        capacity = parameter.numel() - (0 if sites.padding[name] is None else width)
+        sizes.append(TensorSize(name, len(parameter), width, capacity))
     counts = allocate(sizes, config.density, config.budget or "uniform")
     is_default = config.sparse_init is None and config.density < 1
-    brought = given_values(model, chosen, places.padding) if is_default else {}
+    pretrained = pretrained_values(chosen, sites.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}
     for (name, parameter), nnz in zip(chosen.items(), counts):
-        padding = places.padding[name]
-        initialiser = config.sparse_init or ("magnitude" if name in brought else "svd")
-        start = Start(len(parameter), parameter.shape[1:].numel(), nnz, padding, config.keep_rows)
-        weights[name] = _sparse(name, parameter, start, initialiser, generator)
-        weights[name].brought = brought.get(name)
-    attach(model, weights, places)
+        padding = sites.padding[name]
+        initialiser = config.sparse_init or ("magnitude" if name in pretrained else "svd")
+        spec = MaskSpec(len(parameter), parameter.shape[1:].numel(), nnz, padding, config.keep_rows)
+        weights[name] = _sparse(name, parameter, spec, initialiser, generator)
+        weights[name].pretrained = pretrained.get(name)
+    attach(model, weights, sites)
     make_the_rest(model)
-    copies = {id(m): m for name in dense for m in places.owning_modules(name) if _is_frozen_table(places, name)}
-    for module in copies.values():
+    frozen_tables = [n for n in dense if (p := sites.parameters[n]).dim() > 1 and not p.requires_grad]
+    for module in {id(m): m for n in frozen_tables for m in sites.owning_modules(n)}.values():
         follow_sparse_states(module)
     return SparsityReport(weights, dense, frozen)
 
 
 def _sparse(
-    name: str, parameter: Tensor, start: Start, initialiser: str, generator: torch.Generator
+    name: str, parameter: Tensor, spec: MaskSpec, initialiser: str, generator: torch.Generator
 ) -> SparseWeight:
     """The sparse weight with the alive entries of ``parameter``, which may be deferred."""
 
@@ -125,16 +129,16 @@ def _sparse(
     def dense() -> Tensor:
         if isinstance(parameter, DeferredTensor):
             getLogger().info(f"{name} is made dense for its initialisation")
-        return realise(parameter).reshape(start.rows, start.columns)
+        return realise(parameter).reshape(spec.rows, spec.columns)
 
-    everything = start.nnz == parameter.numel()
+    everything = spec.nnz == parameter.numel()
     if everything:
-        alive = blocks_of(start.rows, start.columns, True)
+        alive = uniform_blocks(spec.rows, spec.columns, True)
     else:
-        alive = INITIALISERS[initialiser](replace(start, dense=dense), generator)
-    weight = SparseWeight(parameter.shape, alive, start.padding_row, parameter.dtype, parameter.device)
+        alive = INITIALISERS[initialiser](replace(spec, dense=dense), generator)
+    weight = SparseWeight(parameter.shape, alive, spec.padding_row, parameter.dtype, parameter.device)
     chosen_by_value = dense.cache_info().currsize > 0
-    empty_row = None if everything else start.padding_row
+    empty_row = None if everything else spec.padding_row
     if chosen_by_value or not draw_entries(parameter, weight.values.detach(), empty_row):
         weight.take(dense())
     weight.awaits_data = initialiser == "svd" and not everything
@@ -142,18 +146,17 @@ def _sparse(
 
 
 def _choose(
-    model: nn.Module, places: Places, config: DSLConfig
+    model: nn.Module, sites: ParameterSites, config: DSLConfig
 ) -> tuple[dict[str, nn.Parameter], dict[str, tuple[int, str]]]:
     chosen, dense, matched = {}, {}, set()
-    for name, parameter in places.parameters.items():
-        targeted, excluded = places.hits(name, config.targets or ()), places.hits(name, config.exclude)
+    for name, parameter in sites.parameters.items():
+        targeted, excluded = sites.hits(name, config.targets or ()), sites.hits(name, config.exclude)
         matched |= targeted | excluded
-        reason = _stays_dense(parameter, places.owning_modules(name))
-        # a name without wildcards asks for this very tensor; a module's name asks for what of it can be
-        literal = targeted & set(places.aliases[name])
+        reason = _left_dense(name, sites, config)
+        # a name without wildcards asks for this very tensor; a module's name asks for what of it can be sparse
+        literal = targeted & set(sites.aliases[name])
         if literal and reason and not excluded:
             raise DSLError(f"targets={literal.pop()}: it cannot be sparse ({reason})")
-        reason = _left_dense(name, reason, places, config)
         if reason:
             dense[name] = parameter.numel(), reason
         else:
@@ -161,7 +164,7 @@ def _choose(
     for option, patterns in (("targets", config.targets or ()), ("exclude", config.exclude)):
         for pattern in patterns:
             if pattern not in matched:
-                raise DSLError(f"{option}={pattern}: must match one of {', '.join(places.parameters)}")
+                raise DSLError(f"{option}={pattern}: must match one of {', '.join(sites.parameters)}")
     if not chosen:
         what = "targets" if config.targets else "exclude" if config.exclude else "model"
         value = ",".join(config.targets or config.exclude) or type(model).__name__
@@ -169,32 +172,20 @@ def _choose(
     return chosen, dense
 
 
-def _dense_beside(places: Places, config: DSLConfig) -> dict[str, tuple[int, str]]:
-    dense = {}
-    for name, parameter in places.parameters.items():
-        reason = _stays_dense(parameter, places.owning_modules(name))
-        reason = _left_dense(name, reason, places, config) or "not chosen"
-        dense[name] = parameter.numel(), reason
-    return dense
-
-
-def _left_dense(name: str, reason: str | None, places: Places, config: DSLConfig) -> str | None:
-    """Why ``name`` is left dense, given the ``reason`` for which it would have to be, if any."""
-    if places.hits(name, config.exclude):
+def _left_dense(name: str, sites: ParameterSites, config: DSLConfig) -> str | None:
+    """Why ``name`` is left dense: the options say so, or it cannot be sparse."""
+    if sites.hits(name, config.exclude):
         return "excluded"
+    reason = _stays_dense(name, sites)
     if config.targets is not None:
-        return reason if reason or places.hits(name, config.targets) else "not among the targets"
+        return reason if reason or sites.hits(name, config.targets) else "not among the targets"
     # a layer of one output: a weight that is not alive there cuts a whole unit off, and all that leads to it
-    return reason or ("a single row" if len(places.parameters[name]) == 1 else None)
+    return reason or ("a single row" if len(sites.parameters[name]) == 1 else None)
 
 
-def _is_frozen_table(places: Places, name: str) -> bool:
-    parameter = places.parameters[name]
-    return parameter.dim() > 1 and not parameter.requires_grad
-
-
-def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> str | None:
-    """Why ``parameter`` cannot be sparse, or None if it can."""
+def _stays_dense(name: str, sites: ParameterSites) -> str | None:
+    """Why a parameter cannot be sparse, or None if it can."""
+    parameter = sites.parameters[name]
     if not parameter.requires_grad:
         return _NOT_TRAINED
     if parameter.dim() < 2:
@@ -203,7 +194,7 @@ def _stays_dense(parameter: nn.Parameter, owners: list[nn.Module]) -> str | None
         return "not a real floating-point tensor"
     if parameter.numel() == 0:
         return "empty"
-    for owner in owners:
+    for owner in sites.owning_modules(name):
         if isinstance(owner, nn.RNNBase):
             return "recurrent: its kernels read dense weights"
         if isinstance(owner, nn.Embedding) and owner.max_norm is not None:

@@ -1,7 +1,7 @@
-"""Whose turn it is to draw from the random generators of the process, which RecBole's trainings share.
+"""Turns of threads at the random generators of the process, which RecBole's trainings share.
 
 One thread at a time trains. Whatever else draws or seeds (loading, exporting, some serving) waits for its turn. A
-training of another thread gives it between two steps, and goes on with the numbers that it would have drawn.
+training thread gives way between two steps, and goes on with the numbers that it would have drawn.
 """
 
 import os
@@ -12,10 +12,11 @@ from time import monotonic
 from typing import Any
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.patching import changes
 
-# seconds to wait for a training that makes no step, as it reads its data or evaluates
+# seconds to wait for a training that makes no step, as while it reads data
 _PATIENCE = 60.0
-# a thread that ended without giving its turn back is noticed after so many seconds
+# seconds until a thread that ended without giving its turn back is noticed
 _POLL = 1.0
 
 
@@ -85,7 +86,7 @@ _turns = _Turns()
 
 @contextmanager
 def training(what: str) -> Iterator[None]:
-    """Within it, no other thread trains, and none draws but when this one gives way.
+    """Within it, no other thread trains, and others draw only when this one gives way.
 
     Raises:
         DSLError: if another thread trains.
@@ -94,8 +95,12 @@ def training(what: str) -> Iterator[None]:
 
 
 @contextmanager
+@changes(
+    "the random generators of Python, NumPy and PyTorch",
+    "a training that goes on, an export and a report draw what RecBole would draw",
+)
 def turn() -> Iterator[None]:
-    """Within it, no other thread draws; begun when a training of another thread gives way.
+    """Within it, no other thread draws; it begins when a training thread gives way.
 
     Raises:
         DSLError: if it does not for a minute.
@@ -104,10 +109,10 @@ def turn() -> Iterator[None]:
 
 
 def give_way(save: Callable[[], Any], restore: Callable[[Any], None]) -> None:
-    """Let those who wait for a turn have it, if this thread trains; called between two steps.
+    """Let waiting threads have their turn, if this thread trains; called between two steps.
 
     Args:
-        save: gives the state of everything that they may change, for ``restore`` afterwards.
+        save: returns the state of everything that they may change, for ``restore`` afterwards.
     """
     if _turns.n_waiting:
         _turns.give_way(save, restore)
@@ -128,7 +133,7 @@ def _held(hold: _Hold) -> Iterator[None]:
         _turns.take(hold)
         yield
     finally:
-        # by the name, as it is another one after a fork
+        # looked up here, as a fork replaces it
         _turns.give_back(hold)
 
 
@@ -145,7 +150,7 @@ def _refused(hold: _Hold, training: str | None) -> DSLError:
 
 
 def _after_fork() -> None:
-    # of the threads only the one that forked is in this process; what it holds, it gives back by itself
+    # only the thread that forked lives on here, and gives back what it holds
     global _turns
     before, _turns = _turns, _Turns()
     _turns.holds = [one for one in before.holds if one.thread is threading.current_thread()]

@@ -2,12 +2,24 @@ import os
 import sys
 import threading
 import types
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_dsl.patching import PATCHES, Patch
+from recbole_dsl.patching import Patch, Setting, variable
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture
+def scan(monkeypatch):
+    """docs/changes.py."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    import changes
+
+    return changes
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +33,80 @@ def owner(monkeypatch):
 PATCH = Patch("owner", "name", "to try it")
 
 
-def test_each_has_a_name_and_a_reason():
-    assert all(patch.module and patch.name and patch.reason for patch in PATCHES)
-    assert len({(patch.module, patch.name) for patch in PATCHES}) == len(PATCHES)
+def test_the_table_of_the_documentation_is_that_of_the_code(scan):
+    assert scan.PAGE.read_text() == scan.page(), "write it anew: python docs/changes.py"
+    found = [change for path in scan.files() for change in scan.declared(path)]
+    assert len(found) > 50 and all(all(change) for change in found)
+
+
+def test_nothing_is_changed_that_is_not_declared(scan):
+    assert [line for path in scan.files() for line in scan.undeclared(path)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import torch\ntorch.load = print",
+        "from torch import nn\ndel nn.Linear.forward",
+        "import recbole.trainer\nsetattr(recbole.trainer, 'XTrainer', None)",
+        "import recbole.utils\nfor module in (recbole.utils, None):\n    module.init_seed = None",
+        "import importlib\nmodule = importlib.import_module('ray')\nmodule.tune, x = 1, 2",
+        "def f(function, other):\n    function.__code__ = other.__code__",
+        "import os\nos.environ['A'] = 'b'",
+        "import os\ndel os.environ['A']",
+        "import os\nos.environ.update(A='b')",
+        "import sys\nsys.modules['ray'] = None",
+        "import sys\nsys.argv = []",
+        "import sys\nsys.meta_path.insert(0, None)",
+        "import sys\nsys.argv += ['x']",
+        "import signal\nsignal.signal(15, print)",
+        "import warnings\nwarnings.simplefilter('ignore')",
+        "import logging\nlogging.getLogger().setLevel(0)",
+        "import logging\ndef f():\n    logging.disable(20)",
+        "import torch\ntorch.autograd.set_detect_anomaly(True)",
+        "import torch\ntorch.backends.cudnn.benchmark = True",
+        "import contextlib\nwith contextlib.redirect_stdout(None): pass",
+    ],
+)
+def test_a_change_is_seen_and_may_be_declared(scan, code, monkeypatch, tmp_path):
+    monkeypatch.setattr(scan, "ROOT", tmp_path)
+    file = tmp_path / "file.py"
+    file.write_text(code)
+    assert len(list(scan.undeclared(file))) == 1
+    indented = code.replace("\n", "\n    ")
+    file.write_text(f"@changes('this', 'it is a test')\ndef function():\n    {indented}")
+    assert list(scan.undeclared(file)) == []
+
+
+def test_what_is_ones_own_is_no_change(scan, monkeypatch, tmp_path):
+    monkeypatch.setattr(scan, "ROOT", tmp_path)
+    file = tmp_path / "file.py"
+    file.write_text("import os\nclass A:\n    pass\nA.x = 1\ndef f(self):\n    self.y = os.environ['A']\n")
+    assert list(scan.undeclared(file)) == []
+
+
+@given(st.permutations(range(4)), st.sampled_from([None, "usual"]))
+def test_a_setting_is_put_back_in_whatever_order_blocks_are_left(order, usual):
+    value = [usual]
+    setting = Setting("value", "to try it", lambda: value[0], lambda new: value.__setitem__(0, new))
+    blocks = {number: setting.by(number) for number in range(len(order))}
+    for block in blocks.values():
+        block.__enter__()
+    inside = list(blocks)
+    for number in order:
+        assert value == [inside[-1]]
+        blocks[number].__exit__(None, None, None)
+        inside.remove(number)
+    assert value == [usual]
+
+
+def test_an_environment_variable_may_be_left_out(monkeypatch):
+    monkeypatch.setenv("RECBOLE_DSL_TEST", "usual")
+    setting = variable("RECBOLE_DSL_TEST", "to try it")
+    with pytest.raises(KeyboardInterrupt), setting.by(None):
+        assert "RECBOLE_DSL_TEST" not in os.environ
+        raise KeyboardInterrupt
+    assert os.environ["RECBOLE_DSL_TEST"] == "usual"
 
 
 @given(st.permutations(range(4)))

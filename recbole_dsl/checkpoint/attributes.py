@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_dsl.checkpoint.plain_data import decode, encode
+from recbole_dsl.checkpoint.codec import decode, encode
 
-# what every module has, and what says how it runs rather than what it learnt
+# what every module has, and what training does not change
 _OF_MODULES = frozenset(vars(nn.Module())) | {"device", "logger"}
-# entries of a list or dictionary that are looked through after each epoch
+# longer lists and dictionaries are not compared, which is done after each epoch
 _MOST_ENTRIES = 10_000
 
 
@@ -26,7 +26,7 @@ class AttributeWatch:
 
     Args:
         owners: the objects by name.
-        ignored: attributes that are left alone, of all of them.
+        ignored: names of attributes that are left out.
     """
 
     def __init__(self, owners: Mapping[str, Any], ignored: Iterable[str] = ()):
@@ -35,20 +35,22 @@ class AttributeWatch:
         self._before = {name: self._marks(owner) for name, owner in self._owners.items()}
 
     def changed(self) -> dict[str, dict[str, Any]]:
-        """owner -> attribute -> its value, encoded as `encode` does; only those that have changed."""
+        """owner -> attribute -> its value as `encode` gives it, of the attributes that have changed."""
         found = {}
         for name, owner in self._owners.items():
             before = self._before[name]
-            marks = self._marks(owner)
-            # what was not there is made when it is missing
-            changed = [key for key, mark in marks.items() if key in before and not _is_same(before[key], mark)]
-            values = {key: encode(vars(owner)[key]) for key in changed}
+            # what training adds, it adds again when it is missing
+            values = {
+                key: encode(vars(owner)[key])
+                for key, mark in self._marks(owner).items()
+                if key in before and not _is_same(before[key], mark)
+            }
             if values:
                 found[name] = values
         return found
 
     def problem(self, saved: Mapping[str, Mapping[str, Any]]) -> str | None:
-        """What keeps ``saved`` from being `changed` of such objects, or None."""
+        """Why ``saved`` cannot be what `changed` returned for such objects, or None."""
         for name, values in saved.items():
             if name not in self._owners:
                 return f"attributes are of {name!r:.80}, which there is not"
@@ -65,29 +67,23 @@ class AttributeWatch:
         return None
 
     def restore(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
-        """Give the objects back what `changed` returned, in which `problem` found none."""
+        """Set the attributes to what `changed` returned; ``saved`` must have passed `problem`."""
         for name, values in saved.items():
             for key, value in values.items():
                 setattr(self._owners[name], key, decode(value))
 
     def _marks(self, owner: Any) -> dict[str, Any]:
-        marks = {}
-        for key, value in vars(owner).items():
-            mark = None if key in self._ignored else _mark(value)
-            if mark is not None:
-                marks[key] = mark
-        return marks
+        marks = {key: _mark(value) for key, value in vars(owner).items() if key not in self._ignored}
+        return {key: mark for key, mark in marks.items() if mark is not None}
 
 
 def _mark(value: Any) -> Any:
-    """What tells, later, whether ``value`` has changed; None for what is not plain."""
+    """What differs once ``value`` has changed; None for what is not plain."""
     if isinstance(value, Tensor):
         usual = type(value) is Tensor and value.layout is torch.strided and not value.requires_grad
         return (weakref.ref(value), value._version) if usual else None
-    if isinstance(value, (bool, int, float, str, np.generic)):
+    if value is None or isinstance(value, (bool, int, float, str, np.generic)):
         return "value", type(value), value
-    if value is None:
-        return ("none",)
     if isinstance(value, np.ndarray):
         return None if value.dtype.hasobject else ("array", hashlib.sha256(np.ascontiguousarray(value)).digest())
     if isinstance(value, (list, dict)) and len(value) <= _MOST_ENTRIES:

@@ -1,30 +1,28 @@
 """Checkpoint files: tensors and plain data only, written whole or not at all, and checked before use."""
 
-import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recbole_dsl.checkpoint.rows import are_rows
-from recbole_dsl.checkpoint.run_record import is_record
-from recbole_dsl.checkpoint.trained_on import is_trained_on
-from recbole_dsl.checkpoint.whole_files import damage, write_whole
+from recbole_dsl.checkpoint import run_state
+from recbole_dsl.checkpoint.archive import damage, write_archive
+from recbole_dsl.checkpoint.forms import is_count
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
-from recbole_dsl.sparse.parameter_sites import find_places
+from recbole_dsl.sparse.parameter_sites import find_sites
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
 
 FORMAT = "recbole_dsl"
 VERSION = 4
-# what the pickle in a checkpoint begins with, and the part of the file in which it begins
-_SAYS_SO, _BEGIN = rb"format.{1,8}recbole_dslq", 4096
-# for who looks at the file with PyTorch alone
+# what the pickle in a checkpoint begins with, and in how many bytes of the file it does
+_SIGNATURE, _SEARCHED = rb"format.{1,8}recbole_dslq", 4096
+# for readers who open the file with PyTorch alone
 _HOW_TO_READ = "recbole_dsl.load_data_and_model(file) gives back the model"
 
 
@@ -38,19 +36,19 @@ def write_checkpoint(path: str, state: Mapping[str, Any]) -> None:
     """
     refuse_other_file(path)
     content = {"format": FORMAT, "version": VERSION, "how_to_read": _HOW_TO_READ, **state}
-    write_whole(path, lambda file: torch.save(content, file))
+    write_archive(path, lambda file: torch.save(content, file))
 
 
 def refuse_other_file(path: str) -> None:
-    """Raise a DSLError if at ``path`` is anything but a checkpoint, which one may replace."""
+    """Raise a DSLError if ``path`` is a file of another kind; a checkpoint may be replaced."""
     output_file(path, "checkpoint_dir", "a checkpoint of recbole_dsl", is_checkpoint)
 
 
 def is_checkpoint(path: str) -> bool:
     """Whether the file at ``path`` says that it is a checkpoint, whole or damaged, of whatever version."""
     with open(path, "rb") as file:
-        begin = file.read(_BEGIN)
-    return begin.startswith(b"PK") and re.search(_SAYS_SO, begin, re.DOTALL) is not None
+        begin = file.read(_SEARCHED)
+    return begin.startswith(b"PK") and re.search(_SIGNATURE, begin, re.DOTALL) is not None
 
 
 def read_checkpoint(
@@ -58,12 +56,12 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a file that `write_checkpoint` made, with ``torch.load(weights_only=True)``.
 
-    Its checksum is compared first, and then the kind of each of its parts; whether these fit a model and its
-    trainer is for `weights_problem` and ``state_checks``.
+    The checksum is compared first, then the form of each part. Whether these fit a model and its trainer is for
+    `weights_problem` and ``state_checks`` to say.
 
     Args:
-        model: the name of the model it must be of, or None for any.
-        option: what the user named the file by, for the error.
+        model: the name of the model that the file must be of, or None for any.
+        option: the one that names the file, for the error.
 
     Raises:
         DSLError: if the file is missing, damaged, not ours, of a later version or of another model.
@@ -90,7 +88,7 @@ def read_checkpoint(
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str) -> None:
-    """Load ``state_dict`` into ``model``, sparse or not yet, whatever the topology.
+    """Load ``state_dict`` and its topology into ``model``, sparse or still dense.
 
     A model that does not fit is left as it was.
 
@@ -105,10 +103,10 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str) 
 
 
 def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> str | None:
-    """The first thing for which ``state_dict`` cannot be that of ``model``, sparse or not yet; None if it can."""
+    """The first reason why ``model``, sparse or still dense, cannot load ``state_dict``, or None."""
     own = dict(model.state_dict())
     sparse = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
-    places = find_places(model)
+    places = find_sites(model)
     for name, weight in sparse_counterparts(places, state_dict).items():
         for alias in places.aliases[name]:
             del own[alias]
@@ -149,27 +147,17 @@ def _unlike(own: Any, other: Tensor, is_parameter: bool) -> str | None:
 
 
 def _unreadable(state: dict[str, Any]) -> str | None:
-    """What keeps ``state`` from being read, or None; parts that files of earlier versions lack are filled in."""
+    """Why ``state`` cannot be used, or None; parts that files of earlier versions lack are filled in."""
     version = state.get("version")
-    if not _is_int(version) or version < 1:
+    if not is_count(version) or version < 1:
         return f"has version {version!r:.40}, must be a number from 1 to {VERSION}"
     if version > VERSION:
         return f"has version {version}, must be at most {VERSION}: update recbole_dsl"
-    for name, make in _ADDED.items():
-        if version < VERSION:
-            state.setdefault(name, make())
+    run_state.fill_in(state, is_earlier=version < VERSION)
     try:
-        problem = _not_plain(state, set())
+        return _not_plain(state, set()) or run_state.problem(state)
     except RecursionError:
-        problem = "is nested too deep"
-    if problem:
-        return problem
-    for name, (is_right, words) in _PARTS.items():
-        if name not in state:
-            return f"has no {name}"
-        if not is_right(state[name]):
-            return f"{name} must be {words}"
-    return None
+        return "is nested too deep"
 
 
 def _not_plain(value: Any, seen: set[int]) -> str | None:
@@ -192,66 +180,3 @@ def _not_plain(value: Any, seen: set[int]) -> str | None:
     else:
         return f"holds a {type(value).__name__}, which is neither a tensor nor plain data"
     return next((problem for problem in (_not_plain(part, seen) for part in parts) if problem), None)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) < 200 and value.isprintable()
-
-
-def _at_least(least: int) -> Callable[[Any], bool]:
-    return lambda value: _is_int(value) and least <= value < 2**62
-
-
-def _named(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, dict) and all(isinstance(k, str) and is_right(v) for k, v in value.items())
-    )
-
-
-def _list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(is_right, value))
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-_PARTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "run": (_is_text, "text"),
-    "model": (lambda value: _is_text(value) and value.isidentifier(), "the name of a model"),
-    "dataset": (lambda value: _is_text(value) and os.path.basename(value) == value, "the name of a dataset"),
-    "config": (_named(lambda value: True), "options by their names"),
-    "dsl": (_named(lambda value: True), "options by their names"),
-    "epoch": (_at_least(-1), "an integer >= -1"),
-    "cur_step": (_at_least(0), "an integer >= 0"),
-    "best_valid_score": (_is_number, "a number"),
-    "best_valid_result": (lambda value: value is None or _named(_is_number)(value), "numbers by their names"),
-    "state_dict": (_named(lambda value: isinstance(value, Tensor)), "tensors by their names"),
-    "other_parameter": (_is_dict, "values by their names"),
-    "attributes": (_named(_is_dict), "values by module and name"),
-    "learners": (_list_of(_is_text), "the names of optimizers"),
-    "optimizers": (_list_of(_is_dict), "the states of optimizers"),
-    "schedulers": (_named(_is_dict), "the states of schedulers by their names"),
-    "topology": (_is_dict, "the state of a topology"),
-    "random_state": (_is_dict, "random states by their names"),
-    "record": (is_record, "losses, results and times of as many epochs"),
-    "rows": (are_rows, "the tokens of fields"),
-    "trained_on": (is_trained_on, "a digest and a sample of interactions"),
-}
-# what earlier versions did not have
-_ADDED: dict[str, Callable[[], Any]] = {
-    "run": lambda: "unknown",
-    "attributes": dict,
-    "schedulers": dict,
-    "record": dict,
-    "rows": dict,
-    "trained_on": dict,
-}

@@ -1,27 +1,22 @@
-"""Every random state that a training run draws from, as tensors and plain data."""
+"""The states of all random generators that a training draws from, as tensors and plain data."""
 
 import random
 from collections.abc import Iterable, Mapping
-from functools import wraps
 from typing import Any
 
 import numpy as np
-import recbole.quick_start.quick_start
-import recbole.utils
 import torch
 
-from recbole_dsl.turns import refuse_to_seed
 
-
-def random_state(loader_generators: Iterable[torch.Generator] = ()) -> dict[str, Any]:
-    """The state of Python's, NumPy's and PyTorch's generators and of those that shuffle the training data."""
+def random_state(loader_generators: Iterable[torch.Generator] = (), with_gpus: bool = True) -> dict[str, Any]:
+    """The states of Python's, NumPy's and PyTorch's generators and of ``loader_generators``."""
     kind, keys, *rest = np.random.get_state()
     version, numbers, gauss = random.getstate()
     return {
         "python": [version, list(numbers), gauss],
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if with_gpus and torch.cuda.is_available() else [],
         "loaders": [generator.get_state() for generator in loader_generators],
     }
 
@@ -37,28 +32,3 @@ def restore_random_state(state: Mapping[str, Any], loader_generators: Iterable[t
         torch.cuda.set_rng_state(saved.cpu(), device)
     for generator, saved in zip(loader_generators, state["loaders"]):
         generator.set_state(saved.cpu())
-
-
-def shared_state() -> tuple[Any, ...]:
-    """Everything that RecBole's ``init_seed`` changes in the process."""
-    cudnn = torch.backends.cudnn
-    return random_state(), cudnn.benchmark, cudnn.deterministic
-
-
-def restore_shared_state(state: tuple[Any, ...]) -> None:
-    """Put back what `shared_state` returned."""
-    numbers, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = state
-    restore_random_state(numbers)
-
-
-def guard_seeding() -> None:
-    """Let RecBole's ``init_seed`` refuse to seed while another thread trains."""
-    usual = recbole.utils.utils.init_seed
-
-    @wraps(usual)
-    def init_seed(seed: int, reproducibility: bool) -> None:
-        refuse_to_seed()
-        usual(seed, reproducibility)
-
-    for module in (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start):
-        module.init_seed = init_seed

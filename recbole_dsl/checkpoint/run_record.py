@@ -1,12 +1,26 @@
-"""What a run has done so far, a line for each epoch, for its report."""
+"""The losses, results and times of the epochs of a run."""
 
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from typing import Any
 
+from recbole_dsl.checkpoint.forms import is_count, kind, list_of, named, optional, record
+
 _PACKAGES = ("recbole-dsl", "recbole", "torch", "numpy")
+
+
+def _installed_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 @dataclass
@@ -31,11 +45,11 @@ class RunRecord:
     valid_seconds: list[float | None] = field(default_factory=list)
     valid: dict[str, list[float | None]] = field(default_factory=dict)
     growth_bytes: int = 0
-    versions: dict[str, str] = field(default_factory=lambda: installed_versions())
+    versions: dict[str, str] = field(default_factory=_installed_versions)
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "RunRecord":
-        """The record that `to_dict` gave, or an empty one of an earlier version's file."""
+        """The record of which `to_dict` made ``state``; a new one if that is empty, as of earlier versions."""
         return cls(**state) if state else cls()
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,41 +77,22 @@ class RunRecord:
             self.valid.setdefault(name, [None] * len(self.epoch))[-1] = float(value)
 
 
-def installed_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a run's numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def is_record(value: Any) -> bool:
     """Whether ``value`` is what `RunRecord.to_dict` gives, or empty, as of files of earlier versions."""
-    if not isinstance(value, dict):
-        return False
-    if not value:
+    if value == {}:
         return True
-    if set(value) != set(RunRecord.__dataclass_fields__):
-        return False
-    if not isinstance(value["valid"], dict) or not isinstance(value["versions"], dict):
-        return False
-    whole = value["epoch"], value["step"]
-    numbers = value["loss"], value["train_seconds"], value["valid_seconds"], *value["valid"].values()
-    if not all(isinstance(one, list) for one in (*whole, *numbers)):
-        return False
-    return (
-        len({len(one) for one in (*whole, *numbers)}) == 1
-        and all(_is_count(v) for one in whole for v in one)
-        and all(v is None or isinstance(v, (int, float)) for one in numbers for v in one)
-        and all(
-            isinstance(text, str) for text in (*value["valid"], *value["versions"], *value["versions"].values())
-        )
-        and _is_count(value["growth_bytes"])
+    numbers = list_of(optional(kind(int, float)))
+    form = record(
+        epoch=list_of(is_count),
+        step=list_of(is_count),
+        loss=numbers,
+        train_seconds=numbers,
+        valid_seconds=numbers,
+        valid=named(numbers),
+        growth_bytes=is_count,
+        versions=named(kind(str)),
     )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
+    if not form(value):
+        return False
+    lists = value["valid"].values(), (one for one in value.values() if isinstance(one, list))
+    return len({len(one) for one in chain(*lists)}) == 1

@@ -1,4 +1,4 @@
-"""What RecBole needs from Ray, and how to do without it."""
+"""Ray Tune in each of its releases, and RecBole without it."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from recbole_dsl.compat.on_import import after_import, around_import
+from recbole_dsl.compat.on_import import around_import, replaces
 from recbole_dsl.errors import DSLError
 
 
@@ -29,7 +29,7 @@ def report(metrics: Mapping[str, Any]) -> None:
 
 
 def trial_name() -> str | None:
-    """The identity of the Ray Tune trial that runs this; None if none does."""
+    """The id of the Ray Tune trial that runs this; None if none does."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
@@ -37,19 +37,19 @@ def trial_name() -> str | None:
 
 
 def trial_gpus() -> float:
-    """How many GPUs Ray has given to the trial that runs this, or shares of one."""
+    """How many GPUs, or which share of one, Ray has given to the trial that runs this."""
     return _context().get_trial_resources().required_resources.get("GPU", 0)
 
 
 def report_state(metrics: Mapping[str, Any], folder: str) -> None:
-    """Report ``metrics`` to the trial that runs this, and the files in ``folder`` as what it can go on from."""
+    """Report ``metrics`` to the trial that runs this, with the files in ``folder`` as its checkpoint."""
     tune = _session()
     tune.report(dict(metrics), checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 @contextmanager
 def reported_state() -> Iterator[str | None]:
-    """A folder with the files from which the trial that runs this is to go on; None if it begins."""
+    """The folder of the checkpoint from which the trial that runs this is to resume; None if it begins."""
     checkpoint = _session().get_checkpoint()
     if checkpoint is None:
         yield None
@@ -59,7 +59,7 @@ def reported_state() -> Iterator[str | None]:
 
 
 def state_folder(trial: Any) -> str | None:
-    """Where the files lie that ``trial``, one of Ray's own, has reported last; None if it has not."""
+    """The folder of the last checkpoint of ``trial``, one of Ray's own; None if there is none."""
     checkpoint = trial.checkpoint
     return getattr(checkpoint, "path", None) or getattr(checkpoint, "dir_or_data", None)
 
@@ -73,7 +73,7 @@ def run_classes() -> tuple[type, type, type]:
 
 
 def _session() -> ModuleType | SimpleNamespace:
-    """What reports: ``ray.tune`` since 2.43, ``ray.train`` since 2.7, ``ray.air`` before."""
+    """The module that reports: ``ray.tune`` since 2.43, ``ray.train`` since 2.7, ``ray.air`` before."""
     for name in ("ray.tune", "ray.train"):
         module = importlib.import_module(name)
         if all(hasattr(module, part) for part in ("get_checkpoint", "Checkpoint", "report")):
@@ -84,7 +84,7 @@ def _session() -> ModuleType | SimpleNamespace:
 
 
 def _context() -> Any:
-    """What knows the trial that runs this: ``get_context()`` since Ray 2.7, the session itself before."""
+    """The context of the trial that runs this: ``get_context()`` since Ray 2.7, the session itself before."""
     for name in ("ray.tune", "ray.train"):
         module = importlib.import_module(name)
         if hasattr(module, "get_context"):
@@ -112,12 +112,12 @@ class LazyTune(ModuleType):
 _tune = LazyTune("ray.tune")
 
 
-@around_import("recbole.quick_start.quick_start")
+@around_import("recbole.quick_start.quick_start", until="RecBole imports Ray only where it is used")
 @contextmanager
 def optional_ray() -> Iterator[None]:
-    """RecBole's quick start imports Ray, whoever tunes or not, and an old Ray fails with new packages."""
+    """RecBole's quick start imports Ray even if nobody tunes, and old releases of Ray fail with new packages."""
     for name in ("recbole.config", "recbole.data", "recbole.data.transform", "recbole.utils"):
-        # nothing but the quick start is to see the stand-in
+        # only the quick start is to see the stand-in
         importlib.import_module(name)
     if "ray" in sys.modules:
         yield
@@ -132,7 +132,7 @@ def optional_ray() -> Iterator[None]:
             del sys.modules["ray"]
 
 
-@after_import("recbole.quick_start.quick_start")
-def report_as_dict(module: ModuleType) -> None:
-    """Ray 2.7 takes the metrics as one dict, and outside a trial there is nobody to report to."""
-    module.tune = _tune
+@replaces("recbole.quick_start.quick_start:tune", until="RecBole runs on Ray 2.7")
+def reports_as_dict(_: Any) -> LazyTune:
+    """Ray 2.7 takes the metrics as one dict, and outside of a trial there is nobody to report to."""
+    return _tune

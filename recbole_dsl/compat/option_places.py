@@ -1,9 +1,9 @@
-"""Which options of a saved run name a place or a process, and what stands for them where a file says them."""
+"""The options of a saved run that name a place or a process, and what replaces them when a file is read."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# where a run reads pickles from or writes to, and which processes and networks it uses, is said by who starts it
+# options that only who starts a run may give: where it reads pickles and writes, its processes and its network
 NOT_STORED = frozenset(
     {
         "checkpoint_dir",
@@ -30,19 +30,19 @@ NOT_STORED = frozenset(
         "world_size",
     }
 )
-# what a model of RecBole reads into its constructor; the checkpoint holds all that became of it
+# files that a constructor of RecBole reads; the checkpoint has all that came of them
 _WITHOUT_PRETRAINING = {
     "mf_pretrain_path": None,
     "mlp_pretrain_path": None,
     "pretrain_path": None,
     "use_pretrain": False,
 }
-# of these the constructor wants the file itself; any whole checkpoint of the model serves
+# files that a constructor insists on; any whole checkpoint of the model will do
 _OF_AN_EARLIER_STAGE = ("pre_model_path", "warm_up")
 
 
 def names_a_place(option: str) -> bool:
-    """Whether ``option`` says where a run reads or writes, or by which processes and devices it is made."""
+    """Whether ``option`` says where a run reads or writes, or which processes and devices it uses."""
     return (
         option in NOT_STORED
         or option in _WITHOUT_PRETRAINING
@@ -52,11 +52,11 @@ def names_a_place(option: str) -> bool:
 
 
 def without_places(options: Mapping[str, Any], path: Any) -> dict[str, Any]:
-    """The ``options`` that the file at ``path`` holds, of which none names a place but that of the data."""
+    """The ``options`` in the file at ``path`` but those that name a place other than that of the data."""
     kept = {name: value for name, value in options.items() if name not in NOT_STORED}
     kept.update({name: value for name, value in _WITHOUT_PRETRAINING.items() if name in kept})
     if kept.get("train_method") == "after_pretrain":
         kept["train_method"] = "no_pretrain"
-    # that file need not exist any more
+    # the file that they name may be gone
     kept.update({name: path for name in _OF_AN_EARLIER_STAGE if kept.get(name)})
     return kept

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def as_protocol_2(file: Any) -> Any:
-    """``file``, or a copy of it in memory if it is a path to one that a later protocol wrote.
+    """``file``; if it is a path to a file of a later protocol, a translated copy in memory.
 
     Nothing is unpickled.
     """
@@ -29,15 +29,15 @@ def as_protocol_2(file: Any) -> Any:
 
 
 def translate(pickled: bytes) -> bytes:
-    """The same instructions in protocol 2; those that it does not have are left for the reader to refuse.
+    """The same instructions in protocol 2; those that it lacks are kept, and the reader refuses them.
 
     Raises:
-        ValueError: if these are not the instructions of a pickle.
+        ValueError: if ``pickled`` is no pickle.
     """
     written = bytearray()
     memo: dict[int, str] = {}
     n_memo = 0
-    # texts that are on the stack but not written yet: STACK_GLOBAL takes two, which GLOBAL has as its argument
+    # texts on the stack that are not written yet: STACK_GLOBAL takes two, which GLOBAL has as its argument
     texts: list[str] = []
     instructions = list(pickletools.genops(pickled))
     ends = [position for _, _, position in instructions[1:]] + [len(pickled)]

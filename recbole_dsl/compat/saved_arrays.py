@@ -1,7 +1,7 @@
-"""What NumPy and SciPy have saved with a model, made of a file that may hold anything.
+"""Arrays and matrices of NumPy and SciPy, read from a file that nobody vouches for.
 
-Their own classes believe the state that a file gives them: a forged type lets bytes of the file be taken for
-pointers, and forged indices let products reach beyond an array.
+Their own classes trust the state in a file: with a forged dtype, bytes of the file are used as pointers, and with
+forged indices products read beyond an array.
 """
 
 import re
@@ -15,7 +15,7 @@ _ORDERS = ("<", ">", "|", "=")
 
 
 class SavedType:
-    """A `numpy.dtype` as a file has it."""
+    """Stands for `numpy.dtype` while a file is read."""
 
     def __init__(self, code: str, *_: Any):
         if not isinstance(code, str) or not _CODES.fullmatch(code):
@@ -29,7 +29,7 @@ class SavedType:
 
 
 class SavedArray(np.ndarray):
-    """A `numpy.ndarray` as a file has it; it is saved as one."""
+    """Stands for `numpy.ndarray` while a file is read; it is saved as one."""
 
     def __setstate__(self, state: Any) -> None:
         version, shape, of, is_fortran, content = state
@@ -40,7 +40,7 @@ class SavedArray(np.ndarray):
 
 
 class SavedMatrix(np.matrix):
-    """A `numpy.matrix` as a file has it; it is saved as one."""
+    """Stands for `numpy.matrix` while a file is read; it is saved as one."""
 
     __setstate__ = SavedArray.__setstate__
 
@@ -49,7 +49,7 @@ class SavedMatrix(np.matrix):
 
 
 def saved_array(kind: type, *_: Any) -> np.ndarray:
-    """An empty array of ``kind``, `SavedArray` or `SavedMatrix`, that takes the state that a file has next."""
+    """An empty array of ``kind``, `SavedArray` or `SavedMatrix`, which then takes the state in the file."""
     return np.ndarray.__new__(SavedMatrix if kind is SavedMatrix else SavedArray, (0,), np.int8)
 
 
@@ -60,12 +60,12 @@ def saved_number(of: SavedType, content: bytes) -> Any:
 
 
 def saved_bytes() -> bytes:
-    """What Python calls ``bytes`` for: those of an empty array."""
+    """The bytes of an empty array, for which Python pickles a call of ``bytes``."""
     return b""
 
 
 class _SavedSparse:
-    """A sparse matrix of SciPy as a file has it, which becomes one when its parts are there and fit."""
+    """Stands for a sparse matrix of SciPy, and becomes one if its parts fit together."""
 
     kind: str
 
@@ -95,7 +95,7 @@ def _sparse_kinds() -> list[tuple[type, str]]:
 
 
 def stand_ins() -> list[tuple[Any, str]]:
-    """What is made in the place of each class and function that a file may name, and that name."""
+    """Each class or function that a file may name, as (what is used in its place, its name)."""
     functions = [(saved_array, "_reconstruct"), (saved_number, "scalar")]
     return [
         (SavedType, "numpy.dtype"),

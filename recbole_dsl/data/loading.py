@@ -17,14 +17,14 @@ from recbole.data.dataset import Dataset
 from recbole.data.utils import save_split_dataloaders
 from recbole.utils import ModelType
 
-from recbole_dsl.checkpoint.rows import FileRows
-from recbole_dsl.checkpoint.trained_on import warn_of_other_interactions
 from recbole_dsl.data.checks import check_lines, check_loaded, explained
 from recbole_dsl.data.fast_dataset import fast_class
 from recbole_dsl.data.kept_dataset import kept_dataset
 from recbole_dsl.data.loaders import data_preparation
 from recbole_dsl.data.pretrained import pretrained_rows
-from recbole_dsl.distributed.agreement import is_distributed
+from recbole_dsl.data.rows import FileRows
+from recbole_dsl.data.trained_on import warn_of_other_interactions
+from recbole_dsl.distributed.agreement import is_parallel
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file
 
@@ -98,7 +98,7 @@ def load_dataset(config: Config, may_download: bool = True, file: FileRows | Non
     if not may_download:
         raise DSLError(f"dataset={config['dataset']}: must be a folder of atomic files at {path}")
     try:
-        if is_distributed(config):
+        if is_parallel(config):
             return create_dataset(config)
         _download(config, path)
     except (OSError, ValueError, SystemExit, RuntimeError, EOFError) as error:

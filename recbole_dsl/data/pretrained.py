@@ -12,14 +12,15 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 from torch import Tensor
 
+from recbole_dsl.checkpoint.archive import has_checksum
 from recbole_dsl.checkpoint.checkpoint_file import FORMAT, read_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows
-from recbole_dsl.checkpoint.whole_files import has_checksum
 from recbole_dsl.compat.pickle_protocol import as_protocol_2
+from recbole_dsl.data.rows import FileRows
 from recbole_dsl.errors import DSLError
-from recbole_dsl.patching import TORCH_LOAD, lock
+from recbole_dsl.patching import Patch, changes, lock
 from recbole_dsl.sparse.validity import topology_problem
 
+_TORCH_LOAD = Patch("torch", "load", "the files that a model's constructor reads run nothing, and may be sparse")
 # option -> another -> its values with which a model of RecBole reads the file
 _READ_WHEN: dict[str, dict[str, tuple]] = {
     "mf_pretrain_path": {"use_pretrain": (True,)},
@@ -53,7 +54,7 @@ def readable_files(
         option = next((name for name, value in config.final_config_dict.items() if value == file), "file")
         try:
             given = (known or {}).get(file) if isinstance(file, str) else None
-            with TORCH_LOAD.undone():
+            with _TORCH_LOAD.undone():
                 content = _read(file, map_location, option) if given is None else dict(given)
         except DSLError:
             raise
@@ -73,7 +74,7 @@ def readable_files(
             return content
         return _DenseToo(content, None, f"{option}={file}")
 
-    with TORCH_LOAD.by(load):
+    with _TORCH_LOAD.by(load):
         yield
     _compared.add(dataset)
 
@@ -111,6 +112,7 @@ def _is_read(config: Config, option: str) -> bool | None:
     return any(config[other] in values for other, values in _READ_WHEN[option].items())
 
 
+@changes("torch.serialization.safe_globals", "the names in a file of RecBole are read as what does nothing")
 def _read(file: Any, map_location: Any, option: str) -> Any:
     # RecBole writes in a later protocol than PyTorch reads without unpickling
     source = as_protocol_2(file)

@@ -1,4 +1,4 @@
-"""Starting the processes of one launch, and what they and those of other launches come to."""
+"""Start the processes of one launch, wait for them, and say in one line why they failed."""
 
 import contextlib
 import logging
@@ -7,24 +7,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from typing import Any
 
 import torch.distributed as dist
 
+from recbole_dsl.distributed.heartbeat import REASON
 from recbole_dsl.distributed.process_group import described, is_hosted_by_launch, store_at
-from recbole_dsl.distributed.process_watch import REASON
 from recbole_dsl.errors import TRACEBACK, DSLError, quieten, refusal
-from recbole_dsl.patching import lock
+from recbole_dsl.patching import changes, lock, variable
 
-# seconds in which processes end by themselves when they are asked to
+# seconds that processes have to end by themselves
 _GRACE = 10.0
 _POLL = 0.3
 _UNTIL_READ = 3.0
-# the exit code of a process that was to start others while it imported the script
+# the exit code of a process that calls `launch` while it imports the script
 _UNGUARDED = 78
+_THREADS = variable(
+    "OMP_NUM_THREADS", "new processes share the cores of the machine, unless the user says otherwise"
+)
 
 
 def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any], timeout: float) -> Any:
@@ -52,7 +54,9 @@ def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any
     store = store_at(options["ip"], int(options["port"]), options["offset"] == 0, timeout)
     receiver, sender = context.Pipe(duplex=False)
     processes = []
-    with lock(), _threads_divided(options["nproc"]):
+    # the user may have said how many threads
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // options["nproc"]))
+    with lock(), _THREADS.by(threads):
         for local_rank in range(options["nproc"]):
             of_one = {**options, "local_rank": local_rank}
             process = context.Process(target=_work, args=(work, arguments, of_one, sender))
@@ -80,8 +84,8 @@ def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any
 
 
 def refuse_in_import() -> None:
-    """End this process if it is one of a launch that is still importing the script; that launch says why."""
-    # multiprocessing's own mark, and its own check comes too late: only where a process is started
+    """End this process if a launch started it and it is still importing the script; the launch says why."""
+    # multiprocessing's own mark: it checks it itself, but only when a process is started
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(_UNGUARDED)
 
@@ -90,7 +94,7 @@ def _await(processes: list, receiver: Any, store: dist.Store, offset: int, resul
     """Wait for ``processes`` to end well; a DSLError says why they did not."""
     waiting = set(range(len(processes)))
     while waiting:
-        # what a process has started itself may hold its sentinel open when it is killed
+        # children of a killed process may keep its sentinel open
         connection.wait([processes[n].sentinel for n in waiting], timeout=_POLL)
         _receive(receiver, results, notes)
         for local_rank in [n for n in waiting if processes[n].exitcode is not None]:
@@ -100,7 +104,7 @@ def _await(processes: list, receiver: Any, store: dist.Store, offset: int, resul
                 _receive(receiver, results, notes)
                 how = _how_it_ended(offset + local_rank, code)
                 said = _noted(store, notes[0] if code == 2 and notes else how)
-                # what the others noted of one that was killed is that it does not answer
+                # of a killed process the others only noted that it does not answer
                 raise DSLError(how if code < 0 else said)
         reason = _reason(store)
         if reason:
@@ -123,7 +127,7 @@ def _reason(store: dist.Store) -> str | None:
     try:
         return store.get(REASON).decode() if store.check([REASON]) else None
     except RuntimeError:
-        # the launch that holds the store has ended; what became of the processes here, these say themselves
+        # the launch that holds the store has ended; the processes here say themselves why they end
         return None
 
 
@@ -143,7 +147,7 @@ def _how_it_ended(rank: int, code: int) -> str:
 
 
 def _end(processes: list, number: int, grace: float = _GRACE) -> None:
-    """Send those that still run ``number`` after ``grace`` seconds at most, and wait for them."""
+    """Send ``number`` to the processes that run, and SIGKILL to those that still run after ``grace`` seconds."""
     if number != signal.SIGKILL:
         for process in processes:
             if process.is_alive():
@@ -156,20 +160,7 @@ def _end(processes: list, number: int, grace: float = _GRACE) -> None:
             process.join()
 
 
-@contextmanager
-def _threads_divided(nproc: int) -> Iterator[None]:
-    """Within it, new processes share the cores of the machine, unless the user has said how many threads."""
-    name = "OMP_NUM_THREADS"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = str(max(1, (os.cpu_count() or 1) // nproc))
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
+@changes("signal.SIGTERM", "a process that is asked to end saves where it is, as after Ctrl-C", "the process ends")
 def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], sender: Any) -> None:
     quieten()
     is_hosted_by_launch()
@@ -179,7 +170,7 @@ def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], s
     except KeyboardInterrupt as interrupt:
         for note in getattr(interrupt, "__notes__", ()):
             sender.send(("note", note))
-        # as the shell counts what ends by a signal
+        # the exit code that a shell gives after SIGINT
         os._exit(128 + signal.SIGINT)
     except Exception as error:
         if os.environ.get(TRACEBACK):
@@ -191,10 +182,10 @@ def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], s
         sender.send(("result", result))
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        # under pythonw there are none
+        # pythonw has none
         if stream is not None:
             stream.flush()
-    # threads of a process group that has been left may abort a process while it ends
+    # threads of a destroyed process group may abort a process while it exits
     os._exit(0)
 
 

@@ -12,23 +12,23 @@ import torch
 import torch.distributed as dist
 
 from recbole_dsl import errors
-from recbole_dsl.distributed.process_watch import Watch, end_quietly
+from recbole_dsl.distributed.heartbeat import Heartbeat, end_quietly
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, refusal, shown
 
-# seconds that a process may not answer, without the option process_timeout
+# the default of the option process_timeout: seconds that a process may not answer
 TIMEOUT = 600.0
 _UNTIL_SAID = 10.0
 # what torchrun tells each process that it starts
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-_watch: Watch | None = None
-# whether the launch that started this process holds the store at which all meet
+_heartbeat: Heartbeat | None = None
+# whether `launch` started this process, and holds the store
 _is_hosted = False
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one process stands among those that train a model.
+    """The rank of one process, and where it meets the others.
 
     Attributes:
         rank: from 0 to ``world_size`` - 1.
@@ -65,7 +65,7 @@ def torchrun_options(environment: Mapping[str, str] = os.environ) -> dict[str, A
 
 
 def is_hosted_by_launch() -> None:
-    """Note that the launch which started this process holds the store at which all meet."""
+    """Note that `launch` started this process, and holds the store at which all meet."""
     global _is_hosted
     _is_hosted = True
 
@@ -76,7 +76,7 @@ def join(place: Place, device: torch.device) -> None:
     Raises:
         DSLError: if they do not come within the time limit, naming those that are missing.
     """
-    global _watch
+    global _heartbeat
     if dist.is_initialized():
         return
     host, port = place.address
@@ -84,11 +84,11 @@ def join(place: Place, device: torch.device) -> None:
     holds_store = place.rank == 0 and not _is_hosted and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     store = store_at(host, port, holds_store, place.timeout)
     _await_all(store, place)
-    watch = Watch(store_at(host, port, False, place.timeout), place.rank, place.world_size, place.timeout)
-    watch.is_hosted, watch.local_rank = _is_hosted, place.local_rank
-    _watch = watch
-    watch.start()
-    # what the processes say to each other about names and metrics is on the CPU
+    heartbeat = Heartbeat(store_at(host, port, False, place.timeout), place.rank, place.world_size, place.timeout)
+    heartbeat.is_hosted, heartbeat.local_rank = _is_hosted, place.local_rank
+    _heartbeat = heartbeat
+    heartbeat.start()
+    # names and metrics are exchanged on the CPU
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     with told_to_others():
         dist.init_process_group(
@@ -101,14 +101,14 @@ def join(place: Place, device: torch.device) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes, when all have done what they had to do."""
-    global _watch
+    """Leave the process group once all processes get here."""
+    global _heartbeat
     if dist.is_initialized():
         dist.barrier()
-        if _watch is not None:
-            _watch.stop()
+        if _heartbeat is not None:
+            _heartbeat.stop()
         dist.destroy_process_group()
-    _watch = None
+    _heartbeat = None
 
 
 @contextmanager
@@ -121,29 +121,29 @@ def told_to_others() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        watch = _watch
-        if watch is None and isinstance(error, DSLError) and torchrun_options().get("local_rank"):
-            # what is wrong for all is said by the first, which torchrun ends as soon as another has ended
+        heartbeat = _heartbeat
+        if heartbeat is None and isinstance(error, DSLError) and torchrun_options().get("local_rank"):
+            # the first process says what is wrong for all, and torchrun ends it as soon as another has ended
             time.sleep(_UNTIL_SAID)
             end_quietly()
-        if watch is None or watch.has_ended:
+        if heartbeat is None or heartbeat.has_ended:
             raise
         if isinstance(error, KeyboardInterrupt):
             if isinstance(error, Terminated):
                 # torchrun asks the others to end when it has lost one
-                watch.suspect()
-                time.sleep(1.5 * watch.limit)
-            watch.failed("was asked to end, by SIGINT or SIGTERM")
+                heartbeat.suspect()
+                time.sleep(1.5 * heartbeat.limit)
+            heartbeat.failed("was asked to end, by SIGINT or SIGTERM")
             raise
         is_of_connection = isinstance(error, dist.DistError)
         if is_of_connection or type(error) is RuntimeError:
-            # gloo has no type of its own. If somebody else is the cause, the watch ends this process by then
-            watch.suspect()
-            time.sleep(3 * watch.limit)
+            # gloo has no type of its own. If another process is the cause, the heartbeat ends this one by then
+            heartbeat.suspect()
+            time.sleep(3 * heartbeat.limit)
         if is_of_connection:
-            watch.failed("lost the others, who answer all the same")
+            heartbeat.failed("lost the others, who answer all the same")
             raise DSLError(f"a connection to the other processes broke: {described(error)}") from error
-        watch.failed(described(error))
+        heartbeat.failed(described(error))
         raise
 
 
@@ -165,7 +165,7 @@ def store_at(host: str, port: int, holds: bool, timeout: float) -> dist.Store:
             f"ip={shown(host)}, port={port}: must be where the launch with group_offset=0 waits; nobody "
             f"answered in {timeout:g} seconds"
         ) from error
-    # torchrun starts all again where it may, and keeps its store
+    # torchrun may start all processes again, and keeps its store
     return dist.PrefixStore(f"recbole_dsl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 

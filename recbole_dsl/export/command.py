@@ -1,7 +1,8 @@
-"""``recbole-dsl export``: its options, and doing what they say."""
+"""The command ``recbole-dsl export``."""
 
 import argparse
 
+from recbole_dsl.patching import changes
 from recbole_dsl.serving.commands import number, refuse_others, truth
 
 
@@ -11,31 +12,31 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Example: recbole-dsl export saved/BPR-....pth model.rdsl --values=int8"
     parser.add_argument("model_file", help="a checkpoint that recbole-dsl train saved")
     parser.add_argument("artifact", help="the file to write")
-    parser.add_argument("--values", default="fp32", help="fp32, fp16, int8 or int4; fp32 without it")
+    parser.add_argument("--values", default="fp32", help="fp32, fp16, int8 or int4; fp32 by default")
     parser.add_argument(
         "--seen",
         default="all",
-        help="which items that users have had are kept, to be left out: all in the data, those trained on "
-        "(trained), or none; all without it",
+        help="items of the user histories that the file keeps, to leave them out: all in the data, those trained "
+        "on (trained), or none; all by default",
     )
-    parser.add_argument("--density", help="share of the vectors' entries to keep, the largest; all without it")
+    parser.add_argument("--density", help="share of the vectors' entries to keep, the largest; all by default")
     parser.add_argument(
         "--propagate",
         default="False",
-        help="True keeps a graph model's sparse weights, and makes its vectors of them when the file is loaded",
+        help="True stores the sparse weights of a graph model, and propagates them when the file is loaded",
     )
     parser.add_argument(
-        "--compare", default="True", help="whether to compute NDCG@10 on the validation data; True without it"
+        "--compare", default="True", help="whether to compute NDCG@10 on the validation data; True by default"
     )
     parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
 
 
+@changes("logging.basicConfig", "what RecBole logs of options and data is of the training", "the process ends")
 def run_export(known: argparse.Namespace, others: list[str]) -> None:
-    """Make the artifact, and print what it is."""
+    """Write the artifact, and print what it is."""
     refuse_others(others)
     import logging
 
-    # RecBole's log of the options and the data is the training's
     logging.basicConfig(level=logging.WARNING)
     from recbole_dsl.export.exporting import export
 
@@ -45,7 +46,7 @@ def run_export(known: argparse.Namespace, others: list[str]) -> None:
             known.artifact,
             values=known.values,
             seen=known.seen,
-            density=None if known.density is None else number("density", known.density, float),
+            density=None if known.density is None else number(known.density, float),
             propagate=truth("propagate", known.propagate),
             compare=truth("compare", known.compare),
             data_path=known.data_path,

@@ -1,10 +1,9 @@
 """From a checkpoint to an artifact."""
 
-import importlib
 import math
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,35 +13,40 @@ from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.export.network import network_parts
 from recbole_dsl.export.product_form import ProductForm, before_propagation, product_form, scores_of
-from recbole_dsl.export.validation import ndcg_at_10
 from recbole_dsl.files import output_file, require_writable
 from recbole_dsl.serving.artifact import Artifact, is_artifact, write_artifact
-from recbole_dsl.serving.lists import Lists, offsets_of
-from recbole_dsl.serving.recommender import KINDS, Recommender
-from recbole_dsl.serving.seen import LEVELS, Seen
-from recbole_dsl.serving.selection import top_of
-from recbole_dsl.serving.tables import VALUES, Table
+from recbole_dsl.serving.csr import CSR, Ids, offsets_of
+from recbole_dsl.serving.packed_table import PackedTable
+from recbole_dsl.serving.quantising import VALUES
+from recbole_dsl.serving.scorer import load_scorer
 from recbole_dsl.serving.tokens import Tokens
+from recbole_dsl.serving.top_k_numpy import top_of
+from recbole_dsl.serving.user_histories import LEVELS, UserHistories
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.training.quick_start import load_data_and_model
 from recbole_dsl.turns import turn
 
-# users that the recommendations are compared for, and those that are scored at once
+# users for whom recommendations are compared, and users that are scored at once
 _COMPARED, _BATCH = 5000, 256
+_K = 10
+
+# the scorer's part of the header, and the arrays
+Parts = tuple[dict[str, Any], dict[str, NDArray]]
 
 
 @dataclass(frozen=True)
 class Export:
-    """What `export` made; as a text, what a user wants to know of it.
+    """What `export` wrote; as a text, in words for the user.
 
     Attributes:
         path: the artifact.
-        kind: "product", or "network".
+        kind: "product" or "network".
         n_users: how many users it knows.
         n_items: how many items.
         n_bytes: of the file.
-        table_bytes: of the vectors and their index, or the weights of the network.
+        table_bytes: of the vectors and their index, or of the network's weights.
         dense_bytes: of the same in dense float32.
         ndcg: NDCG@10 on the validation data of the checkpoint and of the artifact; None if not computed.
     """
@@ -81,20 +85,20 @@ def export(
     data_path: str | None = None,
     model_class: type | None = None,
 ) -> Export:
-    """Make an artifact of a checkpoint, for `Recommender`; it appears at ``path`` when it is complete.
+    """Write the artifact of a checkpoint, for `Recommender`; it appears at ``path`` when it is complete.
 
     A model whose score is a product of a user's and an item's vector becomes two tables, whatever its name; any
     other is kept as a network, and needs RecBole where it is served.
 
     Args:
-        model_file: what a training of this project saved.
+        model_file: a checkpoint that a training of this project saved.
         values: "fp32", "fp16", "int8" or "int4".
-        seen: which of the items that users have had the artifact knows, to leave them out: "all" in the data,
-            those "trained" on, or "none".
+        seen: which items of the user histories the artifact knows, to leave them out: "all" in the data, those
+            "trained" on, or "none".
         density: the share of the vectors' entries to keep, the largest of each table; None for all. Graph models
             make dense vectors of sparse weights.
-        propagate: of a graph model as LightGCN, keep the sparse weights, and make the vectors of them along the
-            seen items whenever the artifact is loaded; these are then dense in memory.
+        propagate: for a graph model such as LightGCN, store its sparse weights, and propagate them along the user
+            histories when the artifact is loaded; the vectors are then dense in memory.
         compare: compute the NDCG of the checkpoint and of the artifact on the validation data.
         data_path: where the folder of the dataset is, if it has moved since.
         model_class: the model's class, if it is not one of RecBole's.
@@ -113,20 +117,14 @@ def export(
     config, model, dataset, train, valid, test = load_data_and_model(model_file, data_path, model_class)
     model.eval()
     n_users, n_items = dataset.user_num - 1, dataset.item_num - 1
-    trained = _interactions([train._dataset], n_users)
-    everything = _interactions([train._dataset, valid._dataset, test._dataset], n_users)
-    header = {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "n_users": n_users,
-        "n_items": n_items,
-        "options": {"values": values, "seen": seen, "density": density, "propagate": bool(propagate)},
-    }
+    trained = _histories([train._dataset], n_users)
+    everything = _histories([train._dataset, valid._dataset, test._dataset], n_users)
     arrays = {
         **Tokens.of(dataset.field2id_token[dataset.uid_field][1:], "users").arrays("users"),
         **Tokens.of(dataset.field2id_token[dataset.iid_field][1 : n_items + 1], "items").arrays("items"),
-        **Seen.of(trained, everything, n_items, seen).arrays(),
+        **UserHistories.of(trained, everything, n_items, seen).arrays(),
     }
+    ndcg = None
     with ExitStack() as kept:
         for weight in sparse_weights(model).values():
             kept.enter_context(weight.dense_kept())
@@ -135,51 +133,77 @@ def export(
             weights = None
             if propagate:
                 form, weights = _before_propagation(model, form, trained, seen)
-            parts = _product_parts(form, values, density, weights)
-            dense_bytes = 4 * form.n_columns * (n_users + n_items)
+            scorer, own_arrays = _product_parts(form, values, density, weights)
+            dense_bytes = 4 * form.items.n_columns * (n_users + n_items)
         else:
             for name, given in (("density", density), ("propagate", propagate or None)):
                 if given is not None:
                     raise DSLError(
                         f"{name}={given}: must be left out, as {config['model']} is served as a network"
                     )
-            network = importlib.import_module(KINDS["network"])
-            parts = network.parts(config, dataset, train._dataset, read_checkpoint(model_file), values, seen)
+            scorer, own_arrays = network_parts(
+                config, dataset, train._dataset, read_checkpoint(model_file), values, seen
+            )
             alive = sum(parameter.numel() for parameter in model.parameters())
             dead = sum(math.prod(weight.shape) - len(weight.values) for weight in sparse_weights(model).values())
             dense_bytes = 4 * (alive + dead)
-        kind = "product" if form is not None else "network"
-        header.update(kind=kind, scorer=parts[0])
-        arrays.update(parts[1])
-        artifact = Artifact(path, header, arrays)
-        ndcg = None
+        header = {
+            "model": config["model"],
+            "dataset": config["dataset"],
+            "n_users": n_users,
+            "n_items": n_items,
+            "options": {"values": values, "seen": seen, "density": density, "propagate": bool(propagate)},
+            "kind": "product" if form is not None else "network",
+            "scorer": scorer,
+        }
+        arrays.update(own_arrays)
         if compare and form is not None:
-            wanted = _interactions([valid._dataset], n_users)
-            ndcg = _compare(artifact, model, trained, wanted)
+            wanted = _histories([valid._dataset], n_users)
+            ndcg = _compare(Artifact(path, header, arrays), model, trained, wanted)
     n_bytes = write_artifact(place, header, arrays)
     # a network has data beside its weights
     prefixes = ("product.", "network.weights.")
-    table_bytes = sum(array.nbytes for name, array in parts[1].items() if name.startswith(prefixes))
-    return Export(path, kind, n_users, n_items, n_bytes, table_bytes, dense_bytes, ndcg)
+    table_bytes = sum(array.nbytes for name, array in own_arrays.items() if name.startswith(prefixes))
+    return Export(path, header["kind"], n_users, n_items, n_bytes, table_bytes, dense_bytes, ndcg)
 
 
-def _product_parts(
-    form: ProductForm, values: str, density: float | None, weights: list[float] | None
-) -> tuple[dict[str, Any], dict[str, NDArray]]:
-    """What the header says, and the arrays."""
-    tables = {}
+def ndcg_at_10(ids: Ids, wanted: CSR) -> float:
+    """The mean over users of the normalised discounted cumulative gain of ten items, as RecBole defines it.
+
+    Args:
+        ids: (n, up to 10) the recommended items of each user, the best first; -1 for nothing.
+        wanted: n lists of distinct relevant items, none empty.
+    """
+    discounts = 1 / np.log2(np.arange(2, _K + 2))
+    most = int(np.max(ids)) + int(np.max(wanted.columns)) + 2
+    pairs = wanted.row_of_entry() * most + wanted.columns
+    hits = np.isin(np.arange(len(ids))[:, None] * most + ids, pairs) & (ids >= 0)
+    best = np.cumsum(discounts)[wanted.lengths.clip(max=_K) - 1]
+    return float(((hits * discounts[: ids.shape[1]]).sum(1) / best).mean())
+
+
+def _product_parts(form: ProductForm, values: str, density: float | None, weights: list[float] | None) -> Parts:
+    header: dict[str, Any] = {"transform": form.transform, "has_bias": form.has_bias, "propagation": weights}
+    arrays: dict[str, NDArray] = {}
     for side, entries in (("users", form.users), ("items", form.items)):
         if density is not None:
-            entries = entries.largest(round(density * entries.n_rows * form.n_columns))
-        tables[side] = Table.of(entries, form.n_columns, values)
-    header: dict[str, Any] = {side: table.describe() for side, table in tables.items()}
-    arrays = {name: a for side, table in tables.items() for name, a in table.arrays(f"product.{side}").items()}
-    header.update(transform=form.transform, has_bias=form.has_bias, propagation=weights)
+            entries = _largest(entries, round(density * entries.n_rows * entries.n_columns))
+        table = PackedTable.of(entries, values)
+        header[side] = table.describe()
+        arrays.update(table.arrays(f"product.{side}"))
     return header, arrays
 
 
+def _largest(matrix: CSR, n: int) -> CSR:
+    """The ``n`` entries of the largest magnitude, the first of equal ones."""
+    kept = np.zeros(len(matrix.values), bool)
+    kept[np.argsort(-np.abs(matrix.values), kind="stable")[:n]] = True
+    counts = np.bincount(matrix.row_of_entry()[kept], minlength=matrix.n_rows)
+    return replace(matrix, offsets=offsets_of(counts), columns=matrix.columns[kept], values=matrix.values[kept])
+
+
 def _before_propagation(
-    model: AbstractRecommender, form: ProductForm, trained: Lists, seen: str
+    model: AbstractRecommender, form: ProductForm, trained: CSR, seen: str
 ) -> tuple[ProductForm, list[float]]:
     if seen == "none":
         raise DSLError("propagate=True: must be left out with seen=none, as vectors are made along the seen items")
@@ -190,8 +214,8 @@ def _before_propagation(
     return found
 
 
-def _interactions(datasets: list[Dataset], n_users: int) -> Lists:
-    """What each user had, ids from 0, each list ascending and distinct."""
+def _histories(datasets: list[Dataset], n_users: int) -> CSR:
+    """The items of each user, ids from 0, each list ascending and distinct."""
     users, items = [], []
     for dataset in datasets:
         feat = dataset.inter_feat
@@ -199,26 +223,26 @@ def _interactions(datasets: list[Dataset], n_users: int) -> Lists:
         items.append(feat[dataset.iid_field].numpy())
         earlier = f"{dataset.iid_field}{dataset.config['LIST_SUFFIX']}"
         if earlier in feat:
-            # a sequence's first items are the target of none
+            # the first items of a sequence are no targets
             lists = feat[earlier].numpy()
             owners, places = lists.nonzero()
             users.append(users[-1][owners])
             items.append(lists[owners, places])
     n_items = datasets[0].item_num
     keys = np.unique((np.concatenate(users).astype(np.int64) - 1) * n_items + np.concatenate(items))
-    return Lists(offsets_of(np.bincount(keys // n_items, minlength=n_users)), keys % n_items - 1)
+    return CSR(offsets_of(np.bincount(keys // n_items, minlength=n_users)), keys % n_items - 1)
 
 
 def _compare(
-    artifact: Artifact, model: AbstractRecommender, trained: Lists, wanted: Lists
+    artifact: Artifact, model: AbstractRecommender, trained: CSR, wanted: CSR
 ) -> tuple[float, float] | None:
-    """NDCG@10 of the model and of the artifact, for some of the users with anything ``wanted``."""
-    users = np.flatnonzero(np.diff(wanted.offsets))
+    """NDCG@10 of the model and of the artifact for users with ``wanted`` items; None if there are none."""
+    users = np.flatnonzero(wanted.lengths)
     users = users[np.unique(np.linspace(0, len(users) - 1, min(len(users), _COMPARED)).astype(np.int64))]
     if not len(users):
         return None
-    scorer, n_items = Recommender.of(artifact).scorer, artifact.header["n_items"]
-    scores, k = scores_of(model, n_items), min(10, n_items)
+    scorer, n_items = load_scorer(artifact), artifact.header["n_items"]
+    scores, k = scores_of(model, n_items), min(_K, n_items)
     before, after = [], []
     for start in range(0, len(users), _BATCH):
         batch = users[start : start + _BATCH]

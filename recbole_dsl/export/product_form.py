@@ -1,67 +1,64 @@
-"""Whether a model's score is the product of a user's and an item's vector: found by computing, not by its name."""
+"""Finds out whether a model's score is a product of vectors, by computing scores, not by the model's name."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, product
 from logging import getLogger
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender, AutoEncoderMixin
 from recbole.utils import ModelType
 from torch import Tensor, nn
 
 from recbole_dsl.errors import described
-from recbole_dsl.serving.entries import Entries
-from recbole_dsl.serving.lists import Lists
+from recbole_dsl.serving.csr import CSR, Floats, Ids, column_type
 from recbole_dsl.serving.propagation import layer_weights
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
-# users whose scores are compared; those that a solution is computed from, for each column; those scored at once
+# users whose scores are compared; users for each column of a least squares problem; users that are scored at once
 _SAMPLE, _PER_COLUMN, _BATCH = 16, 4, 256
-# what a score may be off, as float32 adds up in another order: relative to how they differ, and to the largest
+# tolerances of a score, as sums in float32 depend on the order: relative to the scores' spread, and to the largest
 _OF_SPREAD, _OF_SIZE = 1e-4, 2e-6
-# beyond it a sigmoid in float32 does not tell what it was made from
+# closer to 0 or 1, a sigmoid in float32 loses its argument
 _SATURATED = 1e-3
 
-Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+Scores = Callable[[Ids], Floats]
 
 
 @dataclass(frozen=True)
 class ProductForm:
-    """Vectors of which the products are a model's scores.
+    """Vectors whose products are a model's scores.
 
     Attributes:
-        users: (n_users, n_columns) of the users without padding.
+        users: (n_users, n_columns), without padding.
         items: (n_items, n_columns).
         transform: "none", or "sigmoid" where that is applied to the products.
         has_bias: whether the last column is the items' bias.
     """
 
-    users: Entries
-    items: Entries
-    n_columns: int
-    transform: str
-    has_bias: bool
+    users: CSR
+    items: CSR
+    transform: str = "none"
+    has_bias: bool = False
 
 
-@dataclass(frozen=True)
-class _Vectors:
-    """Rows of a model's tensor, and the entries of it where few are there."""
+class _Vectors(NamedTuple):
+    """A table with a row for each user or item, dense and by its entries."""
 
-    dense: NDArray[np.float32]
-    entries: Entries
+    dense: Floats
+    entries: CSR
 
 
 def product_form(model: AbstractRecommender, n_users: int, n_items: int) -> ProductForm | None:
-    """The vectors that make the scores of ``model``, or None if there are none.
+    """The vectors whose products are the scores of ``model``, or None if there are none.
 
-    Every pair of tensors with a row for each user and each item is tried: as it is, with items of length 1, with a
-    weight for each column, with a bias for each item, and through a sigmoid. Then one of them is solved for, given
-    the other. What is found gives the model's ``full_sort_predict`` for users that it was not found with.
+    Tries every pair of tensors that have a row for each user and for each item: as it is, with items normalised to
+    length 1, with a weight for each column, with a bias for each item, and through a sigmoid. Then it solves for
+    either one, given the other. What it returns gives the scores of ``full_sort_predict`` for other users too.
 
     Args:
         n_users: without padding, as ``n_items``.
@@ -69,20 +66,20 @@ def product_form(model: AbstractRecommender, n_users: int, n_items: int) -> Prod
     # of the class, as SGL has an option of that name
     kind = type(model).type
     if isinstance(model, AutoEncoderMixin) or kind not in (ModelType.GENERAL, ModelType.KNOWLEDGE):
-        # these score by what a user had, which a table of users does not show
+        # which score by the user's history
         return None
     scores = scores_of(model, n_items)
     users = _spread(n_users, 2 * _SAMPLE)
     try:
         wanted, again = scores(users), scores(users)
     except Exception as error:
-        # a model of anyone's own may want other data than users
+        # a model of the user's own may need more than users
         getLogger().info(f"not a product of vectors, as it is: {described(error)}")
         return None
     if wanted.shape != (len(users), n_items) or not np.isfinite(wanted).all() or (wanted != again).any():
         return None
     with torch.no_grad():
-        of_users, of_items = list(_candidates(model, n_users)), list(_candidates(model, n_items))
+        of_users, of_items = list(_tables(model, n_users)), list(_tables(model, n_items))
     half, of_half = users[::2], wanted[::2]
     found = _of_pairs(of_users, of_items, half, of_half)
     solved = _solved(scores, of_users, of_items, n_users, half, of_half)
@@ -90,22 +87,21 @@ def product_form(model: AbstractRecommender, n_users: int, n_items: int) -> Prod
 
 
 def before_propagation(
-    model: AbstractRecommender, form: ProductForm, trained: Lists
+    model: AbstractRecommender, form: ProductForm, trained: CSR
 ) -> tuple[ProductForm, list[float]] | None:
-    """The sparse weights that the vectors of ``form`` are made of by a graph model, and how; None if they are not.
+    """The sparse weights that a graph model propagates to the vectors of ``form``; None if it does not.
 
     Args:
-        trained: which items each user had in the training data.
+        trained: the items of each user in the training data.
 
     Returns:
-        The weights in the place of the vectors, and what `propagated` makes the vectors of them with.
+        The form with the weights in place of the vectors, and the weights of the layers, for `propagated`.
     """
-    wanted = (form.users.dense(form.n_columns), form.items.dense(form.n_columns))
-    of_users, of_items = (list(_candidates(model, side.n_rows)) for side in (form.users, form.items))
-    for user, item in ((u, i) for u in of_users for i in of_items):
+    wanted = (form.users.dense(), form.items.dense())
+    for user, item in product(*(list(_tables(model, side.n_rows)) for side in (form.users, form.items))):
         n_entries = len(user.entries.values) + len(item.entries.values)
         is_smaller = n_entries < len(form.users.values) + len(form.items.values)
-        if is_smaller and user.dense.shape[1] == item.dense.shape[1] == form.n_columns:
+        if is_smaller and user.entries.n_columns == item.entries.n_columns == form.items.n_columns:
             weights = layer_weights(user.dense, item.dense, trained, wanted)
             if weights is not None:
                 return replace(form, users=user.entries, items=item.entries), weights
@@ -113,10 +109,10 @@ def before_propagation(
 
 
 def scores_of(model: AbstractRecommender, n_items: int) -> Scores:
-    """``full_sort_predict`` of ``model`` for users (n,) that count from 0: (n, n_items) without padding."""
+    """A function that returns the scores (n, n_items) of users (n,) by ``full_sort_predict``, without padding."""
 
     @torch.no_grad()
-    def scores(users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(users: Ids) -> Floats:
         model.eval()
         device = next(model.parameters()).device
         parts = []
@@ -129,12 +125,12 @@ def scores_of(model: AbstractRecommender, n_items: int) -> Scores:
     return scores
 
 
-def _spread(n: int, most: int) -> NDArray[np.int64]:
+def _spread(n: int, most: int) -> Ids:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
-def _candidates(model: nn.Module, n: int) -> Iterator[_Vectors]:
-    """The tensors of ``model`` with a row for padding and one for each of ``n``, or more rows after these."""
+def _tables(model: nn.Module, n: int) -> Iterator[_Vectors]:
+    """The tensors of ``model`` with a row for padding and one for each of ``n``, and without further rows."""
     tensors: dict[int, Tensor] = {}
     sparse = sparse_weights(model)
     inside = {id(parameter) for weight in sparse.values() for parameter in weight.parameters()}
@@ -142,9 +138,10 @@ def _candidates(model: nn.Module, n: int) -> Iterator[_Vectors]:
         if weight.n_rows > n and len(weight.shape) == 2:
             offsets = weight.row_offsets[1 : n + 2].cpu().numpy().astype(np.int64)
             values = weight.values.detach().cpu().numpy().astype(np.float32)[offsets[0] : offsets[-1]]
-            entries = Entries(values, weight.columns.cpu().numpy()[offsets[0] : offsets[-1]], offsets - offsets[0])
-            yield _Vectors(entries.dense(weight.n_columns), entries)
-    # what a sparse weight keeps of itself for speed is no other table
+            columns = weight.columns.cpu().numpy()[offsets[0] : offsets[-1]]
+            entries = CSR(offsets - offsets[0], columns, values, weight.n_columns)
+            yield _Vectors(entries.dense(), entries)
+    # a sparse weight keeps copies of itself for speed
     for module in (module for module in model.modules() if not isinstance(module, SparseWeight)):
         for value in [*module.parameters(recurse=False), *module.buffers(recurse=False), *vars(module).values()]:
             if isinstance(value, Tensor) and value.layout is torch.strided and id(value) not in inside:
@@ -153,26 +150,28 @@ def _candidates(model: nn.Module, n: int) -> Iterator[_Vectors]:
         if tensor.dim() == 2 and tensor.shape[0] > n and tensor.is_floating_point() and tensor.shape[1] > 1:
             dense = tensor.detach()[1 : n + 1].float().cpu().numpy()
             if np.isfinite(dense).all():
-                yield _Vectors(dense, Entries.of(dense))
+                yield _Vectors(dense, CSR.of_nonzero(dense))
 
 
 def _of_pairs(
-    of_users: list[_Vectors], of_items: list[_Vectors], users: NDArray[np.int64], wanted: NDArray[np.float32]
+    of_users: list[_Vectors], of_items: list[_Vectors], users: Ids, wanted: Floats
 ) -> Iterator[ProductForm]:
-    for user, item in ((u, i) for u in of_users for i in of_items if u.dense.shape[1] == i.dense.shape[1]):
-        n_columns = user.dense.shape[1]
-        for vectors in (item, _of_length_one(item)):
+    for user, item in product(of_users, of_items):
+        if user.dense.shape[1] != item.dense.shape[1]:
+            continue
+        for vectors in (item, _normalised(item)):
             products = user.dense[users] @ vectors.dense.T
             if _is_near(products, wanted):
-                yield ProductForm(user.entries, vectors.entries, n_columns, "none", False)
+                yield ProductForm(user.entries, vectors.entries)
             if _is_near(_sigmoid(products), wanted):
-                yield ProductForm(user.entries, vectors.entries, n_columns, "sigmoid", False)
+                yield ProductForm(user.entries, vectors.entries, "sigmoid")
             bias = (wanted - products).mean(0)
             if len(users) > 2 and _is_near(products + bias, wanted):
-                yield _with_bias(user.entries, vectors.entries, bias, n_columns)
+                yield _with_bias(user.entries, vectors.entries, bias)
             weights = _column_weights(user.dense[users], vectors.dense, wanted)
             if _is_near((user.dense[users] * weights) @ vectors.dense.T, wanted):
-                yield ProductForm(user.entries.times_columns(weights), vectors.entries, n_columns, "none", False)
+                weighted = user.entries.values * weights[user.entries.columns]
+                yield ProductForm(replace(user.entries, values=weighted), vectors.entries)
 
 
 def _solved(
@@ -180,20 +179,20 @@ def _solved(
     of_users: list[_Vectors],
     of_items: list[_Vectors],
     n_users: int,
-    users: NDArray[np.int64],
-    wanted: NDArray[np.float32],
+    users: Ids,
+    wanted: Floats,
 ) -> Iterator[ProductForm]:
-    """Given the vectors of the one side, those of the other that give the scores with the least error."""
+    """The forms of which one side is a table, and the other the least squares solution for it."""
     is_share = wanted.min() >= 0 and wanted.max() <= 1
     for item in of_items:
-        n_columns = item.dense.shape[1]
-        for vectors in (item, _of_length_one(item)) if 2 * n_columns < len(item.dense) else ():
-            for transform in ("none", "sigmoid")[: 1 + is_share]:
-                solved = _solve(vectors.dense, wanted, transform)
-                if _is_near(_through(transform, solved @ vectors.dense.T), wanted):
-                    blocks = (np.arange(s, min(s + _BATCH, n_users)) for s in range(0, n_users, _BATCH))
-                    rows = np.concatenate([_solve(vectors.dense, scores(block), transform) for block in blocks])
-                    yield ProductForm(Entries.of(rows), vectors.entries, n_columns, transform, False)
+        if 2 * item.dense.shape[1] >= len(item.dense):
+            continue
+        for vectors, transform in product((item, _normalised(item)), ("none", "sigmoid")[: 1 + is_share]):
+            solved = _solve(vectors.dense, wanted, transform)
+            if _is_near(_through(transform, solved @ vectors.dense.T), wanted):
+                blocks = (np.arange(s, min(s + _BATCH, n_users)) for s in range(0, n_users, _BATCH))
+                rows = np.concatenate([_solve(vectors.dense, scores(block), transform) for block in blocks])
+                yield ProductForm(CSR.of_nonzero(rows), vectors.entries, transform)
     for user in of_users:
         n_columns = user.dense.shape[1]
         others = np.setdiff1d(_spread(n_users, _PER_COLUMN * (n_columns + 1)), users)
@@ -201,11 +200,11 @@ def _solved(
             known = np.column_stack([user.dense[others], np.ones(len(others), np.float32)])
             solved = _solve(known, scores(others).T, "none")
             if _is_near(user.dense[users] @ solved[:, :-1].T + solved[:, -1], wanted):
-                yield _with_bias(user.entries, Entries.of(solved[:, :-1]), solved[:, -1], n_columns)
+                yield _with_bias(user.entries, CSR.of_nonzero(solved[:, :-1]), solved[:, -1])
 
 
-def _solve(known: NDArray[np.float32], wanted: NDArray[np.float32], transform: str) -> NDArray[np.float32]:
-    """(n, columns): vectors of which the products with ``known`` (m, columns) are near ``wanted`` (n, m)."""
+def _solve(known: Floats, wanted: Floats, transform: str) -> Floats:
+    """(n, columns) the vectors whose products with ``known`` (m, columns) are nearest to ``wanted`` (n, m)."""
     exact = known.astype(np.float64)
     if transform == "none":
         return np.linalg.lstsq(exact, wanted.T.astype(np.float64), rcond=None)[0].T.astype(np.float32)
@@ -217,50 +216,52 @@ def _solve(known: NDArray[np.float32], wanted: NDArray[np.float32], transform: s
     return out
 
 
-def _column_weights(
-    users: NDArray[np.float32], items: NDArray[np.float32], wanted: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """(columns,): the weights of the columns with which the products are nearest to ``wanted``."""
+def _column_weights(users: Floats, items: Floats, wanted: Floats) -> Floats:
+    """(columns,) the weights of the columns that bring the products nearest to ``wanted``."""
     some = _spread(len(items), 2 * items.shape[1])
     factors = (users[:, None] * items[some]).reshape(-1, items.shape[1]).astype(np.float64)
     return np.linalg.lstsq(factors, wanted[:, some].reshape(-1), rcond=None)[0].astype(np.float32)
 
 
-def _with_bias(users: Entries, items: Entries, bias: NDArray[np.float32], n_columns: int) -> ProductForm:
-    # of the size of the other entries, so that a scale for all of a row does
+def _with_bias(users: CSR, items: CSR, bias: Floats) -> ProductForm:
+    # of the size of the other entries, so that one scale suits a whole row
     constant = np.float32(np.sqrt(np.mean(users.values**2))) if len(users.values) else np.float32(1)
     constant = constant if constant > 0 else np.float32(1)
-    return ProductForm(
-        users.with_column(np.full(users.n_rows, constant), n_columns),
-        items.with_column((bias / constant).astype(np.float32), n_columns),
-        n_columns + 1,
-        "none",
-        True,
-    )
+    users = _with_column(users, np.full(users.n_rows, constant))
+    return ProductForm(users, _with_column(items, (bias / constant).astype(np.float32)), has_bias=True)
 
 
-def _of_length_one(vectors: _Vectors) -> _Vectors:
+def _with_column(matrix: CSR, column: Floats) -> CSR:
+    """``matrix`` with ``column`` (rows,) after its own."""
+    ends, n_columns = matrix.offsets[1:], matrix.n_columns + 1
+    columns = np.insert(matrix.columns.astype(column_type(n_columns)), ends, matrix.n_columns)
+    offsets = matrix.offsets + np.arange(len(matrix.offsets))
+    return CSR(offsets, columns, np.insert(matrix.values, ends, column), n_columns)
+
+
+def _normalised(vectors: _Vectors) -> _Vectors:
+    """``vectors`` of length 1."""
     lengths = np.linalg.norm(vectors.dense, axis=1, keepdims=True)
     factors = (1 / np.maximum(lengths, np.float32(1e-12))).astype(np.float32)
-    return _Vectors(vectors.dense * factors, vectors.entries.times_rows(factors[:, 0]))
+    values = vectors.entries.values * factors[vectors.entries.row_of_entry(), 0]
+    return _Vectors(vectors.dense * factors, replace(vectors.entries, values=values))
 
 
-def _gives(form: ProductForm, users: NDArray[np.int64], wanted: NDArray[np.float32]) -> bool:
-    """Whether the vectors as they are to be stored give ``wanted``."""
-    of_users, of_items = (side.dense(form.n_columns) for side in (form.users, form.items))
-    return _is_near(_through(form.transform, of_users[users] @ of_items.T), wanted)
+def _gives(form: ProductForm, users: Ids, wanted: Floats) -> bool:
+    """Whether the vectors as they will be stored give ``wanted``."""
+    return _is_near(_through(form.transform, form.users.dense()[users] @ form.items.dense().T), wanted)
 
 
-def _through(transform: str, products: NDArray[np.float32]) -> NDArray[np.float32]:
+def _through(transform: str, products: Floats) -> Floats:
     return _sigmoid(products) if transform == "sigmoid" else products
 
 
-def _is_near(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> bool:
-    # what tells items apart is how scores differ; those that are all alike tell nothing
+def _is_near(found: Floats, wanted: Floats) -> bool:
+    # scores that are all alike tell nothing
     spread, size = wanted.std(), np.abs(wanted).max(initial=0)
     return bool(spread > 0 and np.abs(found - wanted).max() <= _OF_SPREAD * spread + _OF_SIZE * size)
 
 
-def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sigmoid(x: Floats) -> Floats:
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-x))

@@ -1,30 +1,30 @@
-"""Faster products of the constant sparse matrices that graph models propagate embeddings by."""
+"""Faster products with the constant sparse matrices by which graph models propagate embeddings."""
 
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, entries_of, make_subclass
+from recbole_dsl.sparse.compressed_rows import CompressedRows
 
 
 def compress_graphs(model: nn.Module) -> list[str]:
     """Replace the sparse matrices of ``model``, in place, by ones with a faster product and backward pass.
 
-    Replaced are the float32 COO matrices, not trained, that modules of ``model`` have as attributes, as buffers,
-    or in a list, tuple or dict; the model computes what it did before. A module that has one looks for new ones at
-    the start of each ``forward``, for models that make their graph anew while they train.
+    These are the untrained float32 COO matrices that modules of ``model`` hold as attributes, buffers, or in a
+    list, tuple or dict. The model computes the same as before. A module with such a matrix looks for new ones at
+    each ``forward``, for models that rebuild their graph while they train.
 
     Returns:
-        The names of what was replaced; none if all was before.
+        The names of what was replaced; none if all had been before.
     """
-    seen: dict[Tensor, PropagationMatrix] = {}
+    replaced: dict[Tensor, PropagationMatrix] = {}
     names = []
     for prefix, module in list(model.named_modules()) if make_subclass is not None else ():
-        own = _compress_attributes(module, seen)
+        own = _compress_attributes(module, replaced)
         if own and not isinstance(module, _HasGraphs):
             module.__class__ = _with_graphs(type(module))
         names += [f"{prefix}.{name}" if prefix else name for name in own]
@@ -32,21 +32,20 @@ def compress_graphs(model: nn.Module) -> list[str]:
 
 
 def has_graphs(model: nn.Module) -> bool:
-    """Whether a module of ``model`` has a constant sparse matrix, of any type and device, to propagate by."""
+    """Whether a module of ``model`` holds a constant sparse matrix, of any type and on any device."""
     return any(_holds_matrix(members) for m in model.modules() for members in (m._buffers, vars(m)))
 
 
 class PropagationMatrix(Tensor):
     """A constant sparse COO matrix (n, m), float32, whose product with a dense one (m, k) is faster.
 
-    ``torch.sparse.mm``, ``torch.mm``, ``torch.matmul`` and ``@`` with such a matrix on the left read its
-    entries from compressed rows, which are made at the first product; those of its transpose, which the gradient
-    needs, at the first backward pass. In automatic mixed precision, for which PyTorch has no such product, it is
-    one of float32. Everything else, operands of another type included, is done by PyTorch with the COO matrix, and
-    gives a plain tensor.
+    ``torch.sparse.mm``, ``torch.mm``, ``torch.matmul`` and ``@`` with such a matrix on the left read compressed
+    rows, which are made at the first product; those of the transpose, for the gradient, at the first backward
+    pass. In automatic mixed precision, for which PyTorch has no such product, it is one in float32. Everything
+    else, other operand types included, is done by PyTorch with the COO matrix, and gives a plain tensor.
     """
 
-    _compressed: tuple[int, "_CompressedRows"] | None = None
+    _compressed: tuple[int, CompressedRows] | None = None
 
     def __new__(cls, matrix: Tensor) -> "PropagationMatrix":
         return make_subclass(cls, matrix.detach())
@@ -65,14 +64,14 @@ class PropagationMatrix(Tensor):
         return copied
 
     def __reduce_ex__(self, protocol):
-        # files hold the plain matrix, and can be read without this module
+        # files hold the plain matrix, to be readable without this module
         return self.detach().__reduce_ex__(protocol)
 
-    def _rows(self) -> "_CompressedRows":
-        # a state dict is loaded into a buffer in place
+    def _rows(self) -> CompressedRows:
+        # loading a state dict changes a buffer in place
         if self._compressed is None or self._compressed[0] != self._version:
             (rows, columns), values = entries_of(self)
-            self._compressed = self._version, _CompressedRows(rows, columns, values, self.shape)
+            self._compressed = self._version, CompressedRows.from_coo(rows, columns, values, self.shape)
         return self._compressed[1]
 
 
@@ -96,66 +95,13 @@ def _is_supported(matrix: Any, dense: Any) -> bool:
     )
 
 
-class _CompressedRows:
-    """A matrix (n, m) by its entries in the order of the rows.
-
-    Args:
-        rows, columns: of each entry, int64, in any order; entries at the same place are added up.
-        values: of each entry, float32.
-        shape: (n, m).
-    """
-
-    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]):
-        self.shape = tuple(shape)
-        # half the bytes to read in each product
-        index = torch.int32 if max(len(rows), *self.shape) < 2**31 else torch.int64
-        # stable, so that entries are added in the order that PyTorch adds them in
-        order = rows.argsort(stable=True)
-        self.row_offsets = F.pad(torch.bincount(rows, minlength=shape[0]).cumsum(0), (1, 0)).to(index)
-        self.columns, self.values = columns[order].to(index), values[order]
-
-    @property
-    def transposed(self) -> "_CompressedRows":
-        """The transpose (m, n): itself if the matrix is exactly symmetric."""
-        return self._distinct_transpose or self
-
-    @cached_property
-    def _distinct_transpose(self) -> "_CompressedRows | None":
-        rows = torch.arange(self.shape[0], device=self.columns.device).repeat_interleave(self.row_offsets.diff())
-        other = _CompressedRows(self.columns.long(), rows, self.values, self.shape[::-1])
-        pairs = zip(self._entries(), other._entries())
-        return None if all(torch.equal(own, others) for own, others in pairs) else other
-
-    @cached_property
-    def in_csr(self) -> Tensor:
-        """The same as a tensor of PyTorch, for devices that have a fast product with it."""
-        return torch.sparse_csr_tensor(*self._entries(), self.shape, check_invariants=False)
-
-    def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.row_offsets, self.columns, self.values
-
-    def multiply(self, dense: Tensor) -> Tensor:
-        """The product (n, k) with a dense matrix (m, k)."""
-        if not dense.is_cpu:
-            return self.in_csr @ dense
-        # a bag for each row: several times faster than PyTorch's products of COO and CSR matrices
-        return F.embedding_bag(
-            self.columns,
-            dense.contiguous(),
-            self.row_offsets,
-            mode="sum",
-            per_sample_weights=self.values,
-            include_last_offset=True,
-        )
-
-
 class _Product(torch.autograd.Function):
     """Compressed rows times a dense matrix; only the dense one gets a gradient."""
 
     @staticmethod
-    def forward(ctx, dense: Tensor, rows: _CompressedRows) -> Tensor:
+    def forward(ctx, dense: Tensor, rows: CompressedRows) -> Tensor:
         ctx.rows = rows
-        return rows.multiply(dense)
+        return rows.times(dense)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
@@ -163,10 +109,10 @@ class _Product(torch.autograd.Function):
 
 
 class _HasGraphs:
-    """What modules with propagation matrices share."""
+    """Mixed into the class of every module with propagation matrices."""
 
     def forward(self, *args, **kwargs):
-        # SGL appends to lists that it has assigned before, which no __setattr__ would see
+        # SGL appends to lists that are attributes, which __setattr__ would not see
         _compress_attributes(self, {})
         return super().forward(*args, **kwargs)
 
@@ -177,24 +123,24 @@ def _with_graphs(base: type) -> type:
     return type(base)(base.__name__, (_HasGraphs, base), members)
 
 
-def _compress_attributes(module: nn.Module, seen: dict[Tensor, PropagationMatrix]) -> list[str]:
-    return _compress_members(module._buffers, seen) + _compress_members(vars(module), seen)
+def _compress_attributes(module: nn.Module, replaced: dict[Tensor, PropagationMatrix]) -> list[str]:
+    return _compress_members(module._buffers, replaced) + _compress_members(vars(module), replaced)
 
 
 def _compress_members(
-    members: MutableMapping[Any, Any] | MutableSequence[Any], seen: dict[Tensor, PropagationMatrix]
+    members: MutableMapping[Any, Any] | MutableSequence[Any], replaced: dict[Tensor, PropagationMatrix]
 ) -> list[str]:
-    """Replace the matrices in ``members``; ``seen`` keeps one that is found twice one."""
+    """Replace the matrices in ``members``; one that is there twice is replaced by the same one."""
     names = []
     for key, value in list(_items(members)):
         if _is_graph(value):
-            members[key] = seen.setdefault(value, PropagationMatrix(value))
+            members[key] = replaced.setdefault(value, PropagationMatrix(value))
             names.append(str(key))
         elif isinstance(value, (list, dict)) and _starts_with_tensor(value):
-            names += [f"{key}.{name}" for name in _compress_members(value, seen)]
+            names += [f"{key}.{name}" for name in _compress_members(value, replaced)]
         elif type(value) is tuple and _starts_with_tensor(value):
             entries = list(value)
-            own = _compress_members(entries, seen)
+            own = _compress_members(entries, replaced)
             members[key] = tuple(entries) if own else value
             names += [f"{key}.{name}" for name in own]
     return names
@@ -214,7 +160,7 @@ def _items(members):
 
 
 def _starts_with_tensor(values: list | tuple | dict) -> bool:
-    # a long list of something else is not searched at each step
+    # do not search long lists of something else at each step
     return isinstance(next(iter(values.values() if isinstance(values, dict) else values), None), Tensor)
 
 

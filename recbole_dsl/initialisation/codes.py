@@ -1,12 +1,12 @@
-"""Sparse codes of users and of items, each found from the other's: directions for groups that no factor shows."""
+"""Sparse codes of users and items, each computed from the other's, for groups too small to show in factors."""
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-# of the first codes, if the last are not denser; too few weights at once keep a row in the columns it began with
+# density of the first codes, if the last are not denser; sparser ones keep a row in the columns it began with
 _FIRST_DENSITY = 0.25
-# columns are divided by their norm to this power; with 1 they are used more evenly, and BPR on beauty
-# loses 5 % of its NDCG@10
+# columns are divided by their norm to this power; with 1 they are used more evenly, and BPR on beauty loses 5 % of
+# its NDCG@10
 _BALANCE = 0.5
 
 
@@ -16,15 +16,15 @@ def spread(
     """Codes of users and of items after ``steps`` alternations that spread rows over all columns.
 
     A user's code is the mean of the codes of their items, and an item's that of its users: one step of
-    propagation, as graph models take. Each time every row is brought to the norm 1, so that a small group counts
-    as much as a popular one; every column is divided by the root of its norm over all rows, so that fewer choose
-    what all would; and only the largest entries are kept. It is a spherical k-means (Dhillon and Modha 2001) of
-    both sides at once, in which a row belongs to several clusters.
+    propagation, as in graph models. After each step rows are normalised, so that a small group counts as much as a
+    popular one; columns are divided by the root of their norm, so that not all rows share the same ones; and only
+    the largest entries are kept. It is a spherical k-means (Dhillon and Modha 2001) of both sides at once, in
+    which a row belongs to several clusters.
 
     Args:
         matrix: (users, items), float; damped interactions.
-        items: (items, columns), float32; what the first codes of users are made from.
-        densities: of the last codes of users, and of items; the first are denser, and each step nears the last.
+        items: (items, columns), float32; the first codes of users are made from them.
+        densities: of the last codes of users, and of items; those of the first are higher, and fall step by step.
         steps: 1 or more.
 
     Returns:
@@ -42,7 +42,7 @@ def spread(
 
 
 def largest(rows: np.ndarray, density: float, by_share: bool = False) -> np.ndarray:
-    """``rows``, zero but for a share of ``density``: the largest of each row, then of all.
+    """``rows`` with a share of ``density`` kept, the rest zero: the largest of each row first, then of all.
 
     Args:
         by_share: whether entries are compared after each row is divided by its norm.

@@ -1,4 +1,4 @@
-"""Factors of an interaction matrix, turned so that few columns describe a row: a start for embedding tables."""
+"""Factors of an interaction matrix, rotated so that few columns describe a row: initial embedding tables."""
 
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -13,29 +13,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_dsl.initialisation.codes import spread
-from recbole_dsl.initialisation.masks import Start, largest_entries
+from recbole_dsl.initialisation.masks import MaskSpec, largest_entries
 from recbole_dsl.sparse.rewrite import exchanged
 from recbole_dsl.sparse.weight import SparseWeight
 
 Rows = Callable[[int, int], Tensor]
 
-# an interaction weighs 1 / (its user's number of interactions * its item's) to this power. With the half, by which
-# graph models divide, the factors describe rare rows too well at the expense of the others
+# an interaction weighs 1 / (its user's number of interactions * its item's) to this power. With 0.5, as in graph
+# models, the factors describe rare rows too well at the expense of the others
 _DAMPING = 0.25
-# factors count that are larger than this many times those of shuffled interactions
+# factors stand out if they are larger than this many times those of shuffled interactions
 _SIGNAL = 1.0
 # a singular value s is multiplied by 1 - (e / s)^2 to this power, where e is that of shuffled interactions
 _SHRINKAGE = 0.5
-# what is left of factors that are no larger than those of shuffled interactions; they come last, but are not zero,
-# for a weight of zero whose partners are zero has no gradient
+# the scale of factors that do not stand out; not zero, for a weight of zero whose partners are zero has no
+# gradient
 _NOISE = 0.1
-# the size of factors that repeat, of those which they repeat
+# the scale of repeated factors
 _REPEATED = 1.0
-# rows of a side that are factorised at most, and factors of them
+# rows of a side that are factorised, and factors of them, at most
 _FACTORISED = 2**15
 _MOST_FACTORS = 128
 _MAX_ROTATIONS = 60
-# of squared singular values, relative; in double precision the vectors are then right to eight digits
+# relative, of squared singular values; in double precision the vectors are then right to eight digits
 _TOLERANCE = 1e-4
 _ALL = slice(None)
 
@@ -44,18 +44,17 @@ class Factors:
     """A truncated singular value decomposition R ~ U V^T, rotated by varimax (Kaiser 1958).
 
     R is the damped matrix of interactions, users x items. A rotation of both sides changes none of their products;
-    varimax looks for the one in which a row's entries are large or small rather than alike. The largest ones are
-    then a sparse code of the row, in columns that have the same meaning for users and items. Rotated are the
-    factors that stand out from those of shuffled interactions (parallel analysis, Horn 1965). A singular value s
-    of theirs counts as sqrt(s^2 - e^2), where e is what shuffled interactions reach: the best estimate when a
-    square matrix is seen through noise (Gavish and Donoho 2017). The other factors are made small. Of a side with
-    more than 32,768 rows only the most active are factorised. All are then projected, a block at a time, so that
-    nothing of a dense table's size comes into being.
+    varimax finds one in which a row's entries are large or small rather than alike. The largest ones are then a
+    sparse code of the row, in columns that mean the same for users and items. Only factors that stand out from
+    those of shuffled interactions are rotated (parallel analysis, Horn 1965). Their singular values s count as
+    sqrt(s^2 - e^2), where e is the largest of shuffled interactions: the best estimate of a square matrix seen
+    through noise (Gavish and Donoho 2017). The other factors are made small. Of a side with more than 32,768 rows
+    only the most active are factorised. All are then projected, a block at a time, so that no dense table is made.
 
     Args:
-        interactions: (users, items); whatever is not zero counts as 1.
+        interactions: (users, items); non-zero entries count as 1.
         columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
-        seed: of the shuffle, of the iteration's start and of what is random.
+        seed: of the shuffle, of the iteration's start and of random projections.
         damping: an interaction counts as 1 / (its user's number of interactions * its item's) to this power.
         dtype: of the factorisation. In single precision it takes half the time, and releases of ARPACK and LAPACK
             give factors that differ.
@@ -112,10 +111,10 @@ class Factors:
 
     @cached_property
     def repeated(self) -> "Factors":
-        """These, but the columns beyond the rank and the 128th are the rotated factors again.
+        """These, but with the rotated factors again in the columns beyond the rank and the 128th.
 
-        Each time they are at another, random rotation: a row then finds more directions of which few describe it,
-        as in an overcomplete dictionary.
+        Each time they are rotated at random: as in an overcomplete dictionary, a row then has more directions of
+        which few describe it.
         """
         n = self.n_standing_out
         draw = np.random.default_rng(self._seed)
@@ -126,11 +125,11 @@ class Factors:
         return factors
 
     def spread(self, steps: int, densities: tuple[float, float]) -> "Factors":
-        """Projections onto the sparse codes of `codes.spread` instead, which begin with all factors, rotated.
+        """Projections onto the sparse codes of `codes.spread`, computed from all factors, rotated.
 
         Args:
-            steps: of `codes.spread`; with 0 these factors as they are.
-            densities: those of the weights of users, and of items, that will start from them.
+            steps: of `codes.spread`; 0 gives these factors as they are.
+            densities: those of the weights of users, and of items, that are initialised from them.
         """
         if steps == 0:
             return self
@@ -145,19 +144,19 @@ class Factors:
         return factors
 
     def users(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
-        """Those of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
+        """The factors of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(0, start, stop, columns)
 
     def items(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
-        """Those of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
+        """The factors of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(1, start, stop, columns)
 
     @cached_property
     def _rotated_items(self) -> np.ndarray:
-        """All factors of the items that are factorised, those too that do not stand out."""
+        """All factors of the factorised items, including those that do not stand out."""
         left, sizes, right = self._vectors
         sides = [side * np.sqrt(sizes) for side in (left, right)]
-        # the rotation of those that stand out is most of the way
+        # near the final rotation
         begin = np.eye(len(sizes))
         begin[: self.n_standing_out, : self.n_standing_out] = self._turn
         return (sides[1] @ _rotation(sides, begin)).astype(np.float32)
@@ -174,7 +173,7 @@ class Factors:
     def _with(
         self, more: Sequence[Sequence[np.ndarray]], found: Sequence[np.ndarray] | None = None
     ) -> list[np.ndarray]:
-        """What the rows of each side's partners are projected onto, with ``more`` columns after those found."""
+        """The matrices that rows of the other side are projected onto, with ``more`` columns after those found."""
         found = self._found if found is None else found
         sides = (np.hstack([side, *parts])[:, : self._columns] for side, parts in zip(found, more))
         return [side.astype(np.float32) for side in sides]
@@ -187,14 +186,14 @@ class Factors:
 
 
 def most_active(interactions: csr_matrix) -> csr_matrix:
-    """Those of the users and items that `Factors` factorises, the most active of each: CSR, float32, 1 or 0."""
+    """The interactions of the users and items that `Factors` factorises: CSR, float32, 1 or 0."""
     matrix = _ones(interactions)
     users, items = (_most_active(np.asarray(matrix.sum(axis)).ravel()) for axis in (1, 0))
     return matrix[users][:, items]
 
 
 @torch.no_grad()
-def start_from(
+def initialise_from(
     weight: SparseWeight,
     rows: Rows,
     generator: torch.Generator,
@@ -209,9 +208,8 @@ def start_from(
     Args:
         rows: gives a block of rows of a matrix like the weight: (stop - start, columns), float.
         by_share: whether entries are compared after each row is divided by its norm.
-        square_sum: what the squares of the values then add up to. By default the mean square of a row's norm is
-            the root of the number of columns: the products of rows that have nothing in common then have about the
-            variance 1.
+        square_sum: sum of the squares of the values then. By default the mean squared norm of a row is the root of
+            the number of columns, so that products of independent rows have a variance of about 1.
     """
     if square_sum is None:
         square_sum = weight.n_rows * weight.n_columns**0.5
@@ -219,8 +217,8 @@ def start_from(
     def compared(start: int, stop: int) -> Tensor:
         return F.normalize(rows(start, stop)) if by_share else rows(start, stop)
 
-    start = Start(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
-    alive = largest_entries(start, compared, generator)
+    spec = MaskSpec(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
+    alive = largest_entries(spec, compared, generator)
     weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), weight.nnz)
     for begin, end, first, last in weight.row_blocks():
         block = rows(begin, end).to(weight.values)
@@ -233,14 +231,14 @@ def start_from(
 def _stand_out(
     left: np.ndarray, sizes: np.ndarray, right: np.ndarray, noise: float
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Matrices (users, columns) and (items, columns) onto which the other side's rows are projected.
+    """Matrices (users, columns) and (items, columns) that the other side's rows are projected onto.
 
     Args:
-        left, sizes, right: as `_largest` gives them.
-        noise: singular values up to this size count as noise, and larger ones are shrunk by it.
+        left, sizes, right: the result of `_largest`.
+        noise: singular values up to this are noise, and larger ones are shrunk by it.
 
     Returns:
-        The matrices, and the rotation of their first columns, (factors that stand out, as many).
+        The matrices, and the rotation (k, k) of the k columns that stand out.
     """
     n = max(1, int((sizes > noise).sum()))
     # the root, for it is in both sides
@@ -254,7 +252,7 @@ def _stand_out(
 
 
 def _rotation(sides: list[np.ndarray], begin: np.ndarray | None = None) -> np.ndarray:
-    """The rotation by `_varimax` of both ``sides``, which count alike, in float64."""
+    """The rotation of both ``sides``, with equal weight, by `_varimax`, in float64."""
     factors = [torch.from_numpy(side) for side in sides]
     loadings = torch.cat([f / f.square().mean().sqrt() for f in factors])
     begin = torch.eye(loadings.shape[1]) if begin is None else torch.from_numpy(begin)
@@ -262,7 +260,7 @@ def _rotation(sides: list[np.ndarray], begin: np.ndarray | None = None) -> np.nd
 
 
 def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ``n`` largest singular values, descending, between their left and right vectors; zeros are left out."""
+    """Left vectors, values (descending) and right vectors of the ``n`` largest singular values, without zeros."""
     if not matrix.count_nonzero():
         # ARPACK refuses to start where every vector becomes zero
         left, right = (np.full((size, 1), size**-0.5) for size in matrix.shape)
@@ -275,7 +273,7 @@ def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndar
     order = np.argsort(-sizes)[:n]
     order = order[sizes[order] > 1e-4 * sizes.max()] if sizes.max() > 0 else order[:1]
     left, right = left[:, order], right[order].T
-    # releases of ARPACK differ in the signs, which a model with layers above the tables does not take for the same
+    # releases of ARPACK differ in the signs, which matter to a model with layers above the tables
     signs = np.where(left[np.abs(left).argmax(0), np.arange(len(order))] < 0, -1, 1).astype(left.dtype)
     return left * signs, np.maximum(sizes[order], 1e-12), right * signs
 
@@ -300,7 +298,7 @@ def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix
 
 
 def _shuffle(matrix: csr_matrix, seed: int) -> csr_matrix:
-    """As many interactions of each user, and about as many of each item, at random."""
+    """Random interactions, as many of each user and about as many of each item."""
     items = np.random.default_rng(seed).permutation(matrix.indices)
     shuffled = csr_matrix((matrix.data.copy(), items, matrix.indptr.copy()), matrix.shape)
     shuffled.sum_duplicates()
@@ -309,7 +307,7 @@ def _shuffle(matrix: csr_matrix, seed: int) -> csr_matrix:
 
 
 def _varimax(loadings: Tensor, rotation: Tensor) -> Tensor:
-    """The rotation (k, k), from ``rotation`` on, after which the squared ``loadings`` (n, k) vary the most."""
+    """The rotation (k, k) that maximises the variance of squared ``loadings`` (n, k), from ``rotation`` on."""
     before = 0.0
     for _ in range(_MAX_ROTATIONS):
         rotated = loadings @ rotation.to(loadings.dtype)

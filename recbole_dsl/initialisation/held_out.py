@@ -1,4 +1,4 @@
-"""Which of several starts ranks best what a few interactions, left out of the factorisation, would have shown."""
+"""Choosing the factors that rank interactions best which were held out of the factorisation."""
 
 import numpy as np
 import torch
@@ -7,12 +7,12 @@ from scipy.sparse import csr_matrix
 from recbole_dsl.initialisation.codes import largest
 from recbole_dsl.initialisation.factors import Factors, most_active
 
-# of `Factors`: the larger is better where histories are short, for popular items then hide whatever else there is
+# of `Factors`: the larger is better where histories are short, since popular items dominate those
 _DAMPINGS = 0.25, 0.4
-# of `Factors.spread`; none keeps the factors that stand out, the best where what can be learned is global
+# of `Factors.spread`; 0 keeps the factors that stand out, best where the structure is global
 _STEPS = 0, 1, 3, 8
 _LEFT_OUT = 0.1
-# users of whom some are left out, at most and at least, and the share of them that they may be
+# users with held-out interactions: at most, at least, and their share of those with two interactions or more
 _MOST_USERS = 4096
 _FEWEST_USERS = 100
 _SHARE = 0.5
@@ -21,20 +21,19 @@ _BLOCK = 256
 
 
 def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float, float], seed: int = 0) -> Factors:
-    """`Factors` of ``interactions`` with the damping, and the number of steps, whose sparse codes rank best.
+    """`Factors` of ``interactions`` with the damping and the number of steps whose sparse codes rank best.
 
-    A tenth of the interactions of some users, one of each at least, is left out. From the others the codes are
-    made that a table would start from, and the NDCG@10 of their products is compared on what was left out, first
-    of each damping without steps, then of the steps with the better damping. Only
-    rows that `Factors` factorises count, half the users who have two interactions or more, and 4,096 at most: the
-    others keep theirs, so that the codes are much like those of all the data. With fewer than 100 nothing can be
-    told, and the factors that stand out are taken.
+    A tenth of the interactions of some users, one each at least, is held out. The codes that a table would start
+    from are made of the others, and compared by the NDCG@10 of their products on the held-out ones: first each
+    damping without steps, then each number of steps with the better damping. Held-out interactions are those of
+    half the factorised users with two interactions or more, at most 4,096, so that the codes are much like those
+    of all the data. With fewer than 100 such users the factors that stand out are taken.
 
     Args:
         interactions: (users, items); whatever is not zero counts as 1.
         columns: number of factors.
         densities: those of the weights of users, and of items, that will start from them.
-        seed: of what is left out, and of `Factors`.
+        seed: of the held-out interactions, and of `Factors`.
     """
     some = most_active(interactions)
     counts = np.diff(some.indptr)
@@ -57,7 +56,7 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
 
 
 def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[csr_matrix, csr_matrix]:
-    """What is kept of ``interactions``, and what is left out of ``users``, both of their shape."""
+    """The ``interactions`` that are kept, and those of ``users`` that are held out, both of the same shape."""
     counts = np.diff(interactions.indptr)
     owners = np.repeat(np.arange(len(counts)), counts)
     # a random order within each user
@@ -76,7 +75,7 @@ def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[
 def _ndcg(
     factors: Factors, densities: tuple[float, float], kept: csr_matrix, left_out: csr_matrix, users: np.ndarray
 ) -> float:
-    """The mean NDCG@10 of ``users``, who do not get again what was kept."""
+    """The mean NDCG@10 of ``users``, without the items in ``kept``."""
     sides = factors.users(0, kept.shape[0]).numpy(), factors.items(0, kept.shape[1]).numpy()
     of_users = largest(sides[0], densities[0], by_share=True)[users]
     of_items = largest(sides[1], densities[1])

@@ -1,4 +1,4 @@
-"""Which weights are alive at the start."""
+"""The initial topology: which weights are alive at first."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from recbole_dsl.topology.selection import choose, draw, share_out, sortable
 
 
 @dataclass(frozen=True)
-class Start:
+class MaskSpec:
     """What an initialiser knows of a tensor (rows, columns).
 
     Attributes:
@@ -28,8 +28,18 @@ class Start:
     keep_rows: bool
     dense: Callable[[], Tensor] | None = None
 
+    @property
+    def fills_rows(self) -> bool:
+        """Whether every row but the padding gets a weight."""
+        return self.keep_rows and self.nnz >= self.rows - (self.padding_row is not None)
 
-def random_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
+    def padding_in(self, first: int, stop: int) -> int | None:
+        """The padding row's index among the rows from ``first`` to ``stop``, if it is one of them."""
+        row = self.padding_row
+        return row - first if row is not None and first <= row < stop else None
+
+
+def random_mask(spec: MaskSpec, generator: torch.Generator) -> Iterator[Tensor]:
     """Weights at random; every block of rows gets its share of them.
 
     With ``keep_rows`` each row gets one, and the others are drawn at random.
@@ -37,70 +47,62 @@ def random_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
     Returns:
         for each of `row_blocks` which are alive: (rows of the block, columns), bool, on the CPU.
     """
-    n_rows = start.rows - (start.padding_row is not None)
-    first_of_rows = start.keep_rows and start.nnz >= n_rows
-    blocks = list(row_blocks(start.rows, start.columns))
-    filled = [stop - first - _has_padding(start, first, stop) for first, stop in blocks]
-    sizes = [n * (start.columns - first_of_rows) for n in filled]
-    counts = share_out(start.nnz - n_rows * first_of_rows, sizes, generator)
+    blocks = list(row_blocks(spec.rows, spec.columns))
+    filled = [stop - first - (spec.padding_in(first, stop) is not None) for first, stop in blocks]
+    sizes = [n * (spec.columns - spec.fills_rows) for n in filled]
+    counts = share_out(spec.nnz - sum(filled) * spec.fills_rows, sizes, generator)
     for (first, stop), count in zip(blocks, counts):
-        alive = torch.zeros(stop - first, start.columns, dtype=torch.bool)
-        if first_of_rows:
-            column = torch.randint(start.columns, (len(alive), 1), generator=generator)
+        alive = torch.zeros(stop - first, spec.columns, dtype=torch.bool)
+        if spec.fills_rows:
+            column = torch.randint(spec.columns, (len(alive), 1), generator=generator)
             alive.scatter_(1, column, True)
         pool = ~alive
-        if _has_padding(start, first, stop):
-            pool[start.padding_row - first] = alive[start.padding_row - first] = False
+        padding = spec.padding_in(first, stop)
+        if padding is not None:
+            pool[padding] = alive[padding] = False
         yield alive | draw(pool.view(-1), count, generator).view_as(alive)
 
 
-def largest_mask(start: Start, generator: torch.Generator) -> Iterator[Tensor]:
-    """The weights with the largest magnitudes of the dense initialisation; equals at random.
+def largest_mask(spec: MaskSpec, generator: torch.Generator) -> Iterator[Tensor]:
+    """The weights with the largest magnitudes of the dense initialisation, as `random_mask` gives them.
 
-    With ``keep_rows`` the largest of each row come first, if there are as many weights.
-
-    Returns:
-        as `random_mask`.
+    With ``keep_rows`` the largest of each row come first, if there are as many weights. Ties are broken at random.
     """
-    dense = start.dense()
-    yield from largest_entries(start, lambda first, stop: dense[first:stop], generator)
+    dense = spec.dense()
+    yield from largest_entries(spec, lambda first, stop: dense[first:stop], generator)
 
 
 def largest_entries(
-    start: Start, values: Callable[[int, int], Tensor], generator: torch.Generator
+    spec: MaskSpec, values: Callable[[int, int], Tensor], generator: torch.Generator
 ) -> Iterator[Tensor]:
     """`largest_mask` of a matrix of which ``values`` gives blocks of rows, (stop - first, columns)."""
-    keep_rows = start.keep_rows and start.nnz >= start.rows - (start.padding_row is not None)
-    blocks = list(row_blocks(start.rows, start.columns))
+    blocks = list(row_blocks(spec.rows, spec.columns))
 
     def candidates(number: int, highest: int | None) -> tuple[Tensor, Tensor]:
         """As `choose` asks for them, the largest first."""
         first, stop = blocks[number]
         some = values(first, stop).detach().abs().cpu()
-        if keep_rows:
+        if spec.fills_rows:
             some.scatter_(1, some.argmax(1, keepdim=True), float("inf"))
-        if _has_padding(start, first, stop):
-            some[start.padding_row - first] = -1.0
+        padding = spec.padding_in(first, stop)
+        if padding is not None:
+            some[padding] = -1.0
         keys = ~sortable(some).view(-1)
         if highest is None:
             return keys, torch.arange(len(keys))
         places = true_at(keys <= highest)
         return keys[places], places
 
-    choice = choose(candidates, len(blocks), start.nnz, generator)
+    choice = choose(candidates, len(blocks), spec.nnz, generator)
     for number, (first, stop) in enumerate(blocks):
-        alive = torch.zeros(stop - first, start.columns, dtype=torch.bool)
+        alive = torch.zeros(stop - first, spec.columns, dtype=torch.bool)
         places = choice.of_block(number, generator)
         if places is not None:
             alive.view(-1).index_fill_(0, places, True)
         yield alive
 
 
-def _has_padding(start: Start, first: int, stop: int) -> bool:
-    return start.padding_row is not None and first <= start.padding_row < stop
-
-
-Initialiser = Callable[[Start, torch.Generator], Iterator[Tensor]]
+Initialiser = Callable[[MaskSpec, torch.Generator], Iterator[Tensor]]
 
 # "erk" differs from "uniform" in its budget alone, "svd" in what is done once the training data is known
 INITIALISERS: dict[str, Initialiser] = {

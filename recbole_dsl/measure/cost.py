@@ -16,7 +16,7 @@ from recbole_dsl.sparse.modules import sparse_weights
 
 @dataclass(frozen=True)
 class CostRow:
-    """One line of the table: a quantity of the dense and of the sparse model, None where not measured."""
+    """A quantity of the dense and of the sparse model, None if not measured."""
 
     name: str
     dense: int | None
@@ -30,7 +30,7 @@ class CostRow:
 
     @property
     def shown(self) -> tuple[str, str, str]:
-        """The dense and the sparse quantity and their ratio, to be read."""
+        """The dense and the sparse quantity and their ratio, as text."""
         share = "-" if self.share is None else f"{self.share:.4f}"
         return _readable(self.dense, self.is_bytes), _readable(self.sparse, self.is_bytes), share
 
@@ -81,14 +81,13 @@ def measure_cost(
     growth_bytes: int = 0,
     record_bytes: int = 0,
 ) -> Cost:
-    """Measure the sparse ``model`` and what it would be with dense weights of the same shapes.
+    """Measure the sparse ``model``, and compute what it would cost with dense weights.
 
     Args:
-        optimizers: those that train it; their state for alive weights stands for the whole tensor in the
-            dense column.
-        forward: scores one interaction with the model that it is given, a copy of ``model``, which stays as it is.
-        checkpoint: its file, if it was saved. The dense size is that of the file with its sparse tensors
-            exchanged for dense ones.
+        optimizers: those that train it; in the dense column their state has the size of the dense tensors.
+        forward: scores one interaction with the model that it is given, a copy of ``model``.
+        checkpoint: its file, if it was saved. The dense column has the size of the file with dense tensors
+            instead.
     """
     weights = list(sparse_weights(model).values())
     optimizers = list(optimizers)
@@ -108,7 +107,7 @@ def measure_cost(
     file_bytes = os.path.getsize(checkpoint) if checkpoint and os.path.isfile(checkpoint) else None
     dense_file = None
     if file_bytes is not None:
-        # the record is of no use to a dense model
+        # a dense model has no record
         dense_file = file_bytes + extra_bytes + extra_state - index_bytes - record_bytes
     dense_flops, sparse_flops = _flops(model, forward)
     n_alive = sum(w.nnz for w in weights)
@@ -129,8 +128,8 @@ def _flops(model: nn.Module, forward: Callable[[nn.Module], Any]) -> tuple[int |
     try:
         return forward_flops(model, forward)
     except Exception as error:
-        # a model without predict, that cannot be copied, or with an operation that cannot be traced, raises what
-        # it likes; a finished training and the rest of the table must not be lost for it
+        # a model without predict, that cannot be copied, or with an operation that cannot be traced may raise
+        # anything; the rest of the table must not be lost
         getLogger().warning(f"forward FLOPs are not counted: {described(error)}")
         return None, None
 

@@ -1,4 +1,4 @@
-"""Floating-point operations of a forward pass, counted on the tensors that take part in it."""
+"""Floating-point operations of a forward pass, counted on its tensors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ aten = torch.ops.aten
 def forward_flops(model: nn.Module, forward: Callable[[nn.Module], object]) -> tuple[int, int]:
     """Operations of ``forward(model)`` as a dense model and with the sparse weights of ``model``.
 
-    Counted are the additions and multiplications whose operands are not zero, in matrix products (of sparse
-    matrices too), convolutions, element-wise products, sums and additions: what a kernel that skips zeros has
-    to do. For the dense figure every entry of the sparse weights is taken as alive.
+    Counts additions and multiplications of non-zero operands in matrix products (of sparse matrices too),
+    convolutions, element-wise products, sums and additions: the work of a kernel that skips zeros. For the dense
+    figure every entry of the sparse weights counts as alive.
 
-    ``forward`` gets a copy of ``model`` in evaluation mode, another one for each figure: what a model computes
-    from made-up values, and keeps, goes with the copy. The random states are left as they were.
+    ``forward`` gets a new copy of ``model`` in evaluation mode for each figure, so that what a model computes from
+    made-up values, and keeps, is lost with the copy. Random states do not change.
 
     Returns:
         (dense, sparse)
@@ -31,7 +31,7 @@ def forward_flops(model: nn.Module, forward: Callable[[nn.Module], object]) -> t
         NotToBeCopied: if there is no copy that has nothing in common with ``model``.
     """
     if TorchDispatchMode is None:
-        raise NotImplementedError("this release of PyTorch shows nobody what it computes")
+        raise NotImplementedError("this release of PyTorch does not show what it computes")
     counts = []
     for filled in (True, False):
         copied = throwaway_copy(model).eval()
@@ -49,7 +49,7 @@ class _Counter(TorchDispatchMode or object):
         out = func(*args, **(kwargs or {}))
         rule = _RULES.get(func.overloadpacket)
         result = out[0] if isinstance(out, tuple) else out
-        # integers locate the weights; they are not what the model computes
+        # integers locate weights and do not count
         if rule is not None and result.is_floating_point():
             self.total += float(rule(result, *args))
         return out
@@ -57,7 +57,7 @@ class _Counter(TorchDispatchMode or object):
 
 @contextmanager
 def _filled(model: nn.Module, filled: bool) -> Iterator[None]:
-    """Let the sparse weights read as if every entry were alive."""
+    """Within it, sparse weights are read as if every entry were alive."""
     weights = list(sparse_weights(model).values()) if filled else []
     try:
         for weight in weights:
@@ -107,7 +107,7 @@ _RULES = {
     aten.sum: lambda out, a, *_: a.count_nonzero(),
     aten.mean: lambda out, a, *_: a.count_nonzero(),
 }
-# operations of PyTorch's own, which other releases may not have
+# private operations of PyTorch, which other releases may not have
 _OWN_RULES = {
     # the product with a propagation matrix: one entry for each id
     "_embedding_bag_forward_only": lambda out, table, ids, *_: 2 * (table != 0).sum(-1)[ids].sum(),

@@ -1,4 +1,4 @@
-"""Trying a model out without changing it: a copy to be thrown away, and random states that are put back."""
+"""Trying a model out without changing it: a throwaway copy, and random states that are restored."""
 
 import copy
 import random
@@ -12,27 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from recbole_dsl.sparse.weight import SparseWeight
-
-# bytes up to which a model is copied, however little of it is trained
+# bytes up to which a model is always copied
 _SMALL = 2**30
-# training took the memory of a gradient and, with Adam, of two moments for each weight
+# training needs memory for a gradient and, with Adam, two moments for each weight
 _TRAINED = 3
 
 _CHANGEABLE = nn.Module, Tensor, np.ndarray, list, dict, set, MethodType
 
 
 class NotToBeCopied(Exception):
-    """A model of which there is no copy that has nothing in common with it."""
+    """A model that has no independent copy."""
 
 
 def throwaway_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` that may be used in any way: nothing that is done to it reaches ``model``.
+    """An independent copy of ``model``: nothing that is done to it changes ``model``.
 
     Raises:
-        NotToBeCopied: if ``model`` takes much more memory than its training did, or holds functions that reach
-            outside of themselves for something that can be changed.
-        Exception: what an object raises that cannot be copied.
+        NotToBeCopied: if ``model`` takes much more memory than its training did, or holds functions with closures
+            or defaults that can be changed.
+        Exception: whatever an object raises that cannot be copied.
     """
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if _bytes(_tensors(model)) > max(_SMALL, _TRAINED * _bytes(weights)):
@@ -41,15 +39,13 @@ def throwaway_copy(model: nn.Module) -> nn.Module:
         reached = [cell.cell_contents for cell in function.__closure__ or ()] + list(function.__defaults__ or ())
         if any(isinstance(one, _CHANGEABLE) for one in reached):
             raise NotToBeCopied(f"{function.__qualname__} reaches what a copy would share")
-    # what a topology collects gradients with leads to the whole of the training
-    sinks = [module.gradient_sink for module in model.modules() if isinstance(module, SparseWeight)]
     with _WithoutHistory():
-        return copy.deepcopy(model, {id(sink): sink for sink in sinks})
+        return copy.deepcopy(model)
 
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Put the states of Python's, NumPy's and PyTorch's random numbers back afterwards."""
+    """Restore the random states of Python, NumPy and PyTorch afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())):
@@ -60,7 +56,7 @@ def random_state_kept() -> Iterator[None]:
 
 
 class _WithoutHistory(TorchFunctionMode):
-    """Copy tensors that a model keeps from its last step, which PyTorch refuses, for the graph behind them."""
+    """Detach tensors with a graph, kept from a model's last step, when they are copied; PyTorch refuses to."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is Tensor.__deepcopy__ and not args[0].is_leaf:
@@ -70,7 +66,7 @@ class _WithoutHistory(TorchFunctionMode):
 
 
 def _functions(model: nn.Module) -> Iterator[FunctionType]:
-    """Those that modules hold as attributes or hooks; copies of them are they themselves."""
+    """Functions that modules hold as attributes or hooks; a deep copy shares them."""
     for module in model.modules():
         for value in vars(module).values():
             for one in value.values() if isinstance(value, dict) else (value,):

@@ -1,8 +1,8 @@
-"""What a file may make a model take: weights, work and counts that follow what the file holds.
+"""Limits of what a file may make a model take: memory and work in proportion to what the file holds.
 
-A header says how many layers, steps and columns there are, which must not be believed before the weights show it.
-So a model is made and tried under a budget of PyTorch's calls and of the elements that they give. The numbers
-among its options are looked at when it reads them, for the sake of loops in Python and of NumPy's arrays.
+A header names numbers of layers, steps and columns, which are not believed until the weights prove them. So a
+model is restored and tried under a budget of PyTorch calls and of the elements that these return. Numbers among
+the options are checked when the model reads them, because of loops in Python and of NumPy's arrays.
 """
 
 import math
@@ -16,19 +16,19 @@ from recbole.config import Config
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# what is taken whatever the file holds: elements and calls, tokens of a field, items of a sequence
+# allowed whatever the file holds: elements and calls, tokens of a field, items of a sequence
 _ELEMENTS, _CALLS, _TOKENS, _LONGEST = 2**26, 20_000, 2**16, 2**12
-# for each element of the weights, for each weight, for each user or item; no model of RecBole takes half as many
+# allowed for each element of the weights, each weight, and each user or item; no RecBole model takes half as many
 _PER_ELEMENT, _CALLS_PER_WEIGHT, _CALLS_PER_ROW = 128, 500, 128
-# elements for each byte of the tables of its data, whose rows a graph model takes for edges, each with a vector
+# elements for each byte of the feature tables, whose rows a graph model takes as edges with a vector each
 _PER_TABLE_BYTE = 2**14
-# how many times the entries in the file the cells of a sparse weight may be
+# cells of a sparse weight for each of its entries
 _MOST_CELLS = 1000
-# the largest number among a model's options, whatever it holds, and that number times the rows of a table
+# the largest number among a model's options: whatever the file holds, at most, and times the rows of a table
 _ANY_NUMBER, _MOST_NUMBER, _MOST_ROWS = 2**9, 2**16, 2**22
-# numbers that count a training's steps
+# numbers that only a training reads
 _OF_TRAINING = frozenset({"total_anneal_steps", "train_batch_size", "eval_batch_size", "epochs", "seed"})
-# what makes a tensor of the size that it is told
+# functions whose arguments say how large a tensor they make
 _RANGES = frozenset("arange linspace logspace".split())
 _REPEATERS = frozenset("repeat tile repeat_interleave".split())
 _MAKERS = _RANGES.union(
@@ -39,15 +39,15 @@ _MAKERS = _RANGES.union(
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a file holds of a network.
+class Limits:
+    """The limits that follow from what a file holds of a network.
 
     Attributes:
-        shapes: of its weights, sparse ones as the dense weights that they stand for.
-        n_bytes: of all its arrays.
-        table_bytes: of those that are the tables of its data.
-        n_users: with the padding; so with ``n_items``.
-        longest: of the histories of users; 0 where there are none.
+        shapes: of its weights; of sparse ones those of the dense weights that they stand for.
+        n_bytes: of all arrays.
+        table_bytes: of the feature tables.
+        n_users: with the padding, like ``n_items``.
+        longest: the length of the longest sequence of a user; 0 without sequences.
     """
 
     shapes: Sequence[Sequence[int]]
@@ -59,7 +59,7 @@ class Held:
 
     @property
     def widest(self) -> int:
-        """The most rows or columns of a weight; S3Rec has a row less than there are tokens."""
+        """The most rows or columns of a weight, and 2, as S3Rec has a row less than there are tokens."""
         return 2 + max((n for shape in self.shapes for n in shape), default=0)
 
     @property
@@ -74,7 +74,7 @@ class Held:
 
 
 def check_cells(shapes: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]) -> None:
-    """Refuse sparse weights whose ``shapes`` say far more than their entries in ``state``.
+    """Refuse sparse weights whose ``shapes`` have far more cells than they have entries in ``state``.
 
     Raises:
         ValueError: naming one.
@@ -84,31 +84,31 @@ def check_cells(shapes: Mapping[str, Sequence[int]], state: Mapping[str, Tensor]
             raise ValueError(f"{name} of the shape {list(shape)} has too few entries in the file")
 
 
-def check_counts(counts: Mapping[str, int], held: Held, config: Config) -> None:
-    """Refuse more tokens of a field than any weight has rows or columns for, and endless sequences.
+def check_counts(counts: Mapping[str, int], limits: Limits, config: Config) -> None:
+    """Refuse fields with more tokens than any weight has rows or columns, and too long sequences.
 
     Args:
-        counts: field -> how many tokens it is said to have.
+        counts: field -> how many tokens the header says it has.
 
     Raises:
         ValueError: naming the field or the option.
     """
-    known = {config["USER_ID_FIELD"]: held.n_users, config["ITEM_ID_FIELD"]: held.n_items}
+    known = {config["USER_ID_FIELD"]: limits.n_users, config["ITEM_ID_FIELD"]: limits.n_items}
     for field, count in counts.items():
         if field in known and count != known[field]:
             raise ValueError(f"{field} has {count} tokens, must have {known[field]}")
-        if field not in known and not 0 <= count <= max(_TOKENS, held.widest):
+        if field not in known and not 0 <= count <= max(_TOKENS, limits.widest):
             raise ValueError(f"{field} has {count} tokens, which is more than the weights are of")
-    length, longest = config["MAX_ITEM_LIST_LENGTH"], max(_LONGEST, held.widest, held.longest)
+    length, longest = config["MAX_ITEM_LIST_LENGTH"], max(_LONGEST, limits.widest, limits.longest)
     if length is not None and not 1 <= length <= longest:
         raise ValueError(f"MAX_ITEM_LIST_LENGTH={length} must be from 1 to {longest}")
 
 
 @contextmanager
-def numbers_checked(config: Config, held: Held) -> Iterator[None]:
-    """Within it, to read an option of ``config`` that is larger than the file can be of raises a ValueError."""
-    rows = max(held.n_users, held.n_items, 1)
-    most = max(_ANY_NUMBER, held.widest, min(_MOST_NUMBER, _MOST_ROWS // rows))
+def numbers_checked(config: Config, limits: Limits) -> Iterator[None]:
+    """Makes reading an option of ``config`` that is too large for the file raise a ValueError."""
+    rows = max(limits.n_users, limits.n_items, 1)
+    most = max(_ANY_NUMBER, limits.widest, min(_MOST_NUMBER, _MOST_ROWS // rows))
     kind = type(config)
 
     def read(self: Config, name: str) -> Any:
@@ -125,7 +125,7 @@ def numbers_checked(config: Config, held: Held) -> Iterator[None]:
 
 
 def _largest(value: Any) -> int:
-    """The largest integer in ``value``, and in what it is made of."""
+    """The largest integer in ``value`` or its parts."""
     if isinstance(value, Mapping):
         value = [*value.values()]
     if isinstance(value, (list, tuple)):
@@ -134,18 +134,18 @@ def _largest(value: Any) -> int:
 
 
 class WorkBounded(TorchFunctionMode):
-    """Within it, PyTorch raises a ValueError before it does more than a model of what is ``held`` should take."""
+    """Makes PyTorch raise a ValueError before it does more than ``limits`` allow."""
 
-    def __init__(self, held: Held):
+    def __init__(self, limits: Limits):
         super().__init__()
-        self._elements, self._calls = held.most_elements, held.most_calls
+        self._elements, self._calls = limits.most_elements, limits.most_calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._calls -= 1
         if self._calls < 0:
             raise ValueError("it takes more steps than the weights in the file are for")
-        # what is written to in place may be there in name only, and what is made is not there yet
+        # a tensor that is written to may be expanded and take no memory yet, like one that is to be made
         self._take(max((_size(value) for value in args if isinstance(value, Tensor)), default=0), 0)
         if (name := getattr(func, "__name__", "")) in _MAKERS:
             self._take(_told(name, args, kwargs), 0)
@@ -165,7 +165,7 @@ def _size(tensor: Tensor) -> int:
 
 
 def _told(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """How many elements the maker ``name`` is told to make."""
+    """How many elements the function ``name`` is told to make."""
     numbers = [value for value in args if isinstance(value, int)]
     if name in _RANGES:
         return max(numbers, default=0)

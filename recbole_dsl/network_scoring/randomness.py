@@ -1,4 +1,4 @@
-"""Random numbers that leave those of the process as they are."""
+"""Drawing random numbers from a seed without a trace in the process."""
 
 import random
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from recbole_dsl.turns import turn
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Within it, Python, NumPy and PyTorch draw what they draw after RecBole's ``init_seed``."""
+    """Lets Python, NumPy and PyTorch draw what they draw after RecBole's ``init_seed``; restores their states."""
     with turn():
         before = random_state()
         random.seed(seed)
@@ -26,5 +26,5 @@ def drawing_from(seed: int) -> Iterator[None]:
 
 
 def drawn_so_far() -> tuple:
-    """What tells, compared with a later one, whether anything has been drawn on the CPU."""
+    """The state of the CPU's generators, which differs later if anything was drawn."""
     return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Scores of all items for users and for histories, by a model's network."""
+"""Scoring all items for users and for histories by a model's network."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from recbole.config import Config
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
@@ -18,16 +17,14 @@ from torch import Tensor, nn
 from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.network_scoring.cold_start import average_user, rating_rows
 from recbole_dsl.network_scoring.randomness import drawing_from
-from recbole_dsl.network_scoring.reading import noting_columns
 from recbole_dsl.options.checked_config import refused_in_one_line
-from recbole_dsl.serving.lists import Lists
-from recbole_dsl.serving.scorer import Top
-from recbole_dsl.serving.selection import top_of
+from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask
+from recbole_dsl.serving.top_k_numpy import Found, top_of
 from recbole_dsl.turns import turn
 
-# scores that are computed at once: by a model that gives those of all items, and by one that is asked for pairs
+# scores that are computed at once, by a model that scores all items and by one that scores pairs
 _SCORES, _PAIRS = 2**18, 2**13
-# items that are scored to see whether a model that is asked for pairs can score
+# items that are scored to see whether a model that scores pairs can do so
 _TRIED = 2
 
 
@@ -35,67 +32,65 @@ _TRIED = 2
 class NetworkScorer:
     """Scores by the model's ``full_sort_predict``, or its ``predict`` of all pairs; a `Scorer`.
 
-    Nothing is random: a model that draws while it scores does so from the seed that it was trained with, and for
-    each user alone, so that a score depends on nothing but the user.
+    Nothing is random: a model that draws random numbers while it scores draws them from its training's seed, and
+    anew for each user, so that a score depends on the user alone.
 
-    A model that reads the user beside a history, which may be nobody's, is given the average of the users that it
-    knows.
+    A model that reads the user beside a history is given the average of the users that it knows.
 
     Attributes:
         model: in evaluation mode, on the device of ``config``.
-        dataset: what the model reads of its data, users' and items' features among it.
-        histories: of a sequential model what each user has done, RecBole's ids, the padding included; None of
-            others.
+        dataset: what the model reads of its data, with users' and items' features.
+        sequences: for a sequential model the latest items of each user, the padding included, RecBole's ids; None
+            for others.
         draws: whether scores depend on random numbers.
-        noted: where the names of the columns go that the model reads of a batch; None if nobody wants to know.
+        trace: what a batch goes through before the model reads it.
     """
 
     model: AbstractRecommender
     config: Config
     dataset: Dataset
-    histories: Lists | None
+    sequences: CSR | None
     draws: bool
-    noted: set[str] | None = None
+    trace: Callable[[Interaction], Interaction] = lambda batch: batch
     why_no_histories = "as it scores trained users only"
     takes_users: bool = True
     _asks_for_pairs: bool = False
-    _is_tried: bool = False
+    _is_trial: bool = False
     _averages: dict[nn.Embedding, Tensor] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def takes_histories(self) -> bool:
-        """Whether the model scores by what a user has done: sequential models and autoencoders."""
+        """Whether the model scores by a history, as sequential models and autoencoders do."""
         return self._is_sequential or isinstance(self.model, AutoEncoderMixin)
 
     @property
     def batch_size(self) -> int:
-        """How many users are scored at once: few if there are many items, or sequences are long."""
+        """How many users are scored at once: few if there are many items or sequences are long."""
         longest = self._longest if self._is_sequential else 0
         return 1 if self.draws else max(1, _SCORES // max(self.dataset.item_num, 32 * longest, longest**2 // 8))
 
     def prepare(self) -> None:
-        """As `Scorer.prepare`: nothing, as a network is made and tried when it is loaded."""
+        """As `Scorer.prepare`; nothing to do, as a network is restored and tried when it is loaded."""
 
     def try_out(self) -> None:
-        """Score a user, and a history where the model takes it: what it lacks shows itself.
+        """Score a user, and a history where the model takes it, so that anything missing raises an error.
 
         Raises:
             DSLError, ValueError: if it cannot score.
         """
-        self._is_tried = True
+        self._is_trial = True
         try:
             self.scores(np.zeros(1, np.int64))
             if self.takes_histories:
-                self.scores_for(Lists.of([[0]]))
+                self.scores_for(CSR.of_lists([[0]]))
         finally:
-            self._is_tried = False
+            self._is_trial = False
 
-    def top(self, users: NDArray[np.int64], k: int, exclude: Lists | None, candidates: NDArray | None) -> Top:
-        """As `Scorer.top`."""
+    def top(self, users: Ids, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
         return top_of(self.scores(users), k, exclude, candidates)
 
-    def top_for(self, histories: Lists, k: int, exclude: Lists | None, candidates: NDArray | None) -> Top:
+    def top_for(self, histories: CSR, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
         """As `Scorer.top_for`.
 
         Raises:
@@ -103,7 +98,7 @@ class NetworkScorer:
         """
         return top_of(self.scores_for(histories), k, exclude, candidates)
 
-    def similar(self, items: NDArray[np.int64], k: int, candidates: NDArray | None) -> Top:
+    def similar(self, items: Ids, k: int, candidates: Mask | None) -> Found:
         """As `Scorer.similar`, by the rows of the model's ``item_embedding``.
 
         Raises:
@@ -115,19 +110,19 @@ class NetworkScorer:
         with torch.no_grad():
             vectors = torch.nn.functional.normalize(table.weight[1 : self.dataset.item_num].float())
             scores = (vectors[torch.from_numpy(items)] @ vectors.T).cpu().numpy()
-        return top_of(scores, k, Lists.of(items[:, None]), candidates)
+        return top_of(scores, k, CSR.of_lists(items[:, None]), candidates)
 
-    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Scores (n, items) for ``users`` (n,)."""
+    def scores(self, users: Ids) -> Floats:
+        """(n, n_items) the scores of ``users`` (n,)."""
         known = np.asarray(users, np.int64) + 1
-        if self.histories is None:
+        if self.sequences is None:
             return self._by_batches(len(known), lambda part: self._table_of(known[part]))
-        return self._of_histories(self.histories.take(known), known)
+        return self._of_histories(self.sequences.take(known), known)
 
-    def scores_for(self, histories: Lists) -> NDArray[np.float32]:
-        """Scores (n, items) for who has done what is in ``histories``, the latest last.
+    def scores_for(self, histories: CSR) -> Floats:
+        """(n, n_items) the scores for users with ``histories``, oldest item first.
 
-        Of sequential models, items before the last ``MAX_ITEM_LIST_LENGTH`` do not count.
+        Sequential models read the last ``MAX_ITEM_LIST_LENGTH`` items.
 
         Raises:
             DSLError: if the model takes no histories.
@@ -137,7 +132,7 @@ class NetworkScorer:
                 f"model={self.config['model']}: must be a sequential model or an autoencoder to recommend for "
                 "histories; this one knows the users that it was trained on only"
             )
-        return self._of_histories(Lists(histories.offsets, histories.ids + 1), None)
+        return self._of_histories(CSR(histories.offsets, histories.columns + 1), None)
 
     @property
     def _longest(self) -> int:
@@ -147,8 +142,8 @@ class NetworkScorer:
     def _is_sequential(self) -> bool:
         return self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
 
-    def _of_histories(self, histories: Lists, known: NDArray | None) -> NDArray[np.float32]:
-        users = np.zeros(histories.n, np.int64) if known is None else known
+    def _of_histories(self, histories: CSR, known: Ids | None) -> Floats:
+        users = np.zeros(histories.n_rows, np.int64) if known is None else known
 
         def table_of(part: slice) -> Interaction:
             table = self._table_of(users[part])
@@ -165,16 +160,16 @@ class NetworkScorer:
                 stack.enter_context(rating_rows(self.model, histories.take(_numbers(part))))
             return stack
 
-        return self._by_batches(histories.n, table_of, around)
+        return self._by_batches(histories.n_rows, table_of, around)
 
     def _by_batches(
         self,
         n: int,
         table_of: Callable[[slice], Interaction],
         around: Callable[[slice, Interaction], AbstractContextManager] = lambda part, table: nullcontext(),
-    ) -> NDArray[np.float32]:
+    ) -> Floats:
         scores = np.empty((n, self.dataset.item_num - 1), np.float32)
-        # before the lock, which a training may want that the turn is of
+        # the turn before the lock, as a training that has the turn may want the lock
         with (
             turn() if self.draws else nullcontext(),
             self._lock,
@@ -192,7 +187,7 @@ class NetworkScorer:
 
     def _scores_of(self, table: Interaction) -> Tensor:
         try:
-            return self._by_the_model(table if self.noted is None else noting_columns(table, self.noted))
+            return self._by_the_model(self.trace(table))
         except KeyError as error:
             field = error.args[0] if error.args else None
             if not isinstance(field, str) or field not in self.dataset.field2type:
@@ -210,7 +205,7 @@ class NetworkScorer:
                 self._asks_for_pairs = True
         items = self.dataset.get_item_feature().to(self.config["device"])
         size = max(1, _PAIRS // len(table))
-        n_scored = min(_TRIED, self.dataset.item_num) if self._is_tried else self.dataset.item_num
+        n_scored = min(_TRIED, self.dataset.item_num) if self._is_trial else self.dataset.item_num
         parts = []
         for start in range(0, n_scored, size):
             some = items[start : min(start + size, n_scored)]
@@ -219,17 +214,17 @@ class NetworkScorer:
             parts.append(self.model.predict(pairs).view(len(table), len(some)))
         return nn.functional.pad(torch.cat(parts, 1), (0, self.dataset.item_num - n_scored))
 
-    def _table_of(self, users: NDArray[np.int64]) -> Interaction:
+    def _table_of(self, users: Ids) -> Interaction:
         return self.dataset.join(Interaction({self.dataset.uid_field: torch.from_numpy(users)}))
 
-    def _sequences(self, histories: Lists) -> Interaction:
+    def _sequences(self, histories: CSR) -> Interaction:
         longest = self._longest
-        sequences = np.zeros((histories.n, longest), np.int64)
-        # who has done nothing gets a sequence of padding, the first of which is read; a model that can make
-        # nothing of it, and says NaN, recommends nothing
-        lengths = np.ones(histories.n, np.int64)
-        for row in range(histories.n):
-            latest = histories.ids[histories.offsets[row] : histories.offsets[row + 1]][-longest:]
+        sequences = np.zeros((histories.n_rows, longest), np.int64)
+        # an empty history is a sequence of padding, of which the first is read; a model that scores NaN for it
+        # recommends nothing
+        lengths = np.ones(histories.n_rows, np.int64)
+        for row in range(histories.n_rows):
+            latest = histories.columns[histories.offsets[row] : histories.offsets[row + 1]][-longest:]
             sequences[row, : len(latest)] = latest
             lengths[row] = max(1, len(latest))
         name = self.dataset.iid_field + self.config["LIST_SUFFIX"]
@@ -237,12 +232,12 @@ class NetworkScorer:
             {
                 name: torch.from_numpy(sequences),
                 self.config["ITEM_LIST_LENGTH_FIELD"]: torch.from_numpy(lengths),
-                # for losses that DIEN, SASRecCPR and GRU4RecCPR compute beside their scores
+                # DIEN, SASRecCPR and GRU4RecCPR compute losses beside their scores
                 self.config["NEG_PREFIX"] + name: torch.from_numpy(sequences),
-                self.dataset.iid_field: torch.zeros(histories.n, dtype=torch.int64),
+                self.dataset.iid_field: torch.zeros(histories.n_rows, dtype=torch.int64),
             }
         )
 
 
-def _numbers(part: slice) -> NDArray[np.int64]:
+def _numbers(part: slice) -> Ids:
     return np.arange(part.start, part.stop)

@@ -1,4 +1,4 @@
-"""A dataset of RecBole as JSON and arrays: only what a model reads of it, and rebuilt without a file."""
+"""What a model reads of a RecBole dataset, as JSON and arrays, and the dataset that is rebuilt from them."""
 
 from collections.abc import Mapping, MutableMapping
 from logging import ERROR, getLogger
@@ -11,30 +11,49 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_dsl.checkpoint.json_form import array_of, from_json, to_json
+from recbole_dsl.checkpoint.codec import array_of, from_json, smallest, to_json
 from recbole_dsl.data.loading import dataset_class
 from recbole_dsl.errors import DSLError
-from recbole_dsl.network_scoring.packed_columns import is_whole, read_column, store_column
-from recbole_dsl.network_scoring.reading import Read
+from recbole_dsl.network_scoring.stored_features import is_whole, read_feature, store_feature, unsigned
+from recbole_dsl.serving.csr import CSR, offsets_of
 
-# what RecBole has to say of data is for who trains on it
+# RecBole's remarks on data are for those who train on it
 _QUIET = getLogger(f"{__name__}.quiet")
 _QUIET.setLevel(ERROR)
 
-# what is made of the options, or of the parts below
+# attributes that are made of the options, or of the parts below
 _MADE = frozenset(
     "config logger dataset_name dataset_path field2type field2source field2seqlen field2bucketnum field2id_token "
     "field2token_id _preloaded_weight".split()
 )
-# rows that are taken for true of a table of which the file has runs only
+# rows that a table may claim to have if the file holds only runs of it
 _MOST_CLAIMED = 2**19
 
 
+class Read:
+    """What a model has read of a dataset.
+
+    Attributes:
+        attributes: names of the dataset's attributes.
+        columns: feature table ("inter_feat", "item_feat", ...) -> names of its columns.
+        counted: fields whose tokens were counted.
+        tokens: fields whose tokens were read.
+        preloaded: fields whose preloaded weights were read.
+    """
+
+    def __init__(self) -> None:
+        self.attributes: set[str] = set()
+        self.columns: dict[str, set[str]] = {}
+        self.counted: set[str] = set()
+        self.tokens: set[str] = set()
+        self.preloaded: set[str] = set()
+
+
 def store_dataset(dataset: Dataset, read: Read, arrays: MutableMapping[str, np.ndarray]) -> dict[str, Any]:
-    """What of ``dataset`` has been ``read``, as JSON; its columns go into ``arrays``.
+    """The part of ``dataset`` that has been ``read``, as JSON; its columns go into ``arrays``.
 
     Raises:
-        DSLError: naming an attribute that has been read and cannot be stored.
+        DSLError: naming an attribute that has been read but cannot be stored.
     """
     tables, attributes = {}, {}
     for name in sorted(read.attributes - _MADE):
@@ -57,11 +76,11 @@ def store_dataset(dataset: Dataset, read: Read, arrays: MutableMapping[str, np.n
 
 
 def rebuild_dataset(config: Config, stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Dataset:
-    """The dataset that `store_dataset` was given, as far as it was read, with ``config``; no file is read.
+    """The part of a dataset that `store_dataset` stored, with ``config``; reads no file.
 
     Raises:
         AttributeError, KeyError, OverflowError, RecursionError, RuntimeError, TypeError, ValueError: if ``stored``
-            is not of `store_dataset`; the message says what is wrong where that is known.
+            is not of `store_dataset`.
     """
     kind = dataset_class(config)
     dataset = kind.__new__(kind)
@@ -84,7 +103,7 @@ def rebuild_dataset(config: Config, stored: Mapping[str, Any], arrays: Mapping[s
 
 
 def token_counts(stored: Mapping[str, Any]) -> dict[str, int]:
-    """How many tokens the fields have that ``stored``, of `store_dataset`, says it of.
+    """Field -> how many tokens it has, for the fields of which ``stored``, of `store_dataset`, says it.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: if it is not of `store_dataset`.
@@ -98,15 +117,36 @@ def token_counts(stored: Mapping[str, Any]) -> dict[str, int]:
     return counts
 
 
+def store_sequences(sequences: CSR, arrays: MutableMapping[str, np.ndarray]) -> None:
+    """Put each user's ``sequences`` of items into ``arrays``, in the smallest types."""
+    arrays["histories/counts"] = smallest(sequences.lengths)
+    arrays["histories/items"] = smallest(sequences.columns)
+
+
+def read_sequences(arrays: Mapping[str, np.ndarray], n_users: int, n_items: int) -> CSR:
+    """The sequences that `store_sequences` put into ``arrays``, for so many users and items, the padding included.
+
+    Raises:
+        KeyError, ValueError: if they are missing, or of others.
+    """
+    counts, items = (unsigned(arrays[name], name) for name in ("histories/counts", "histories/items"))
+    offsets = offsets_of(counts.astype(np.int64))
+    if len(counts) != n_users or (offsets < 0).any() or offsets[-1] != len(items):
+        raise ValueError(f"histories must be of {n_users} users, and as long as they say")
+    if items.size and not 0 < items.min() <= items.max() < n_items:
+        raise ValueError(f"histories must be of items from 1 to {n_items - 1}")
+    return CSR(offsets, items.astype(np.int64))
+
+
 def _store_table(
     dataset: Dataset, name: str, columns: set[str], arrays: MutableMapping[str, np.ndarray]
 ) -> dict[str, Any]:
     table, kept = vars(dataset)[name], []
-    # row i of these tables is of id i
+    # row i of these tables has the id i
     columns = columns - {_id_column(dataset, name)}
     for column in sorted(columns & set(table.interaction), key=list(table.interaction).index):
         values = array_of(table.interaction[column])
-        kept.append([column, store_column(values, f"{name}/{column}", arrays)])
+        kept.append([column, store_feature(values, f"{name}/{column}", arrays)])
     return {"length": len(table), "columns": kept}
 
 
@@ -121,14 +161,14 @@ def _rebuild_table(
             raise ValueError(f"{name} has {length} rows, must have {dataset.num(ids)}")
         columns[ids] = torch.arange(length)
     forms = dict(stored["columns"])
-    # those that are of their length first: they say that there are so many rows
+    # columns that prove the table's length first
     for column in sorted(forms, key=lambda column: not is_whole(forms[column])):
         if not columns and not is_whole(forms[column]) and length > _MOST_CLAIMED:
             raise ValueError(f"{name} has {length} rows, of which the file has none")
-        values = torch.from_numpy(read_column(forms[column], length, f"{name}/{column}", arrays))
+        values = torch.from_numpy(read_feature(forms[column], length, f"{name}/{column}", arrays))
         columns[column] = _checked(dataset, name, column, values)
     table = Interaction({column: columns[column] for column in ([ids] if ids else []) + list(forms)})
-    # a table of which no column is read is still asked how long it is
+    # models ask for the length of a table of which they read no column
     table.length = length
     return table
 
@@ -175,7 +215,7 @@ def _rebuild_field(dataset: Dataset, field: str, stored: Mapping[str, Any]) -> N
         dataset.field2id_token[field] = np.array(stored["tokens"], dtype=str)
         dataset.field2token_id[field] = {token: place for place, token in enumerate(stored["tokens"])}
     elif "n_tokens" in stored:
-        # of these, models ask how many there are
+        # models only count them
         dataset.field2id_token[field] = range(int(stored["n_tokens"]))
 
 

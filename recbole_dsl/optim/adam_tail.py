@@ -1,4 +1,4 @@
-"""What Adam does to a weight in the steps in which it gets no gradient, in closed form."""
+"""What Adam does to a weight during steps without a gradient, in closed form."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# a moment that has decayed to this share of itself moves nothing any more
+# a moment that has decayed to this share no longer counts
 _FORGOTTEN = 1e-10
 _DEGREES = (2, 3, 4, 6, 8, 10, 12)
-# of the whole movement, relative; float32 resolves less
+# relative error of the polynomials; float32 resolves less
 _ACCURACY = 5e-8
-# steps of which the polynomials are made at once, as they cost little more than one
+# steps whose polynomials are computed together, at little more than the cost of one
 _CHUNK = 64
 _KEPT = 2**14
 
@@ -22,10 +22,10 @@ class AdamTail:
     """Adam (Kingma & Ba 2015, Alg. 1) without gradients.
 
     At each step t a weight falls by ``lr m_t / (1 - beta1^t) / (sqrt(v_t / (1 - beta2^t)) + eps)``, while m_t and
-    v_t decay. After step s all of it together is ``lr m_s F_s(sqrt(v_s))``, with F_s a sum of some 200 terms that
-    count. As two steps in succession divide by much the same, ``F_s(x) = P(r) / d`` to float32's resolution,
-    where ``d = b x + eps`` and ``r = b x / d``, with a mean ``b`` and a polynomial ``P`` of low degree, both of s
-    alone. What happens until a step t is the difference of two such tails.
+    v_t decay. After step s it falls by ``lr m_s F_s(sqrt(v_s))`` in all, where F_s is a sum of some 200 terms. As
+    consecutive divisors are nearly equal, ``F_s(x) = P(r) / d`` to float32's resolution, where ``d = b x + eps``
+    and ``r = b x / d``, with a mean ``b`` and a polynomial ``P`` of low degree that depend on s alone. The fall
+    between two steps is the difference of two such tails.
 
     Attributes:
         lr, beta1, beta2, eps: as in ``torch.optim.Adam``; eps is above 0.
@@ -38,7 +38,7 @@ class AdamTail:
     _made: dict[int, tuple[float, tuple[float, ...]]] = field(default_factory=dict, repr=False, compare=False)
 
     def is_accurate(self) -> bool:
-        """Whether a polynomial of at most the highest degree will do from the first step on."""
+        """Whether a polynomial is accurate enough from the first step on."""
         return self.eps > 0 and 0 < self.beta1 < self.beta2**0.5 < 1 and _degree(self._terms([1])) is not None
 
     @property
@@ -47,7 +47,7 @@ class AdamTail:
         return int(np.ceil(np.log(_FORGOTTEN) / np.log(self.beta1)))
 
     def after(self, step: int, first: Tensor, root: Tensor) -> Tensor:
-        """By how much weights still fall after ``step``, if no gradient comes any more.
+        """By how much weights still fall after ``step`` without further gradients.
 
         Args:
             first: (n,) the first moment after ``step``.
@@ -63,7 +63,7 @@ class AdamTail:
         return total.mul_(first).div_(divisor).mul_(self.lr)
 
     def decays(self, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the first and the second moment in 0, 1, ... ``steps`` steps: (steps + 1,) each, as ``like``."""
+        """Factors of both moments after 0, 1, ... ``steps`` steps: (steps + 1,) each, of the type of ``like``."""
         powers = np.arange(steps + 1)
         first = self.beta1**powers
         first[first < _FORGOTTEN] = 0
@@ -83,7 +83,7 @@ class AdamTail:
         return self._made[step]
 
     def _terms(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each step the mean divisor; (steps, terms): each one's weight, and how far off its divisor is."""
+        """The mean divisor of each step; (steps, terms): the weight of each term, and its relative error."""
         later = np.arange(1, self.horizon + 1)
         at = np.asarray(steps)[:, None] + later
         weights = self.beta1**later / (1 - self.beta1**at)
@@ -112,6 +112,6 @@ def _degree(terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> int | None:
 
 @cache
 def _nodes(degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chebyshev's nodes in [0, 1], and what makes a polynomial's coefficients of its values there."""
+    """Chebyshev nodes in [0, 1], and the matrix that maps values there to a polynomial's coefficients."""
     nodes = 0.5 + 0.5 * np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
     return nodes, np.linalg.inv(np.vander(nodes, increasing=True))

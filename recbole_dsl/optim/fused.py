@@ -1,4 +1,4 @@
-"""The optimizers that RecBole builds, in forms that cost what the alive weights cost."""
+"""The optimizers that RecBole builds, at the cost of the alive weights."""
 
 import inspect
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from torch import Tensor, optim
 
 from recbole_dsl.private_torch import entries_of
 
-# forms of a step that are the user's choice
+# forms of a step that a user may have chosen
 _FORMS = ("fused", "foreach", "capturable", "differentiable")
 
 
 def make_fast(optimizer: optim.Optimizer) -> None:
-    """Let ``optimizer``, which has taken no step, cost what the alive weights cost, in place.
+    """Make ``optimizer``, which has taken no step, faster, in place.
 
-    It stays the object that schedulers and others may have, and computes the same: PyTorch's fused form makes one
-    pass over the weights instead of one per operation. Where the user has chosen a form, or there is none for the
-    parameters, nothing changes. PyTorch's SparseAdam becomes `SparseAdam`.
+    It stays the same object, which schedulers may hold, and computes the same: PyTorch's fused form makes one pass
+        over the weights instead of one per operation. Nothing changes if the user has chosen a form, or there is
+        none for the parameters. PyTorch's SparseAdam becomes `SparseAdam`.
     """
     if type(optimizer) is optim.SparseAdam:
-        # PyTorch lets the step of a class call hooks when the first of its optimizers is made
+        # making the first optimizer of a class lets its step call hooks
         SparseAdam([torch.zeros(1)])
         optimizer.__class__ = SparseAdam
         return
@@ -35,21 +35,20 @@ def make_fast(optimizer: optim.Optimizer) -> None:
     try:
         example = type(optimizer)([{**group, "foreach": None, "fused": True} for group in groups])
     except (RuntimeError, TypeError, ValueError):
-        # what is not supported depends on device, type and version, and each says so in its own way
+        # what is not supported depends on device, type and release, with an error of its own each
         return
     for group in (*groups, optimizer.defaults):
         group.update(foreach=None, fused=True)
-    # what the step of the fused form and gradient scalers ask for
+    # the fused form and gradient scalers ask for these
     vars(optimizer).update({name: value for name, value in vars(example).items() if name not in vars(optimizer)})
 
 
 class SparseAdam(optim.SparseAdam):
-    """Adam that touches only what has a gradient (RecBole's ``learner: sparse_adam``).
+    """Adam that updates only entries with a gradient (RecBole's ``learner: sparse_adam``).
 
-    Where a gradient is sparse, the moments and the weights at its entries are updated, as in
-    ``torch.optim.SparseAdam``, but without a sort of the entries where they are those of two look-ups. Where it
-    is dense, which PyTorch's refuses, all are: RecBole gives one optimizer every parameter of a model, and biases
-    have dense gradients.
+    With a sparse gradient the moments and weights at its entries are updated, as in ``torch.optim.SparseAdam``,
+    but without sorting the entries of one or two look-ups. With a dense one, which PyTorch's refuses, all are:
+    RecBole gives every parameter of a model to one optimizer, and biases have dense gradients.
     """
 
     @torch.no_grad()
@@ -84,10 +83,10 @@ class SparseAdam(optim.SparseAdam):
 
 
 def distinct_entries(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (n,) of a one-dimensional sparse tensor, each once but in any order, and the values there, added up.
+    """Distinct indices (n,) of a one-dimensional sparse tensor, in any order, and the sums of the values there.
 
-    Each look-up contributes ascending indices. Those of one, or of two, which is what pairwise losses have, are
-    told apart and merged much faster than ``coalesce`` sorts them.
+    Each look-up contributes ascending indices. Those of one or two look-ups, as in pairwise losses, are merged
+    much faster than ``coalesce`` sorts them.
     """
     (index,), values = entries_of(gradient)
     ends = (index.diff() <= 0).nonzero().view(-1) + 1

@@ -1,4 +1,4 @@
-"""Adam that touches only what was read, with the result of the one that touches everything."""
+"""Adam that updates only the rows that were read, with the result of the one that updates all."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,22 +12,23 @@ from recbole_dsl.private_torch import DisableTorchFunctionSubclass
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.sparse.weight import SparseWeight
 
-# alive weights from which on it is faster than a step through all of them
+# alive weights from which on it is faster than updating all of them
 _MANY = 2**22
-# it is not where a step reads more than this part of them
+# it is not if a step reads more than one in so many of them
 _PART = 16
-# steps that int16 can count
+# the largest number of steps that int16 holds
 _STEPS = 2**15 - 2
 # slots that are settled at a time, to stay in a processor's cache
 _BLOCK = 2**16
 
 
 def make_lazy(optimizer: optim.Optimizer, weights: Iterable[SparseWeight]) -> None:
-    """Let ``optimizer``, which has taken no step, leave entries of large ``weights`` that were not read for later.
+    """Let ``optimizer``, which has taken no step, postpone the update of entries of large ``weights`` until they
+    are read.
 
-    That is done for ``torch.optim.Adam`` without weight decay or AMSGrad, on a CPU. Its state is Adam's, and up to
-    date when it is saved; so is a weight whenever it is read. A weight that gets a dense gradient, or of which a
-    step reads a large part, is from then on left to PyTorch's step.
+    That is done for ``torch.optim.Adam`` without weight decay or AMSGrad, on a CPU. Its state is Adam's, up to
+    date when it is saved, and so is a weight whenever it is read. A weight that gets a dense gradient, or of which
+    a step reads a large part, is left to PyTorch's step from then on.
     """
     if type(optimizer) is not optim.Adam:
         return
@@ -37,7 +38,7 @@ def make_lazy(optimizer: optim.Optimizer, weights: Iterable[SparseWeight]) -> No
         for weight in weights:
             if id(weight.values) in known and _is_worth_it(weight) and _is_plain(group):
                 pending.append(PendingAdam(weight, optimizer, group))
-                weight.pending = pending[-1]
+                weight.reader.pending = pending[-1]
     if not pending:
         return
     taken: list[tuple[Tensor, Tensor]] = []
@@ -77,24 +78,24 @@ def _tail(group: dict[str, Any]) -> AdamTail:
 
 
 class PendingAdam:
-    """What Adam has still to do to the entries of one sparse weight.
+    """The updates of one sparse weight that Adam has postponed.
 
-    An entry that was touched by a step has, until all are settled, the value that it would end at if no gradient
-    came any more; the others have theirs of when all were settled last.
+    Until all entries are settled, one that a step has touched is stored with the value that it would approach
+    without further gradients; the others are stored as they were when all were settled last.
     """
 
     def __init__(self, weight: SparseWeight, optimizer: optim.Adam, group: dict[str, Any]):
         self._weight, self._optimizer, self._group = weight, optimizer, group
         self._tail = _tail(group)
         self._steps, self._settled_at = 0, 0
-        # steps from when all were settled to when each entry was touched last; None while all are settled
+        # steps between the last settling and the last touch of each entry; None while all are settled
         self._touched: Tensor | None = None
         self._decays: tuple[Tensor, Tensor] | None = None
         self._taken: Tensor | None = None
 
     @torch.no_grad()
     def current(self, slots: Tensor) -> Tensor:
-        """The values at ``slots`` (n,), int64, after the steps so far: (n,)."""
+        """The values at ``slots`` (n,), int64, after all steps so far: (n,)."""
         with DisableTorchFunctionSubclass():
             if self._touched is None:
                 return self._weight.values.data.index_select(0, slots)
@@ -102,11 +103,11 @@ class PendingAdam:
 
     @torch.no_grad()
     def take_step(self) -> tuple[Tensor, Tensor] | None:
-        """Take a step for what has a gradient, which is taken away and returned with the values it is of."""
+        """Step the entries with a gradient; it is removed from the values and returned with them."""
         values = self._weight.values
         with DisableTorchFunctionSubclass():
             gradient = values.grad
-        if gradient is None or self._weight.pending is not self:
+        if gradient is None or self._weight.reader.pending is not self:
             return None
         if not gradient.is_sparse:
             self.end()
@@ -126,12 +127,12 @@ class PendingAdam:
         return values, gradient
 
     def has_taken(self, gradient: Tensor) -> bool:
-        """Whether the last step was taken with ``gradient``, which is shown as it is then."""
+        """Whether the last step was taken with ``gradient``, which must not change then."""
         return gradient is self._taken
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Do all that is left to do, so that values and moments are those of Adam."""
+        """Do all postponed updates, so that values and moments are those of Adam."""
         if self._touched is None:
             return
         with DisableTorchFunctionSubclass():
@@ -144,12 +145,12 @@ class PendingAdam:
         self._optimizer.state[self._weight.values]["step"].fill_(self._steps)
 
     def end(self) -> None:
-        """Settle, and leave the weight to the optimizer from now on."""
+        """Settle, and leave the weight to PyTorch's optimizer from now on."""
         self.settle()
-        self._weight.pending = None
+        self._weight.reader.pending = None
 
     def reload(self) -> None:
-        """Go on from the state that the optimizer has loaded, to which the values are settled."""
+        """Go on from a state that the optimizer has loaded."""
         state = self._optimizer.state.get(self._weight.values)
         self._steps = self._settled_at = int(state["step"]) if state else 0
         self._touched = None
@@ -178,7 +179,7 @@ class PendingAdam:
     def _now(
         self, values: Tensor, first: Tensor, second: Tensor, touched: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Values and moments (n,) of entries after the steps so far, of what is stored of them."""
+        """Values and moments (n,) after all steps so far, from what is stored."""
         if touched is None:
             return values, first, second
         steps = self._steps - self._settled_at

@@ -1,1 +1,1 @@
-"""What a run may be told, checked against RecBole's options and ours before anything is written."""
+"""The options of a run, RecBole's and ours, checked before anything is written."""

@@ -1,4 +1,4 @@
-"""RecBole's Config of a run, in which whatever it cannot use is refused in one line."""
+"""RecBole's Config, which refuses in one line whatever a run cannot use."""
 
 import os
 import traceback
@@ -16,18 +16,17 @@ from torch import nn
 from recbole_dsl.config import nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, described, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
-from recbole_dsl.options.checks import check_options
-from recbole_dsl.options.names import check_option_names
+from recbole_dsl.options.checks import check_option_names, check_options, known_options
 from recbole_dsl.options.process_options import join_processes
 from recbole_dsl.options.recbole_models import is_of_recbole, refuse_without_gradients, trainable_models
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# of the options of a run
+# the most values that the options of a run may hold, and how deep they may be nested
 _MOST_VALUES, _DEEPEST = 100_000, 32
 
 
 class CheckedConfig(Config):
-    """RecBole's Config that checks every option before RecBole makes anything of it.
+    """RecBole's Config, which checks every option before RecBole uses it.
 
     Attributes:
         must_be_read: whether options that nothing reads are refused.
@@ -54,7 +53,7 @@ class CheckedConfig(Config):
             super().__init__(model, dataset, list(config_file_list or ()) or None, dict(config_dict or {}))
 
     def _load_cmd_line(self):
-        # the words of this process may be those of a program that calls us; a command of ours says them itself
+        # the command line may be that of a program that calls us; our own commands pass theirs on
         return {}
 
     def _load_config_files(self, file_list):
@@ -71,7 +70,7 @@ class CheckedConfig(Config):
             try:
                 converted |= super()._convert_config_dict({name: value})
             except (Exception, SystemExit):
-                # RecBole keeps what is no Python as a string; so is kept what Python fails on
+                # RecBole keeps a string that is no Python; keep one that Python fails on too
                 converted[name] = value
         return converted
 
@@ -104,20 +103,17 @@ def check_names(config: Config, must_be_read: bool = True) -> None:
     Raises:
         DSLError: naming the option, and the nearest that there is.
     """
-    given = config.external_config_dict
-    known = {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
-    trainer = get_trainer(config.model_class.type, config.model)
-    check_option_names(
-        given, known, must_be_read and _is_read_by_recbole_alone(config.model_class, trainer, given)
-    )
+    given, trainer = config.external_config_dict, get_trainer(config.model_class.type, config.model)
+    of_recbole = must_be_read and _is_read_by_recbole_alone(config.model_class, trainer, given)
+    check_option_names(given, known_options(config), of_recbole)
 
 
 @contextmanager
 def refused_in_one_line(what: str, is_of_a_file: bool = False) -> Iterator[None]:
-    """Turn an error within, about ``what`` and before the training, into a DSLError with it as the cause.
+    """Turn an error within it, before the training, into a DSLError that begins with ``what``.
 
-    One that this package raises is a fault of its own, and stays what it is, unless a file that may hold anything
-    is being read.
+    An error that this package raises is a bug of its own and is not turned into one, unless the content of a file,
+    which may be anything, is the reason.
     """
     try:
         yield
@@ -130,9 +126,9 @@ def refused_in_one_line(what: str, is_of_a_file: bool = False) -> Iterator[None]
 
 
 def refuse_endless(options: Any, source: str) -> None:
-    """Refuse ``options`` that hold themselves, or more values than anybody writes.
+    """Refuse ``options`` that contain themselves, or more values than anybody writes.
 
-    In YAML a few lines of anchors and aliases are enough for either.
+    A few lines of YAML anchors and aliases are enough for either.
 
     Args:
         source: where they are from, for the error.
@@ -183,13 +179,13 @@ def _read_options(file: str, loader: type) -> Mapping[str, Any]:
 
 
 def _with_distinct_keys(loader: type) -> type:
-    """The YAML loader ``loader``, which refuses a key that is there twice; PyYAML takes the last."""
+    """The YAML loader ``loader``, but for keys that are given twice, which it refuses; PyYAML takes the last."""
 
     class Loader(loader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
             keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
             for name, times in keys.items():
-                # the merge key may be there several times
+                # the merge key may be repeated
                 if times > 1 and name != "<<":
                     raise yaml.constructor.ConstructorError(
                         None, None, f"{name} is given {times} times", node.start_mark
@@ -208,8 +204,8 @@ def _model_class(model: Any) -> type:
         raise refusal("model", model, "the name or the class of a model")
     try:
         return get_model(model)
-    except (ValueError, ImportError) as error:
-        # RecBole looks an unknown model up among its optional packages
+    except (ValueError, ImportError, AttributeError) as error:
+        # RecBole looks for an unknown model in its optional packages, and for bpr in the module of BPR
         refuse_without_gradients(model)
         match = nearest(model, trainable_models())
         if match:
@@ -218,7 +214,7 @@ def _model_class(model: Any) -> type:
 
 
 def _is_read_by_recbole_alone(model_class: type, trainer: type, given: Mapping[str, Any]) -> bool:
-    """Whether no code of the user's own, a model, a trainer or a metric, may read options of its own."""
+    """Whether the model, the trainer and the metrics are RecBole's or ours, whose options are all known."""
     metrics = given.get("metrics")
     names = [str(name).lower() for name in (metrics if isinstance(metrics, (list, tuple)) else [metrics])]
     classes = [metrics_dict[name] for name in names if name in metrics_dict]
@@ -230,6 +226,6 @@ def _makes_its_optimizer(trainer: type) -> bool:
 
 
 def _own_parts(trainer: type) -> list[type]:
-    """The classes that ``trainer`` is made of and that neither RecBole nor this package brings."""
+    """The base classes of ``trainer`` that are neither RecBole's nor this package's."""
     known = "recbole", "recbole_dsl", "builtins"
     return [base for base in trainer.__mro__ if base.__module__.split(".")[0] not in known]

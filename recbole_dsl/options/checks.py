@@ -1,23 +1,79 @@
-"""Checks of RecBole's own options, before anything is read or written."""
+"""Checks of options before anything is read or written: of their names, and of what they may be."""
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Any
 
+import recbole
+import yaml
+from recbole.config import Config
 from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
-from recbole_dsl.errors import refusal
-from recbole_dsl.options.recbole_models import facts_of, is_of_recbole
-from recbole_dsl.options.rules import NAME, Rule, integer, like, number
-from recbole_dsl.options.table import DICTS, NO_NEGATIVES, choice, rule_of
+from recbole_dsl.config import OPTIONS, check_names, nearest, unknown_option
+from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.options.recbole_models import facts_of, is_of_recbole, values_of
+from recbole_dsl.options.rules import NAME, NAMES, Rule, integer, like, number
+from recbole_dsl.options.table import DERIVED, DICTS, NO_NEGATIVES, WITHOUT_DEFAULT, rule_of
 
-# what RecBole makes of other options or of the model, whatever is given
-_DERIVED = {
-    "device": "left out: RecBole takes the GPU of gpu_id, or the CPU with gpu_id=''",
-    "MODEL_TYPE": "left out: the model says it",
-    "MODEL_INPUT_TYPE": "left out: the model or its loss_type says it",
-    "eval_type": "left out: the metrics say it",
-}
+# how alike a name must be to one of RecBole's to be taken for it; more alike than for our own options, as RecBole
+# has many
+_ALIKE = 0.85
+
+
+def check_option_names(given: Mapping[str, Any], known: Collection[str], of_recbole: bool) -> None:
+    """Refuse names that look like one of our options mistyped, and with RecBole's models all that nothing reads.
+
+    RecBole takes any name, and ignores those that it does not know.
+
+    Args:
+        given: the options that the user wrote. ``own_options`` in it names those of the user's own code.
+        known: names of options that RecBole has for this run.
+        of_recbole: whether RecBole's code alone reads options: its models, trainers and metrics.
+
+    Raises:
+        DSLError: naming the nearest option.
+    """
+    own = own_options(given)
+    known = {*known, *WITHOUT_DEFAULT}
+    names = [name for name in given if name not in own and name not in known and name not in OPTIONS]
+    try:
+        check_names(names, known)
+        for name in names:
+            if of_recbole and name not in _of_any_model():
+                if nearest(name, known, _ALIKE):
+                    raise unknown_option(name, known, _ALIKE)
+                raise DSLError(f"unknown option {name}: nothing reads it")
+    except DSLError as error:
+        raise DSLError(f"{error} (if it is one of your own code, name it in own_options)") from None
+
+
+def known_options(config: Config) -> set[str]:
+    """The names of all options that RecBole has for the run of ``config``."""
+    return {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
+
+
+def own_options(given: Mapping[str, Any]) -> list[str]:
+    """The names of options of the user's own code, which are in ``own_options`` of what was ``given``."""
+    own = given.get("own_options") or []
+    own = own.replace(",", " ").split() if isinstance(own, str) else list(own) if isinstance(own, tuple) else own
+    if not NAMES.takes(own):
+        raise refusal("own_options", given["own_options"], "names of options, as a list or separated by commas")
+    return own
+
+
+@cache
+def _of_any_model() -> frozenset[str]:
+    """The names of all the options in RecBole's own files: one file of options may serve several models."""
+    folder = os.path.join(os.path.dirname(recbole.__file__), "properties")
+    names = set()
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            if file.endswith(".yaml") and not file.endswith("url.yaml"):
+                with open(os.path.join(parent, file), encoding="utf-8") as opened:
+                    names |= set(yaml.safe_load(opened) or ())
+    return frozenset(names)
 
 
 def check_options(
@@ -34,48 +90,41 @@ def check_options(
     """
     of_recbole = is_of_recbole(model_class)
     for name, value in given.items():
-        if name in _DERIVED and isinstance(value, str):
-            raise refusal(name, value, _DERIVED[name])
-        if name == "valid_metric" or (name == "learner" and own_optimizer):
-            continue
+        if name in DERIVED and isinstance(value, str):
+            raise refusal(name, value, DERIVED[name])
         if name in DICTS:
             _check_dict(name, value)
-            continue
-        rule = rule_of(name)
-        if of_recbole:
-            rule = choice(name, model_class.__name__) or rule
-            rule = rule or (like(name, defaults[name]) if name in defaults else None)
-        if rule and not rule.takes(value):
-            raise refusal(name, value, rule.wanted(value))
+        elif name != "valid_metric" and not (name == "learner" and own_optimizer):
+            rule = rule_of(name)
+            if of_recbole:
+                rule = values_of(model_class.__name__, name) or rule
+                rule = rule or (like(name, defaults[name]) if name in defaults else None)
+            if rule:
+                rule.check(name, value)
     options = {**defaults, **given}
     _check_metrics(options)
-    _check_transform(options)
+    _check_transform(options, model_class)
     if model_class.type == ModelType.SEQUENTIAL:
-        _check_sequential(options)
-    elif of_recbole and options.get("transform") not in (None, "user_defined"):
-        raise refusal(
-            "transform", options["transform"], f"None with {model_class.__name__}, which reads no sequences"
-        )
+        if not options["repeatable"]:
+            raise refusal("repeatable", options["repeatable"], "True for a sequential model")
+        if options["eval_args"].get("order", "RO") != "TO":
+            raise refusal("eval_args[order]", options["eval_args"].get("order", "RO"), "TO for a sequential model")
     if of_recbole:
-        _check_losses(options, model_class)
+        _check_negatives(options, model_class)
     if options.get("normalize_field") is not None and options.get("normalize_all") is True:
         raise refusal("normalize_all", True, "False with normalize_field")
-    if (options.get("USER_ID_FIELD") is None) != (options.get("ITEM_ID_FIELD") is None):
-        name = "USER_ID_FIELD" if options.get("USER_ID_FIELD") is None else "ITEM_ID_FIELD"
-        raise refusal(name, None, "a name, as the other of USER_ID_FIELD and ITEM_ID_FIELD is")
+    without = [name for name in ("USER_ID_FIELD", "ITEM_ID_FIELD") if options.get(name) is None]
+    if len(without) == 1:
+        raise refusal(without[0], None, "a name, as the other of USER_ID_FIELD and ITEM_ID_FIELD is")
 
 
 def check_processes(nproc: Any, world_size: Any, ip: Any, port: Any, group_offset: Any) -> None:
     """Refuse numbers of processes that cannot be, and addresses that are none."""
-    for name, value, rule in (
-        ("nproc", nproc, integer(1)),
-        ("world_size", world_size, integer(1) | Rule("-1 for nproc", lambda v: v == -1)),
-        ("ip", ip, NAME),
-        ("port", port, Rule("an integer in [1, 65535]", lambda v: 1 <= int(str(v)) <= 65535)),
-        ("group_offset", group_offset, integer(0)),
-    ):
-        if not rule.takes(value):
-            raise refusal(name, value, rule.wanted(value))
+    integer(1).check("nproc", nproc)
+    (integer(1) | Rule("-1 for nproc", lambda v: v == -1)).check("world_size", world_size)
+    NAME.check("ip", ip)
+    Rule("an integer in [1, 65535]", lambda v: 1 <= int(str(v)) <= 65535).check("port", port)
+    integer(0).check("group_offset", group_offset)
     if world_size != -1 and world_size < group_offset + nproc:
         raise refusal("world_size", world_size, f"at least group_offset + nproc, {group_offset + nproc}")
 
@@ -89,39 +138,26 @@ def _check_dict(name: str, value: Any) -> None:
     for part, its_value in value.items():
         if part not in parts:
             raise refusal(f"{name}[{part}]", its_value, f"left out: the parts of {name} are {', '.join(parts)}")
-        if not parts[part].takes(its_value):
-            raise refusal(f"{name}[{part}]", its_value, parts[part].wanted(its_value))
+        parts[part].check(f"{name}[{part}]", its_value)
     if name == "clip_grad_norm" and value and "max_norm" not in value:
         raise refusal(name, value, "a dict with max_norm, such as {'max_norm': 1.0}, or None")
     if name == "train_neg_sample_args" and value.get("dynamic") and not value.get("candidate_num"):
-        raise refusal(
-            f"{name}[candidate_num]", value.get("candidate_num", 0), "an integer >= 1 with dynamic negative items"
-        )
+        allowed = "an integer >= 1 with dynamic negative items"
+        raise refusal(f"{name}[candidate_num]", value.get("candidate_num", 0), allowed)
 
 
 def _check_metrics(options: Mapping[str, Any]) -> None:
     metrics = options["metrics"]
     metrics = [name.lower() for name in ([metrics] if isinstance(metrics, str) else metrics)]
-    kinds = {metric_types[name] for name in metrics}
-    if len(kinds) > 1:
-        values = [name for name in metrics if metric_types[name] == EvaluatorType.VALUE]
-        raise refusal(
-            "metrics", options["metrics"], f"all of ranking or all of values, as {', '.join(values)} measure"
-        )
+    values = [name for name in metrics if metric_types[name] == EvaluatorType.VALUE]
+    if 0 < len(values) < len(metrics):
+        allowed = f"all of ranking or all of values, as {', '.join(values)} measure"
+        raise refusal("metrics", options["metrics"], allowed)
     modes = options["eval_args"].get("mode", "full")
-    modes = list(modes.values()) if isinstance(modes, dict) else [modes]
-    if EvaluatorType.VALUE in kinds and "full" in modes:
-        raise refusal(
-            "eval_args[mode]",
-            "full",
-            f"labeled, uniN or popN with metrics={','.join(metrics)}, which are no ranks",
-        )
-    if EvaluatorType.RANKING in kinds and "labeled" in modes:
-        raise refusal(
-            "eval_args[mode]",
-            "labeled",
-            f"full, uniN or popN with metrics={','.join(metrics)}, which are of ranks",
-        )
+    mode, instead, what = ("full", "labeled", "no ranks") if values else ("labeled", "full", "of ranks")
+    if metrics and mode in (modes.values() if isinstance(modes, dict) else [modes]):
+        allowed = f"{instead}, uniN or popN with metrics={','.join(metrics)}, which are {what}"
+        raise refusal("eval_args[mode]", mode, allowed)
     if options["eval_step"] > 0:
         _check_valid_metric(options, metrics)
     elif not isinstance(options["valid_metric"], str):
@@ -129,58 +165,39 @@ def _check_metrics(options: Mapping[str, Any]) -> None:
 
 
 def _check_valid_metric(options: Mapping[str, Any], metrics: Iterable[str]) -> None:
-    topk = options["topk"]
-    topk = topk if isinstance(topk, list) else [topk]
-    results = [
-        result for name in metrics for result in ([name] if _has_no_k(name) else [f"{name}@{k}" for k in topk])
-    ]
+    topk = options["topk"] if isinstance(options["topk"], list) else [options["topk"]]
+    results = []
+    for name in metrics:
+        has_no_k = name == "gauc" or metric_types[name] == EvaluatorType.VALUE
+        results += [name] if has_no_k else [f"{name}@{k}" for k in topk]
     if str(options["valid_metric"]).lower() not in results:
-        raise refusal(
-            "valid_metric", options["valid_metric"], f"one of {', '.join(results)}, which metrics and topk give"
-        )
+        allowed = f"one of {', '.join(results)}, which metrics and topk give"
+        raise refusal("valid_metric", options["valid_metric"], allowed)
 
 
-def _has_no_k(metric: str) -> bool:
-    """Whether the results of ``metric`` are without @k."""
-    return metric == "gauc" or metric_types[metric] == EvaluatorType.VALUE
-
-
-def _check_sequential(options: Mapping[str, Any]) -> None:
-    if not options["repeatable"]:
-        raise refusal("repeatable", options["repeatable"], "True for a sequential model")
-    order = options["eval_args"].get("order", "RO")
-    if order != "TO":
-        raise refusal("eval_args[order]", order, "TO for a sequential model")
-
-
-def _check_transform(options: Mapping[str, Any]) -> None:
+def _check_transform(options: Mapping[str, Any], model_class: type) -> None:
     transform = options.get("transform")
     share = {"mask_itemseq": "mask_ratio", "crop_itemseq": "eta", "reorder_itemseq": "beta"}.get(transform)
     rule = number(0, 1)
     if share and not rule.takes(options.get(share)):
         raise refusal(share, options.get(share), f"{rule.allowed} with transform={transform}")
+    reads_sequences = model_class.type == ModelType.SEQUENTIAL or not is_of_recbole(model_class)
+    if not reads_sequences and transform not in (None, "user_defined"):
+        raise refusal("transform", transform, f"None with {model_class.__name__}, which reads no sequences")
 
 
-def _check_losses(options: Mapping[str, Any], model_class: type) -> None:
-    name = model_class.__name__
-    negatives = options.get("train_neg_sample_args")
+def _check_negatives(options: Mapping[str, Any], model_class: type) -> None:
+    """Refuse negative items for a loss over all items, and none for a model that trains on them."""
+    name, loss = model_class.__name__, options.get("loss_type")
+    given = negatives = options.get("train_neg_sample_args")
     if isinstance(negatives, dict):
         negatives = negatives.get("distribution", "uniform")
     without = NO_NEGATIVES.takes(negatives)
-    loss = options.get("loss_type")
-    if hasattr(model_class, "input_type"):
+    has_one_loss = hasattr(model_class, "input_type")
+    if not has_one_loss and loss == "CE" and not without and model_class.type == ModelType.SEQUENTIAL:
+        raise refusal("train_neg_sample_args", given, "None with loss_type=CE: it ranks all items")
+    in_pairs = loss == "BPR"
+    if has_one_loss:
         in_pairs = model_class.input_type == InputType.PAIRWISE and loss in (None, "BPR")
-    else:
-        in_pairs = loss == "BPR"
-        if loss == "CE" and not without and model_class.type == ModelType.SEQUENTIAL:
-            raise refusal(
-                "train_neg_sample_args",
-                options["train_neg_sample_args"],
-                "None with loss_type=CE: it ranks all items",
-            )
     if without and not facts_of(name).whole_users and (in_pairs or model_class.type == ModelType.KNOWLEDGE):
-        raise refusal(
-            "train_neg_sample_args",
-            options.get("train_neg_sample_args"),
-            f"a dict: {name} trains on negative items",
-        )
+        raise refusal("train_neg_sample_args", given, f"a dict: {name} trains on negative items")

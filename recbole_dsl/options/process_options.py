@@ -1,4 +1,4 @@
-"""What the options say of several processes: where each stands, and what they cannot train."""
+"""Options of several processes: the rank and device of each, and what several processes cannot train."""
 
 import os
 from collections.abc import Mapping, MutableMapping
@@ -7,21 +7,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from recbole.config import Config
-from recbole.trainer import KGATTrainer, NCLTrainer, RecVAETrainer
 from recbole.trainer.trainer import PretrainTrainer
 from recbole.utils import get_trainer
 
 from recbole_dsl.distributed.process_group import TIMEOUT, Place, join, torchrun_options
 from recbole_dsl.errors import DSLError, refusal
-
-# trainers of RecBole that several processes cannot follow, and why
-_ALONE = {
-    RecVAETrainer: "has two optimizers, of which each trains a part of what the processes send",
-    NCLTrainer: "divides users and items into clusters in each process by itself",
-    KGATTrainer: "trains on the knowledge graph apart, with a package that was not tried",
-}
+from recbole_dsl.options.recbole_models import reason_for_one_process
+from recbole_dsl.patching import changes
 
 
+@changes(
+    "os.environ[CUDA_VISIBLE_DEVICES], torch.cuda.set_device",
+    "each process has a GPU of its own",
+    "the process ends",
+)
 def join_processes(options: MutableMapping[str, Any], given: Mapping[str, Any]) -> None:
     """Join the process group that ``options``, RecBole's of one process, describe, and complete them for it.
 
@@ -29,10 +28,10 @@ def join_processes(options: MutableMapping[str, Any], given: Mapping[str, Any]) 
     CPU if there is none, ``use_gpu`` is False or ``gpu_id`` is empty.
 
     Args:
-        given: what of the options the user said.
+        given: the options that the user gave.
 
     Raises:
-        DSLError: if the others do not come, or there is no such GPU.
+        DSLError: if the other processes do not come, or there is no such GPU.
     """
     local_rank, offset = int(options["local_rank"]), int(options.get("offset") or 0)
     gpu_id = options["gpu_id"]
@@ -62,13 +61,18 @@ def join_processes(options: MutableMapping[str, Any], given: Mapping[str, Any]) 
 
 
 def options_of_process(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``options`` of a run, with those of its process where torchrun has started it."""
+    """``options`` of a run, with those that torchrun gives its process, if torchrun has started it."""
     options = dict(options or {})
     return options if "local_rank" in options else {**options, **torchrun_options()}
 
 
+@changes(
+    "os.environ[CUDA_VISIBLE_DEVICES]",
+    "RecBole sets it by gpu_id, and new processes would inherit that",
+    "the end",
+)
 def gpus_for(config: Config, nproc: int, visible: str | None) -> dict[str, Any]:
-    """The option gpu_id for ``nproc`` processes, where GPUs are to be used and there is none; else nothing.
+    """The option gpu_id for ``nproc`` processes if they use GPUs; no option otherwise.
 
     Args:
         config: of one process.
@@ -78,7 +82,6 @@ def gpus_for(config: Config, nproc: int, visible: str | None) -> dict[str, Any]:
         DSLError: if gpu_id names fewer GPUs.
     """
     given = "gpu_id" in config.external_config_dict
-    # RecBole sets it for its one process, and those that are started would inherit it
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
@@ -95,7 +98,7 @@ def gpus_for(config: Config, nproc: int, visible: str | None) -> dict[str, Any]:
 
 
 def refuse_different_runs(config: Config, resumed: str | None) -> None:
-    """Raise a DSLError, in every process, unless all go on with the same run, or begin one."""
+    """Raise a DSLError in every process unless all resume the same run, or all begin one."""
     names = [None] * dist.get_world_size()
     dist.all_gather_object(names, resumed and os.path.basename(resumed))
     if len(set(names)) > 1:
@@ -104,7 +107,7 @@ def refuse_different_runs(config: Config, resumed: str | None) -> None:
 
 
 def refuse_different_data(mark: str) -> None:
-    """Raise a DSLError, in every process, unless all have the same ``mark``, that of their data."""
+    """Raise a DSLError in every process unless ``mark``, which identifies the data, is the same in all."""
     marks = [None] * dist.get_world_size()
     dist.all_gather_object(marks, mark)
     if len(set(marks)) > 1:
@@ -123,12 +126,11 @@ def time_limit(options: Mapping[str, Any]) -> float:
 
 
 def refuse_in_several(config: Config, budget: str | None) -> None:
-    """Raise a DSLError for what only one process can train; ``budget`` is the option of that name."""
+    """Raise a DSLError if only one process can train by ``config`` and the option ``budget``."""
     name = config["model"]
     trainer = get_trainer(config["MODEL_TYPE"], name)
-    for kind, reason in _ALONE.items():
-        if issubclass(trainer, kind):
-            raise DSLError(f"model={name}: must be trained by one process: it {reason}")
+    if reason := reason_for_one_process(trainer):
+        raise DSLError(f"model={name}: must be trained by one process: it {reason}")
     stage = config["train_stage"]
     if issubclass(trainer, PretrainTrainer) and str(stage).endswith("pretrain"):
         raise refusal(

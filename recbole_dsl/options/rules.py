@@ -1,4 +1,4 @@
-"""Kinds of option values: what is accepted of each, and the words that say so."""
+"""Rules for the values of options: what each takes, and the words that say so."""
 
 import codecs
 import math
@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-# no size that a run can use is larger, and PyTorch and NumPy fail on those that are in many ways
+from recbole_dsl.errors import refusal
+
+# no run can use a larger size, and PyTorch and NumPy fail on larger ones in many ways
 _LARGEST = 2**31 - 1
 
 
@@ -18,9 +20,9 @@ class Rule:
 
     Attributes:
         allowed: words that go on from "must be".
-        accepts: whether a value is allowed. What a value of another type leads to, a TypeError, ValueError,
-            LookupError or OverflowError, means no; any other error is a fault of the rule.
-        most: the largest integer, where ``allowed`` does not name it.
+        accepts: whether a value is allowed. A TypeError, ValueError, LookupError or OverflowError, as a value of
+            another type raises, means no; any other error is a bug in the rule.
+        most: the largest integer, where ``allowed`` does not say it.
     """
 
     allowed: str
@@ -34,12 +36,12 @@ class Rule:
         except (TypeError, ValueError, LookupError, OverflowError):
             return False
 
-    def wanted(self, value: Any) -> str:
-        """What ``value``, which is not allowed, must be instead: words that go on from "must be"."""
-        values = value if isinstance(value, (list, tuple)) else [value]
-        if self.most is not None and any(is_number(v) and v > self.most for v in values):
-            return f"at most {self.most}"
-        return self.allowed
+    def check(self, name: str, value: Any) -> None:
+        """Raise a DSLError if the option ``name`` may not be ``value``."""
+        if not self.takes(value):
+            values = value if isinstance(value, (list, tuple)) else [value]
+            is_too_large = self.most is not None and any(isinstance(v, int) and v > self.most for v in values)
+            raise refusal(name, value, f"at most {self.most}" if is_too_large else self.allowed)
 
     def __or__(self, other: "Rule") -> "Rule":
         most = other.most if self.most is None else self.most
@@ -57,7 +59,7 @@ def integer(low: int, high: int = _LARGEST) -> Rule:
 
 
 def number(low: float = -math.inf, high: float = math.inf, above: bool = False, finite: bool = True) -> Rule:
-    """A number from ``low``, which is left out if ``above``, to ``high``."""
+    """A number from ``low`` to ``high``; with ``above`` one that is larger than ``low``."""
     words = "a number"
     if low > -math.inf:
         words += f" {'>' if above else '>='} {low}" if high == math.inf else f" in [{low}, {high}]"
@@ -84,11 +86,11 @@ def one_of(*names: str, any_case: bool = False) -> Rule:
 def list_of(
     rule: Rule, what: str, length: int | None = None, tuples: bool = False, some: bool = False, once: bool = False
 ) -> Rule:
-    """A list of values that ``rule`` takes, which ``what`` names in the plural.
+    """A list of values that ``rule`` takes, called ``what`` in the plural.
 
     Args:
-        some: whether it must not be empty.
-        once: whether none may be there twice, in upper or lower case.
+        some: whether it must have a value.
+        once: whether no value may be repeated, in upper or lower case.
     """
     kinds = (list, tuple) if tuples else list
     many = f"{length} " if length else ""
@@ -120,7 +122,7 @@ def interval_ends(text: Any) -> list[tuple[float, float]]:
     """The ends of the intervals that RecBole reads in ``text``, such as "[5,inf)" or "(0,1];[3,4)".
 
     Raises:
-        ValueError: if one of them is none, which RecBole leaves out with a warning.
+        ValueError: if one is malformed; RecBole drops it with a warning.
     """
     ends = []
     for part in str(text).split(";"):
@@ -143,9 +145,9 @@ def _is_name(value: Any) -> bool:
 TEXT = Rule("a string", lambda v: isinstance(v, str))
 NAME = Rule("a name, without line breaks and other control characters", _is_name)
 NAMES = list_of(NAME, "names")
-# RecBole takes what is true or false to Python
+# where RecBole tests the truth of the value
 FLAG = Rule("True or False", lambda v: v is None or isinstance(v, bool) or (is_number(v) and v in (0, 1)))
-# RecBole asks whether it is True itself
+# where RecBole compares the value with True
 TRUE_OR_FALSE = Rule("True or False", lambda v: v is None or isinstance(v, bool))
 INTERVAL = Rule("intervals such as [5,inf) or (0,1];[3,4), the lower end first", lambda v: bool(interval_ends(v)))
 ENCODING = Rule("an encoding that Python knows, such as utf-8", lambda v: bool(codecs.lookup(v)))
@@ -163,7 +165,7 @@ GPU_IDS = Rule(
 
 
 def like(name: str, default: Any) -> Rule | None:
-    """The rule for a model's option ``name`` whose default is ``default``; None if that says nothing."""
+    """The rule for a model's option ``name``, by its default; None if that says nothing."""
     if isinstance(default, bool):
         return FLAG
     if isinstance(default, int):
@@ -180,7 +182,7 @@ def like(name: str, default: Any) -> Rule | None:
     return None
 
 
-# what counts something; other integers among the defaults are weights, which may have fractions
+# names of counts; the other options whose defaults are integers take any number
 _COUNTS = re.compile(
     r"size|dim|num|layer|head|step|len|epoch|hop|iter|chan|kernel|strid|factor|order|rank|depth|memory|facet"
     r"|^n[vh]$|^k$|^n_|kfac|interval|k_interests|metrics_k"

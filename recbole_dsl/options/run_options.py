@@ -1,21 +1,21 @@
-"""What a RecBole Config says about Dynamic Sparse Learning."""
+"""The DSL options in a RecBole Config, and the options to save with a run."""
 
 from logging import getLogger
 from typing import Any
 
 from recbole.config import Config
 
-from recbole_dsl.checkpoint.plain_data import plain_entries
+from recbole_dsl.checkpoint.codec import plain_entries
 from recbole_dsl.config import DEFAULTS, DSLConfig
 from recbole_dsl.errors import DSLError
-from recbole_dsl.options.names import check_option_names
+from recbole_dsl.options.checks import check_option_names, known_options
 from recbole_dsl.options.recbole_models import facts_of
 
-# options that tell one of several processes apart
+# options of one of several processes
 OF_A_PROCESS = frozenset(
     {"local_rank", "world_size", "nproc", "ip", "port", "offset", "group_offset", "process_timeout"}
 )
-# options that Config makes from what it was given, in a form that it would not take
+# options that Config turns into a form that it would not take again
 _DERIVED = OF_A_PROCESS | {"data_cache", "data_path", "device", "gpu_id", "single_spec", "train_neg_sample_args"}
 
 
@@ -26,9 +26,9 @@ def options_to_save(config: Config) -> dict[str, Any]:
     return plain_entries({**given, **final})
 
 
-def _check_names(config: Config, known: set[str]) -> None:
-    """`check_option_names`; of words of the command line, which RecBole reads whose ever it is, only a warning."""
-    given, words = dict(config.external_config_dict), {}
+def _check_names(config: Config) -> None:
+    """`check_option_names`; but only warn of words of the command line, which may be another program's."""
+    given, words, known = dict(config.external_config_dict), {}, known_options(config)
     for name in config.cmd_config_dict:
         if name not in config.file_config_dict and name not in config.variable_config_dict:
             words[name] = given[name] if name == "own_options" else given.pop(name)
@@ -40,13 +40,12 @@ def _check_names(config: Config, known: set[str]) -> None:
 
 
 def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> DSLConfig:
-    """The DSL options of a RecBole ``config``, written back to it as they are used.
+    """The DSL options of a RecBole ``config``, which are written back to it in the form in which they are used.
 
     Raises:
         DSLError: if one is wrong, or looks mistyped.
     """
-    known = set(config.internal_config_dict).union(*config.parameters.values())
-    _check_names(config, known)
+    _check_names(config)
     needed = facts_of(config["model"]).needs
     given = {**needed, **(defaults or {}), **config.final_config_dict}
     if "exclude" in needed:
@@ -59,6 +58,6 @@ def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> D
             "norm of sparse gradients"
         )
     for name, value in dsl_config.to_dict().items():
-        # what None stood for follows from the other options, which the next run may change
+        # None stays: what it stands for depends on other options, which the next run may change
         config[name] = None if given.get(name, DEFAULTS[name]) is None else value
     return dsl_config

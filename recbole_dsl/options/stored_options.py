@@ -1,4 +1,4 @@
-"""The options that a checkpoint holds: data, of which nothing is evaluated and which name no place."""
+"""The options in a checkpoint, read as data: none is evaluated, and none names a place."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from recbole_dsl.options.checked_config import CheckedConfig
 
 
 class _GivenOptions(CheckedConfig):
-    """What the user says, before it is known of which model."""
+    """The options that the user gives, read before the model is known."""
 
     def __init__(self, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any] | None):
         self.yaml_loader = self._build_yaml_loader()
@@ -19,9 +19,9 @@ class _GivenOptions(CheckedConfig):
 
 
 class StoredConfig(CheckedConfig):
-    """A Config of options that a file holds: none is evaluated."""
+    """A Config of options from a file, none of which is evaluated."""
 
-    # its program may have had code of its own
+    # the program that wrote it may have had code of its own
     must_be_read = False
 
     def _load_variable_config_dict(self, config_dict):
@@ -34,11 +34,11 @@ def given_options(config_file_list: Sequence[str] | None, config_dict: Mapping[s
 
 
 def options_without_places(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of ``checkpoint`` for a file that goes elsewhere: none says where anything is."""
+    """The options of ``checkpoint`` but those that say where anything is, for a file that goes elsewhere."""
     left_out = NOT_STORED | {"data_path"}
     return {name: value for name, value in checkpoint["config"].items() if name not in left_out}
 
 
 def stored_options(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The options of the run that ``checkpoint``, read from ``path``, is of, for a `StoredConfig`."""
+    """The options in ``checkpoint``, which was read from ``path``, for a `StoredConfig`."""
     return without_places(checkpoint["config"], path)

@@ -28,7 +28,7 @@ _RATIOS = Rule(
     "a list of 3 numbers >= 0, the first above 0",
     lambda v: isinstance(v, list) and len(v) == 3 and all(map(number(0).takes, v)) and v[0] > 0,
 )
-# of what may be more than there is
+# the limit of what may exceed the data, such as a batch size
 _ANY = 2**63 - 1
 _SUFFIX = Rule(
     "the suffix of a file other than inter, user and item",
@@ -56,7 +56,7 @@ _PARTS_OF_EVAL_ARGS = {
     "group_by": Rule("user or none", lambda v: v is None or v == "user" or str(v).lower() == "none"),
     "mode": _MODES,
 }
-# as it is given, and as RecBole writes "no negative items"
+# no negative items, as users and RecBole write it
 NO_NEGATIVES = Rule("none", lambda v: v is None or v in ("None", "none"))
 _PARTS_OF_NEGATIVES = {
     "distribution": Rule("uniform, popularity or None", lambda v: v in ("uniform", "popularity")) | NO_NEGATIVES,
@@ -71,11 +71,28 @@ _PARTS_OF_CLIPPING = {
     "error_if_nonfinite": FLAG,
     "foreach": FLAG,
 }
-# options that are dicts of options: name -> (what their parts may be, another value that they may have)
+# options that are dicts: name -> (the rules of their parts, the rule of what may be given instead)
 DICTS = {
     "eval_args": (_PARTS_OF_EVAL_ARGS, None),
     "train_neg_sample_args": (_PARTS_OF_NEGATIVES, NO_NEGATIVES),
     "clip_grad_norm": (_PARTS_OF_CLIPPING, Rule("none", lambda v: v is None or v is False)),
+}
+
+# names without a default that RecBole reads, or that RecBole or our command adds
+WITHOUT_DEFAULT = set(
+    "model dataset config_files config_file config_file_list own_options report resume save_last data_cache "
+    "nproc world_size process_timeout group_offset offset ip port local_rank single_spec device verbose encoding "
+    "norm feature_num cin has_residual contrast sim use_filter tail_ratio eta token_num_threshold MODEL_TYPE "
+    "MODEL_INPUT_TYPE eval_type valid_neg_sample_args test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS "
+    "NEG_ITEMS INVERSE_ITEM_SEQ CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling "
+    "training_neg_sample_num fine_tune".split()
+)
+# what RecBole derives from other options or the model, whatever is given
+DERIVED = {
+    "device": "left out: RecBole takes the GPU of gpu_id, or the CPU with gpu_id=''",
+    "MODEL_TYPE": "left out: the model says it",
+    "MODEL_INPUT_TYPE": "left out: the model or its loss_type says it",
+    "eval_type": "left out: the metrics say it",
 }
 
 RULES = {
@@ -161,7 +178,7 @@ RULES = {
     "preload_weight": optional(dict_of(NAME, NAME, "a dict of a column of ids and one of vectors")),
     "normalize_field": optional(NAMES),
     "normalize_all": TRUE_OR_FALSE,
-    # not RecBole's, and about the run as its own are
+    # ours, about the run
     "save_last": TRUE_OR_FALSE,
     "data_cache": TRUE_OR_FALSE | NAME,
     "process_timeout": number(1, 10**6),
@@ -174,54 +191,11 @@ RULES = {
     ),
 }
 
-# options of RecBole's models whose values are names: (models, or None for all, option, what is allowed)
-_CHOICES = [
-    (None, "pooling_mode", one_of("mean", "max", "sum")),
-    (None, "hidden_act", one_of("gelu", "relu", "swish", "tanh", "sigmoid")),
-    (("CORE", "SASRecCPR", "GRU4RecCPR"), "loss_type", one_of("CE")),
-    (("FPMC",), "loss_type", one_of("BPR")),
-    (("CDAE",), "loss_type", one_of("BCE", "MSE")),
-    (("SINE",), "loss_type", one_of("BPR", "CE", "NLL")),
-    (("CDAE",), "hid_activation", one_of("sigmoid", "relu", "tanh")),
-    (("CDAE",), "out_activation", one_of("sigmoid", "relu")),
-    (("CFKG",), "loss_function", one_of("inner_product", "transe")),
-    (("CORE",), "dnn_type", one_of("trm", "ave")),
-    (("ConvNCF",), "train_method", one_of("after_pretrain", "no_pretrain")),
-    (("BERT4Rec",), "transform", one_of("mask_itemseq")),
-    (("SHAN",), "transform", one_of("inverse_itemseq")),
-    (("DMF",), "inter_matrix_type", Rule("01 or rating", lambda v: v in ("01", "rating", 1))),
-    (("DiffRec", "LDiffRec"), "noise_schedule", one_of("linear", "linear-var", "cosine", "binomial")),
-    (("DiffRec", "LDiffRec"), "mean_type", one_of("x0", "eps")),
-    (("GCMC",), "accum", one_of("sum", "stack")),
-    (("HGN",), "pooling_type", one_of("average", "max")),
-    (("HRM",), "pooling_type_layer_1", one_of("max", "average")),
-    (("HRM",), "pooling_type_layer_2", one_of("max", "average")),
-    (("KGAT",), "aggregator_type", one_of("gcn", "graphsage", "bi")),
-    (("KGCN", "KGNNLS"), "aggregator", one_of("sum", "neighbor", "concat")),
-    (("SimpleX",), "aggregator", one_of("mean", "user_attention", "self_attention")),
-    (("SimpleX",), "margin", number(-1, 1)),
-    (("NAIS",), "algorithm", one_of("prod", "concat")),
-    (("S3Rec",), "train_stage", one_of("pretrain", "finetune")),
-    (("RaCT",), "train_stage", one_of("actor_pretrain", "critic_pretrain", "finetune")),
-    (("SGL",), "type", one_of("ED", "ND", "RW")),
-    (("SASRecCPR", "GRU4RecCPR"), "reranker_CAN_NUM", integer(1) | TEXT),
-]
-
 
 def rule_of(name: str) -> Rule | None:
-    """The rule for RecBole's option ``name``, as its registries are now; None if there is none."""
+    """The rule for RecBole's option ``name``, with the metrics that are registered now; None if there is none."""
     if name != "metrics":
         return RULES.get(name)
-    # a program may add to them at any time
+    # a program may add metrics at any time
     metric = one_of(*metric_types, any_case=True)
     return metric | list_of(metric, "such names, each once, that is not empty", tuples=True, some=True, once=True)
-
-
-def choice(name: str, model: str) -> Rule | None:
-    """The rule for ``name``, an option of RecBole's ``model`` whose values are names; None if it is not one."""
-    for models, option, rule in _CHOICES:
-        if option == name and (models is None or model in models):
-            return rule
-    if name == "loss_type":
-        return one_of("BPR", "CE")
-    return None

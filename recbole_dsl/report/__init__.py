@@ -1,1 +1,1 @@
-"""A run, or several side by side, as one page that opens without a network."""
+"""A page about a run, or several side by side, that opens without a network."""

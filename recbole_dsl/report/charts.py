@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
-# in units of the page: a figure is as wide as a phone
+from markupsafe import Markup, escape
+
+# in pixels; a figure is as wide as a phone
 _WIDTH, _HEIGHT = 360, 232
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 40
 _TICKS = 5
-# of one figure; the style has a colour and a dash for each
+# the most lines of a figure; the style sheet has a colour and a dash for each
 MOST = 6
 
 Value = float | None
@@ -21,9 +22,9 @@ class Series:
 
     Attributes:
         name: for the legend.
-        xs: where its points are; with categories, their numbers from 0.
-        ys: their heights, of the same length; None for none.
-        low, high: a band around the line, of the same length, or none.
+        xs: the places of its points; the numbers of categories, from 0.
+        ys: their heights, of the same length; None where there is no point.
+        low, high: a band around the line, of the same length, or empty.
     """
 
     name: str
@@ -34,18 +35,18 @@ class Series:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """Those that have a finite height."""
+        """(x, y) of the points with a finite height."""
         return [(x, y) for x, y in zip(self.xs, self.ys) if y is not None and math.isfinite(y)]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis says of itself.
+    """An axis.
 
     Attributes:
         label: what it measures, with its unit.
-        is_log: whether equal steps are equal factors; values are then at least 1.
-        text: a number of it as it is shown.
+        is_log: whether it is logarithmic; its values are then at least 1.
+        text: formats a number of it.
     """
 
     label: str
@@ -54,7 +55,7 @@ class Axis:
 
 
 def short(value: float) -> str:
-    """``value`` in few letters: 1200000 as 1.2M."""
+    """``value`` in a few characters: 1200000 as 1.2M."""
     size = abs(value)
     for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if size >= 10 * unit or (size >= unit and unit > 1e3):
@@ -62,11 +63,11 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: bool = False) -> str:
-    """A line for each of ``series``, with points where there are few, as SVG."""
+def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: bool = False) -> Markup:
+    """A line with points for each of ``series``, as SVG; empty if there are no points."""
     points = [point for one in series for point in one.points]
     if not points:
-        return ""
+        return Markup("")
     heights = [*(height for _, height in points), *(v for one in series for v in (*one.low, *one.high))]
     across = _Scale.of([place for place, _ in points], _LEFT, _WIDTH - _RIGHT, x.is_log)
     up = _Scale.of([*heights, *([0.0] if from_zero else [])], _HEIGHT - _BOTTOM, _TOP, y.is_log, round_out=True)
@@ -76,11 +77,11 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, from_zero: boo
     return _svg(parts, title)
 
 
-def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: Axis, title: str) -> str:
-    """Points above each of ``names``, joined by a line, as SVG; ``xs`` are the names' numbers."""
+def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: Axis, title: str) -> Markup:
+    """Points above each of ``names``, joined by lines, as SVG; the ``xs`` of ``series`` number the names."""
     points = [point for one in series for point in one.points]
     if not points:
-        return ""
+        return Markup("")
     across = _Scale(-0.5, len(names) - 0.5, _LEFT, _WIDTH - _RIGHT, False)
     up = _Scale.of([0.0, *(height for _, height in points)], _HEIGHT - _BOTTOM, _TOP, False, round_out=True)
     x = Axis(x_label, text=lambda place: names[round(place)])
@@ -91,7 +92,7 @@ def categories(names: Sequence[str], series: Sequence[Series], x_label: str, y: 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where values from ``low`` to ``high`` are, from the place ``start`` to ``stop``."""
+    """Maps values from ``low`` to ``high`` to pixels from ``start`` to ``stop``."""
 
     low: float
     high: float
@@ -182,6 +183,6 @@ def _drawn(one: Series, number: int, across: _Scale, up: _Scale, x: Axis, y: Axi
     return "".join(parts)
 
 
-def _svg(parts: Sequence[str], title: str) -> str:
+def _svg(parts: Sequence[str], title: str) -> Markup:
     head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-    return f"{head}{''.join(parts)}</svg>"
+    return Markup(f"{head}{''.join(parts)}</svg>")

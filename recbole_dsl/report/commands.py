@@ -1,4 +1,4 @@
-"""``recbole-dsl report``: its options, and doing what they say."""
+"""The command ``recbole-dsl report``."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ def declare_report(parser: argparse.ArgumentParser) -> None:
         "model_files", nargs="+", help="checkpoints that recbole-dsl train saved; the page is about the first"
     )
     parser.add_argument("--against", help="one more to compare with, such as a dense run (--density=1)")
-    parser.add_argument("--output", help="the page to write; beside the first file without it")
+    parser.add_argument("--output", help="the page to write (default: beside the first file)")
     parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
 
 

@@ -1,4 +1,4 @@
-"""What the files of a run, and its data where that is there, say of it."""
+"""The facts of a run: from its files, and from its data if that is there."""
 
 import math
 import os
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from recbole.config import Config
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ from recbole_dsl.training.run_files import last_file
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """A sparse tensor: its name, its shape, its alive weights, and all that it would have dense."""
+    """A sparse tensor: its name and shape, the number of its alive weights, and of all weights."""
 
     name: str
     shape: tuple[int, ...]
@@ -43,16 +42,16 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is known of a run where its data is there.
+    """The facts of a run that need its data.
 
     Attributes:
         tensors: the sparse ones.
         cost: dense beside sparse.
-        groups: users by activity and items by popularity; None if the data has no such ids.
-        hits: what the first ten items hold of the test data; None if that is no full sort.
-        widths: alive weights of each row, of all tables of "user" and "item" together, by side.
-        parts: of a training step; None if it could not be measured.
-        lacks: why what is None is.
+        groups: users by activity and items by popularity; None if the data has no users and items.
+        hits: which test items are among the first ten; None if the evaluation does not rank all items.
+        widths: "user" and "item" -> the alive weights of each row, of all tables of that side together.
+        parts: times of the parts of a training step; None if they could not be measured.
+        lacks: for each that is None, why.
     """
 
     tensors: list[TensorFacts]
@@ -69,17 +68,17 @@ class RunFacts:
     """A run.
 
     Attributes:
-        file: its best epoch's.
-        name: for figures with several runs; distinct among them.
+        file: the checkpoint of its best epoch.
+        name: distinct among the runs of a page.
         model, dataset: their names.
-        density: that of the options.
+        density: the option.
         best_epoch: from 0.
         best_valid: metric -> value of the best epoch, on the validation data.
-        record: losses, results and times; empty for files of earlier versions.
+        record: losses, results and times of the epochs; empty for files of earlier versions.
         updates: every topology update.
         changed: the options that differ from the defaults.
-        command: trains it again.
-        data: None if the data is not there, as ``without_data`` says.
+        command: the command that trains it again.
+        data: None if the data is missing, for the reason in ``without_data``.
     """
 
     file: str
@@ -98,9 +97,9 @@ class RunFacts:
 
 
 def read_run(file: str, data_path: str | None = None) -> RunFacts:
-    """All that is known of the run whose best epoch is in ``file``.
+    """The facts of the run whose best epoch is in ``file``.
 
-    The epochs after the best one are in the last state beside it, if that is there.
+    The epochs after the best one are read from the last state beside it, if that is there.
 
     Raises:
         DSLError: if it is not a whole checkpoint.
@@ -126,7 +125,7 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
         record=RunRecord.of(latest["record"]),
         updates=[TopologyUpdate(**update) for update in updates],
     )
-    # of what RecBole itself refuses today only the options are not shown
+    # if today's RecBole refuses the options, all but them is shown
     with suppress(DSLError):
         _say_options(facts, checkpoint, data_path)
     try:
@@ -137,7 +136,7 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
 
 
 def name_apart(runs: list[RunFacts]) -> None:
-    """Give each its name: what tells it from the others, in as few words as do."""
+    """Give each run the shortest name that tells it from the others."""
     ways = (
         lambda run: f"density {run.density:g}",
         lambda run: f"{run.model}, density {run.density:g}",
@@ -154,11 +153,11 @@ def name_apart(runs: list[RunFacts]) -> None:
 
 
 def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str | None) -> None:
-    """The options that differ from the defaults, and the command with them."""
+    """Set the options that differ from the defaults, and the command with them."""
     config = config_without_data(checkpoint, facts.file, {})
-    # the default is none where a model's own default loss ranks all items
+    # RecBole refuses the default for models whose default loss ranks all items
     needed = {name: value for name, value in checkpoint["config"].items() if name == "train_neg_sample_args"}
-    defaults = stored_config(type_of(config), facts.dataset, needed).final_config_dict
+    defaults = stored_config(config.model_class, facts.dataset, needed).final_config_dict
     for name in options_without_places(checkpoint):
         if name not in ("model", "dataset") and (name in needed or config[name] != defaults.get(name)):
             facts.changed[name] = config[name]
@@ -167,11 +166,6 @@ def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str 
     data_path = data_path or checkpoint["config"].get("data_path")
     words += [f"--data_path={data_path}"] if data_path else []
     facts.command = " ".join(map(shlex.quote, words))
-
-
-def type_of(config: Config) -> type:
-    """The class of the model of ``config``."""
-    return config.model_class
 
 
 def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_path: str | None) -> DataFacts:
@@ -206,7 +200,7 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
     try:
         parts = measure_step(config, model, train)
     except Exception as error:
-        # a model's own loss raises what it likes, and the rest of the page must not be lost for it
+        # a model may raise anything, and the rest of the page must not be lost
         lacks["parts"] = f"a step could not be measured: {type(error).__name__}"
     if parts is None:
         lacks.setdefault("parts", "the trainer of this model has steps of its own kind")
@@ -224,7 +218,7 @@ def _score_one(model: Any, interaction: Any) -> Any:
 
 
 def _stored_optimizers(model: nn.Module, checkpoint: Mapping[str, Any]) -> list[Any]:
-    """The states of the optimizers by parameter, as `measure_cost` reads them."""
+    """The optimizers, with their states by parameter, as `measure_cost` reads them."""
     parameters = list(model.parameters())
     found = []
     for state in checkpoint["optimizers"]:

@@ -1,23 +1,54 @@
-"""The figures of a report, each with what it shows in words."""
+"""The figures of a report, each with a caption that says what it shows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from recbole_dsl.report.charts import Axis, Series, categories, lines, short
 from recbole_dsl.report.facts import RunFacts
-from recbole_dsl.report.markup import figure, grid
 
 _BINS = 12
 _FEW = 10
 
 
-def figures_of_training(runs: Sequence[RunFacts]) -> list[str]:
+@dataclass(frozen=True)
+class Bar:
+    """A bar: its label, its share of the longest one, what is written at its end, and the number of its colour."""
+
+    label: str
+    share: float
+    text: str
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its title, and what it shows in words.
+
+    Attributes:
+        drawing: as SVG, of `charts`.
+        legend: the names of the lines of the drawing.
+        head, rows: of a table.
+        bars: one below the other.
+    """
+
+    title: str
+    words: str
+    drawing: Markup | str = ""
+    legend: Sequence[str] = ()
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    bars: Sequence[Bar] = ()
+
+
+def figures_of_training(runs: Sequence[RunFacts]) -> list[Figure | str]:
     """Loss and validation over the epochs, and how long these took."""
     known = [run for run in runs if run.record.epoch]
     if not known:
-        return ["<p>The file is of a version that kept no record of its epochs.</p>"]
+        return ["The file is of a version that kept no record of its epochs."]
     names, first, epoch = [run.name for run in known], known[0], Axis("epoch")
     record = first.record
     losses = [Series(run.name, run.record.epoch, run.record.loss) for run in known]
@@ -29,26 +60,26 @@ def figures_of_training(runs: Sequence[RunFacts]) -> list[str]:
             f"The sum of the batches' losses in each epoch, from {short(high)} in epoch {begin:g} to {short(low)} "
             f"in epoch {end:g}."
         )
-    parts = [figure("Loss", lines(losses, epoch, Axis("loss"), "Loss over the epochs"), words, names)]
+    parts = [Figure("Loss", words, lines(losses, epoch, Axis("loss"), "Loss over the epochs"), names)]
     for metric in _metrics(first):
         series = [Series(run.name, run.record.epoch, run.record.valid.get(metric, ())) for run in known]
         best = max(series[0].points, key=lambda point: point[1], default=None)
         words = f"Highest in epoch {best[0]:g}, with {best[1]:.4f}." if best else "It was not evaluated."
         words += f" The model that was saved is epoch {first.best_epoch}'s."
         drawn = lines(series, epoch, Axis(metric), f"{metric} over the epochs")
-        parts.append(figure(f"Validation: {metric}", drawn, words, names))
+        parts.append(Figure(f"Validation: {metric}", words, drawn, names))
     seconds = [Series(run.name, run.record.epoch, run.record.train_seconds) for run in known]
     evaluated = sum(value or 0 for value in record.valid_seconds)
     words = f"Training took {sum(record.train_seconds):.1f} s in all, evaluating {evaluated:.1f} s."
     drawn = lines(seconds, epoch, Axis("seconds"), "Seconds of training in each epoch", from_zero=True)
-    return grid([*parts, figure("Time of an epoch", drawn, words, names)])
+    return _drawn([*parts, Figure("Time of an epoch", words, drawn, names)])
 
 
-def figures_of_topology(runs: Sequence[RunFacts]) -> list[str]:
-    """What the updates exchanged, how much was ever alive, and how the tensors share the budget."""
+def figures_of_topology(runs: Sequence[RunFacts]) -> list[Figure | str]:
+    """The share of weights that updates exchanged, the exploration rate, and the density of each tensor."""
     known = [run for run in runs if any(update.exchanged for update in run.updates)]
     if not known:
-        return ["<p>No weights were exchanged: the topology is the one of the start.</p>"]
+        return ["No weights were exchanged: the topology is the one of the start."]
     names, first, step = [run.name for run in known], known[0], Axis("step")
     updates = first.updates
     alive = _alive(first)
@@ -57,7 +88,7 @@ def figures_of_topology(runs: Sequence[RunFacts]) -> list[str]:
     words += f", of {alive:,} that are alive." if alive else "."
     shares = [Series(run.name, _steps(run), _shares(run)) for run in known]
     drawn = lines(shares, step, Axis("% of the alive weights"), "Share exchanged at each update", from_zero=True)
-    parts = [figure("Share exchanged", drawn, words, names)]
+    parts = [Figure("Share exchanged", words, drawn, names)]
     rates = [Series(r.name, _steps(r), [100 * update.exploration_rate for update in r.updates]) for r in known]
     rate, start = updates[-1].exploration_rate, updates[0].exploration_rate
     words = (
@@ -65,18 +96,18 @@ def figures_of_topology(runs: Sequence[RunFacts]) -> list[str]:
         f"moment {first.density:.1%} are."
     )
     drawn = lines(rates, step, Axis("% of all weights"), "Exploration rate")
-    parts.append(figure("Exploration rate", drawn, words, names))
+    parts.append(Figure("Exploration rate", words, drawn, names))
     parts.append(_densities(first))
-    return grid(parts)
+    return _drawn(parts)
 
 
-def figures_of_rows(runs: Sequence[RunFacts]) -> list[str]:
-    """Alive weights of a row against its training interactions, of users and of items."""
+def figures_of_rows(runs: Sequence[RunFacts]) -> list[Figure | str]:
+    """Alive weights of a row by its training interactions, of users and of items."""
     parts = []
     for side in ("user", "item"):
         series, known = [], []
         for run in runs:
-            # of a dense one there is nothing to see
+            # all rows of a dense run have the same
             if run.density < 1 and run.data and run.data.groups and side in run.data.widths:
                 counts = run.data.groups.counts[side]
                 series.append(_band(run.name, counts[1:], run.data.widths[side][1 : len(counts)]))
@@ -92,16 +123,16 @@ def figures_of_rows(runs: Sequence[RunFacts]) -> list[str]:
         )
         x = Axis("training interactions", is_log=True)
         drawn = lines(series, x, Axis("alive weights"), f"Alive weights of {side}s", from_zero=True)
-        parts.append(figure(f"{side.capitalize()}s", drawn, words, [run.name for run in known]))
-    return grid(parts)
+        parts.append(Figure(f"{side.capitalize()}s", words, drawn, [run.name for run in known]))
+    return _drawn(parts)
 
 
-def figures_of_who_pays(runs: Sequence[RunFacts]) -> list[str]:
+def figures_of_who_pays(runs: Sequence[RunFacts]) -> list[Figure | str]:
     """Quality by groups of users and of items."""
     known = [run for run in runs if run.data and run.data.hits and run.data.groups]
     lacking = [run.data.lacks["hits"] for run in runs if run.data and "hits" in run.data.lacks]
     if not known:
-        return [f"<p>It is not shown: {lacking[0]}.</p>"] if lacking else []
+        return [f"It is not shown: {lacking[0]}."] if lacking else []
     names = [run.name for run in known]
     of_users, of_items = [], []
     ranges: dict[str, list[str]] = {}
@@ -122,11 +153,16 @@ def figures_of_who_pays(runs: Sequence[RunFacts]) -> list[str]:
         "item": "Five groups of items with as many interactions, the least popular first: the share of their test "
         f"interactions that are among the first ten. {_compared(of_items)}",
     }
-    return grid([figure("Users", users, words["user"], names), figure("Items", items, words["item"], names)])
+    return _drawn([Figure("Users", words["user"], users, names), Figure("Items", words["item"], items, names)])
+
+
+def _drawn(figures: Sequence[Figure]) -> list[Figure | str]:
+    """``figures`` but those without points."""
+    return [one for one in figures if one.drawing]
 
 
 def _metrics(run: RunFacts) -> list[str]:
-    """Those that are drawn: NDCG where it is among them, and the first other."""
+    """The metrics to draw: NDCG, if it was measured, and the first other one."""
     names = list(run.record.valid)
     chosen = [name for name in names if name.startswith("ndcg")][:1]
     return [*chosen, *(name for name in names if name not in chosen)][:2]
@@ -141,13 +177,13 @@ def _alive(run: RunFacts) -> int:
 
 
 def _shares(run: RunFacts) -> list[float]:
-    """Percent of the alive weights that each update exchanged; what it was to, where these are not known."""
+    """Percent of the alive weights that each update exchanged; the ratio that was set, if these are unknown."""
     alive = _alive(run)
     return [100 * (update.exchanged / alive if alive else update.ratio) for update in run.updates]
 
 
-def _densities(run: RunFacts) -> str:
-    """Of each tensor over the updates; those that change most, if there are many."""
+def _densities(run: RunFacts) -> Figure:
+    """The density of each tensor at each update; of many tensors, those that change most."""
     names = list(run.updates[0].density)
     series = [Series(name, _steps(run), [100 * u.density.get(name, 0.0) for u in run.updates]) for name in names]
     series.sort(key=lambda one: max(y or 0 for y in one.ys) - min(y or 0 for y in one.ys), reverse=True)
@@ -156,11 +192,11 @@ def _densities(run: RunFacts) -> str:
     words += f" Shown are {min(len(names), 6)} of {len(names)} tensors." if len(names) > 6 else ""
     words += f" Of the run {run.name}." if run.name else ""
     drawn = lines(series[:6], Axis("step"), Axis("% alive"), "Density of each tensor", from_zero=True)
-    return figure("Density of each tensor", drawn, words, [one.name for one in series[:6]])
+    return Figure("Density of each tensor", words, drawn, [one.name for one in series[:6]])
 
 
 def _band(name: str, counts: NDArray, widths: NDArray) -> Series:
-    """Means of bins of rows with like numbers of interactions, and a band from the 10th to the 90th of 100."""
+    """Mean widths of bins of rows by their interactions, with a band from the 10th to the 90th percentile."""
     order = np.argsort(counts, kind="stable")
     bins = [part for part in np.array_split(order, min(_BINS, max(1, len(order) // _FEW))) if len(part)]
     low, high = (np.array([np.percentile(widths[part], share) for part in bins]) for share in (10, 90))
@@ -170,7 +206,7 @@ def _band(name: str, counts: NDArray, widths: NDArray) -> Series:
 
 
 def _compared(series: Sequence[Series]) -> str:
-    """What the first is beside the second, in words, or by itself."""
+    """The first of ``series`` compared with the second in words; by itself if it is the only one."""
     own = [y for y in series[0].ys if y is not None]
     if len(series) < 2:
         return f"From {own[0]:.3f} in the first group to {own[-1]:.3f} in the last."

@@ -1,4 +1,4 @@
-"""Users by their activity and items by their popularity, and what a model finds of each."""
+"""Groups of users by activity and of items by popularity, and a model's quality on each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ _TOP = 10
 
 @dataclass(frozen=True)
 class Groups:
-    """Users by their number of training interactions and items by theirs, the rarest first.
+    """Users and items in five groups each, by their number of training interactions, the fewest first.
 
     Attributes:
-        counts: of "user" and "item", (rows,): training interactions.
-        members: of "user" and "item", five arrays of ids. The user groups have as many users each, the item groups
-            as many interactions.
+        counts: "user" and "item" -> (rows,), training interactions.
+        members: "user" and "item" -> five arrays of ids. All user groups have the same number of users, all item
+            groups the same number of interactions.
     """
 
     counts: Mapping[str, NDArray]
@@ -39,18 +39,18 @@ class Groups:
         return cls(counts, members)
 
     def ranges(self, side: str) -> list[str]:
-        """From how many to how many training interactions the rows of each group have; "-" for none."""
+        """The fewest and the most training interactions of each group, as text; "-" for an empty group."""
         counts = [self.counts[side][group] for group in self.members[side]]
         return [f"{one.min():.0f} - {one.max():.0f}" if len(one) else "-" for one in counts]
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What of the test data a model's ten first items hold.
+    """Which test items are among the first ten of a model.
 
     Attributes:
         users, items: (test interactions,), the ids.
-        found: (test interactions,), bool.
+        found: (test interactions,), bool: whether the item is among the first ten of the user.
         ndcg: user -> NDCG@10.
     """
 
@@ -61,7 +61,7 @@ class Hits:
 
     @classmethod
     def of(cls, model: AbstractRecommender, test_data: Any) -> "Hits":
-        """Those of ``model``, where it is, in RecBole's loader of a full sort."""
+        """Those of ``model`` on ``test_data``, RecBole's loader that ranks all items."""
         users, items, found = [], [], []
         ndcg: dict[int, float] = {}
         discount = 1 / torch.log2(torch.arange(2, _TOP + 2).float())
@@ -91,11 +91,11 @@ class Hits:
 
     @property
     def all_recall(self) -> float:
-        """Recall@10 of them."""
+        """Recall@10 of all users with test data."""
         return self.of_users(np.array(list(self.ndcg)))[0]
 
     def of_users(self, users: NDArray) -> tuple[float, float]:
-        """Mean recall and NDCG of those of ``users`` that have test data; NaN where none has."""
+        """Mean recall and NDCG of those of ``users`` that have test data; NaN if none has."""
         tested = [user for user in users if user in self.ndcg]
         if not tested:
             return float("nan"), float("nan")
@@ -104,14 +104,14 @@ class Hits:
         return float(np.mean(found[tested] / held[tested])), float(np.mean([self.ndcg[u] for u in tested]))
 
     def of_items(self, items: NDArray) -> float:
-        """The share of the test interactions with ``items`` that were found; NaN where there are none."""
+        """The share of the test interactions with ``items`` that were found; NaN if there are none."""
         tested = self.found[np.isin(self.items, items)]
         return float(tested.mean()) if len(tested) else float("nan")
 
 
 @torch.no_grad()
 def _scores(model: AbstractRecommender, interaction: Any, test_data: Any) -> torch.Tensor:
-    """(users, items), of models that score one item at a time too."""
+    """(users, items): the scores of all items, also of models that score pairs only."""
     try:
         return model.full_sort_predict(interaction)
     except NotImplementedError:

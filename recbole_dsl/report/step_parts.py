@@ -1,4 +1,4 @@
-"""How long the parts of a training step take, measured anew."""
+"""The time of each part of a training step, measured now."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _STEPS = 12
 
 @dataclass(frozen=True)
 class StepParts:
-    """Medians of a few steps, in milliseconds.
+    """Medians of the times of a few steps, in milliseconds.
 
     Attributes:
         loader: the batch, with its negative samples.
@@ -38,7 +38,7 @@ class StepParts:
 
 
 def measure_step(config: Config, model: AbstractRecommender, train_data: Any) -> StepParts | None:
-    """The parts of a step of ``model``, which they train; None if its trainer has steps of its own kind."""
+    """The times of steps, which train ``model``; None if its trainer does not use RecBole's own step."""
     if get_trainer(config["MODEL_TYPE"], config["model"]) is not Trainer:
         return None
     optimizer = _optimizer(config, model)
@@ -58,7 +58,7 @@ def measure_step(config: Config, model: AbstractRecommender, train_data: Any) ->
         _timed(parts, config, loss.backward)
         _timed(parts, config, optimizer.step)
         measured.append(parts)
-    # the first steps make what later ones find
+    # the first steps allocate what later ones use again
     used = measured[2:] or measured
     return StepParts(*(1000 * median(times) for times in zip(*used))) if used else None
 
@@ -73,12 +73,12 @@ def _timed(parts: list[float], config: Config, do: Callable[[], Any]) -> Any:
 
 
 def _optimizer(config: Config, model: AbstractRecommender) -> torch.optim.Optimizer:
-    """The one that the trainer makes; no trainer is, as it would open logs and folders."""
+    """The optimizer that the trainer would make; a trainer itself would open logs and folders."""
     needed = ("learner", "learning_rate", "weight_decay")
     stand_in = SimpleNamespace(model=model, config=config, **{name: config[name] for name in needed})
     optimizer = Trainer._build_optimizer(stand_in)
     make_fast(optimizer)
     if isinstance(optimizer, torch.optim.SparseAdam):
         for weight in sparse_weights(model).values():
-            weight.sparse_gradient = True
+            weight.reader.sparse_gradient = True
     return optimizer

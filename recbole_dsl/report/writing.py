@@ -1,4 +1,4 @@
-"""Read runs, and write their page."""
+"""Writing the page of some runs."""
 
 import logging
 import os
@@ -6,17 +6,25 @@ from collections.abc import Sequence
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file, require_writable, whole_file
+from recbole_dsl.patching import Setting
 from recbole_dsl.report.facts import name_apart, read_run
 from recbole_dsl.report.page import is_page, page_of
 from recbole_dsl.turns import turn
+
+_LOG = Setting(
+    "logging.disable",
+    "what RecBole logs of options and data is of the training",
+    lambda: logging.root.manager.disable,
+    logging.disable,
+)
 
 
 @turn()
 def write_report(model_files: Sequence[str], path: str, data_path: str | None = None) -> None:
     """Write the page of ``model_files`` to ``path``, about the first, with the others beside it.
 
-    What needs the data (costs, the test result, groups, widths, times) is left out where that is not there, and
-    so is what a file of an earlier version does not hold; the page says so.
+    What needs the data (costs, the test result, groups, widths, times) is left out if that is missing, and so is
+    what a file of an earlier version does not have; the page says so.
 
     Args:
         model_files: checkpoints of the best epochs of runs.
@@ -27,13 +35,8 @@ def write_report(model_files: Sequence[str], path: str, data_path: str | None = 
     """
     place = output_file(path, "output", "a page of recbole-dsl report", is_page, model_files)
     require_writable(os.path.dirname(place), "output")
-    # what RecBole logs of options and data is the training's
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
+    with _LOG.by(logging.INFO):
         runs = [read_run(file, data_path) for file in dict.fromkeys(map(os.path.normpath, model_files))]
-    finally:
-        logging.disable(before)
     name_apart(runs)
     content = page_of(runs).encode()
     try:

@@ -1,7 +1,7 @@
-"""From a trained model to recommendations: the artifact, and who reads it.
+"""From a trained model to recommendations.
 
-Importing this loads nothing else: each name is loaded when it is first used (PEP 562), and `Recommender` needs
-neither PyTorch nor RecBole for models whose score is a product.
+Importing this loads nothing else: each name is loaded when it is first used (PEP 562). For models whose score is a
+product, `Recommender` needs neither PyTorch nor RecBole.
 """
 
 from typing import TYPE_CHECKING

@@ -17,26 +17,25 @@ from recbole_dsl.files import whole_file
 
 FORMAT = "recbole_dsl.serving"
 VERSION = 1
-# the key of our header among safetensors' metadata, which are texts
+# our header is a text among safetensors' metadata
 _KEY = "recbole_dsl"
 # safetensors' names of the types that an artifact may hold
 TYPES = {"U8": "u1", "U16": "u2", "U32": "u4", "I8": "i1", "F16": "f2", "F32": "f4"}
-# arrays that do not belong to one kind of model
+# arrays that every kind of model may have
 _COMMON = ("users.", "items.", "seen.", "popularity")
-_MOST = 2**31 - 2
 # how long a header may be, for safetensors too
-_HEADER = 100_000_000
+_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a whole file holds.
+    """The content of an artifact.
 
     Attributes:
         path: where it was read.
-        header: plain JSON data: ``kind`` ("product", say), ``model``, ``dataset``, ``n_users``, ``n_items``,
-            ``options`` (those that made it) and ``scorer``, which belongs to the kind.
-        arrays: by name; those of a kind begin with its name and a dot.
+        header: JSON: ``kind`` ("product" or "network"), ``model``, ``dataset``, ``n_users``, ``n_items``,
+            ``options`` (those of the export) and ``scorer``, whose content depends on the kind.
+        arrays: by name; the names of a kind's own begin with the kind and a dot.
     """
 
     path: str
@@ -47,31 +46,29 @@ class Artifact:
         """The array ``name``.
 
         Args:
-            dtypes: what its type may be, as in "u1 u2".
+            dtypes: the types that it may have, as in "u1 u2".
             shape: with None for any length.
 
         Raises:
-            DSLError: if it is not there, or is another.
+            DSLError: if it is missing, or of another type or shape.
         """
         if name not in self.arrays:
             self.refuse(f"has no {name}")
-        array = self.arrays[name]
-        if array.dtype.newbyteorder("=") not in [np.dtype(one) for one in dtypes.split()]:
-            self.refuse(
-                f"{name} is {array.dtype}, must be {' or '.join(np.dtype(t).name for t in dtypes.split())}"
-            )
+        array, allowed = self.arrays[name], [np.dtype(dtype) for dtype in dtypes.split()]
+        if array.dtype.newbyteorder("=") not in allowed:
+            self.refuse(f"{name} is {array.dtype}, must be {' or '.join(dtype.name for dtype in allowed)}")
         if array.ndim != len(shape) or any(want not in (None, has) for want, has in zip(shape, array.shape)):
             wanted = ", ".join("any" if length is None else str(length) for length in shape)
             self.refuse(f"{name} is {array.shape}, must be ({wanted})")
         return array
 
     def refuse(self, words: str) -> NoReturn:
-        """Raise a DSLError that says what is wrong with the file."""
+        """Raise a DSLError; ``words`` say what is wrong with the file."""
         raise refused(self.path, words)
 
 
 def refused(path: str, words: str) -> DSLError:
-    """The error for an artifact at ``path``; ``words`` say what is wrong with it."""
+    """The error for the artifact at ``path``; ``words`` say what is wrong with it."""
     return DSLError(f"artifact={shown(path)}: {one_line(words)}")
 
 
@@ -88,9 +85,9 @@ def write_artifact(path: str, header: Mapping[str, Any], arrays: Mapping[str, ND
         DSLError: if it cannot be written.
     """
     whole = {**header, "format": FORMAT, "version": VERSION}
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    whole["checksum"] = _checksum(whole, plain)
-    content = save(plain, {_KEY: _text(whole)})
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    whole["checksum"] = _checksum(whole, contiguous)
+    content = save(contiguous, {_KEY: _text(whole)})
     try:
         with whole_file(path) as file:
             file.write(content)
@@ -100,20 +97,20 @@ def write_artifact(path: str, header: Mapping[str, Any], arrays: Mapping[str, ND
 
 
 def is_artifact(path: str) -> bool:
-    """Whether the file at ``path`` says that it is an artifact, whole or damaged, of whatever version."""
+    """Whether the file at ``path`` says that it is an artifact, whole or damaged, of any version."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
-            text = json.loads(file.read(min(length, _HEADER)))["__metadata__"][_KEY]
+            text = json.loads(file.read(min(length, _LONGEST_HEADER)))["__metadata__"][_KEY]
             return json.loads(text)["format"] == FORMAT
         except (ValueError, TypeError, LookupError, RecursionError):
             return False
 
 
 def read_artifact(path: str | os.PathLike) -> Artifact:
-    """Read a file that `write_artifact` made; its checksum is compared before anything of it is used.
+    """The content of a file that `write_artifact` wrote; its checksum is compared before anything is used.
 
-    The checksum tells damage, not intent: whether the arrays make sense is for who uses them.
+    A checksum shows damage, not intent: whoever uses an array checks that it makes sense.
 
     Raises:
         DSLError: if the file is missing, damaged, cut off, not ours or of a later version.
@@ -123,8 +120,7 @@ def read_artifact(path: str | os.PathLike) -> Artifact:
         raise refused(path, "must be an existing file")
     try:
         with safe_open(path, framework="np") as file:
-            header = _header(path, (file.metadata() or {}).get(_KEY))
-            arrays = {}
+            header, arrays = _header(path, (file.metadata() or {}).get(_KEY)), {}
             for name in file.keys():  # noqa: SIM118
                 kind = file.get_slice(name).get_dtype()
                 if kind not in TYPES:
@@ -132,9 +128,9 @@ def read_artifact(path: str | os.PathLike) -> Artifact:
                 if not name.startswith((*_COMMON, f"{header['kind']}.")):
                     raise refused(path, f"{shown(name)} is unknown")
                 arrays[name] = file.get_tensor(name)
+    except DSLError:
+        raise
     except (SafetensorError, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, DSLError):
-            raise
         raise refused(path, "must be a whole artifact of recbole_dsl") from error
     if _checksum(header, arrays) != header["checksum"]:
         raise refused(path, "must be a whole artifact of recbole_dsl, but its checksum differs")
@@ -142,20 +138,18 @@ def read_artifact(path: str | os.PathLike) -> Artifact:
 
 
 def _header(path: str, text: str | None) -> dict[str, Any]:
-    if text is None:
-        raise refused(path, "must be an artifact of recbole_dsl")
     try:
-        header = json.loads(text, parse_constant=_no_number)
+        header = json.loads(text or "null", parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise refused(path, "must be an artifact of recbole_dsl, but its header is no JSON") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise refused(path, "must be an artifact of recbole_dsl")
     version = header.get("version")
-    if not _is_count(version, 1):
+    if not _is_count(version):
         raise refused(path, f"has version {shown(version)}, must be a number from 1 to {VERSION}")
     if version > VERSION:
         raise refused(path, f"has version {version}, must be at most {VERSION}: update recbole_dsl")
-    for name, (is_right, words) in _PARTS.items():
+    for name, (is_right, words) in _SCHEMA.items():
         if name not in header:
             raise refused(path, f"has no {name}")
         if not is_right(header[name]):
@@ -164,7 +158,7 @@ def _header(path: str, text: str | None) -> dict[str, Any]:
 
 
 def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> str:
-    """SHA-256 over all that the file says."""
+    """SHA-256 of the header, and of the name, type, shape and content of every array."""
     names = sorted(arrays)
     listed = [[name, arrays[name].dtype.str, list(arrays[name].shape)] for name in names]
     digest = hashlib.sha256(_text([{k: v for k, v in header.items() if k != "checksum"}, listed]).encode())
@@ -181,20 +175,20 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(word)
 
 
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31 - 1
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) < 200 and value.isprintable()
 
 
-_PARTS = {
+_SCHEMA = {
     "kind": (lambda value: _is_text(value) and value.isidentifier(), "the name of a kind"),
     "model": (_is_text, "text"),
     "dataset": (_is_text, "text"),
-    "n_users": (lambda value: _is_count(value, 1), "a number >= 1"),
-    "n_items": (lambda value: _is_count(value, 1), "a number >= 1"),
+    "n_users": (_is_count, "a number >= 1"),
+    "n_items": (_is_count, "a number >= 1"),
     "options": (lambda value: isinstance(value, dict), "options by their names"),
     "scorer": (lambda value: isinstance(value, dict), "values by their names"),
     "checksum": (_is_text, "text"),

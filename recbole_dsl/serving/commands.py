@@ -1,4 +1,4 @@
-"""``recbole-dsl recommend``: its options, and doing what they say."""
+"""The command ``recbole-dsl recommend``."""
 
 import argparse
 import sys
@@ -18,109 +18,107 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--users_file", help="a file with the token of a user on each line")
     parser.add_argument(
         "--histories",
-        help="a file with what a user has had on each line, for users that were not trained on: a JSON list of "
+        help="a file with the history of a user on each line, for users that were not trained on: a JSON list of "
         'items, ["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}',
     )
-    parser.add_argument("--similar_to", help="tokens of items, separated by commas: the items most like them")
-    parser.add_argument("--k", default="10", help="how many items; 10 without it")
     parser.add_argument(
-        "--filter_seen", help="leave out what a user has had: all, trained or none; what the file knows without it"
+        "--similar_to", help="tokens of items, separated by commas: recommend the items most similar to them"
     )
-    parser.add_argument("--items", help="the items to choose from, separated by commas; all without it")
+    parser.add_argument("--k", default="10", help="how many items; 10 by default")
+    parser.add_argument(
+        "--filter_seen",
+        help="items of a user's history to leave out: all, trained or none; by default what the file knows",
+    )
+    parser.add_argument("--items", help="the items to choose from, separated by commas; all by default")
     parser.add_argument("--items_file", help="the same, a file with one on each line")
     parser.add_argument("--exclude", help="items to leave out, separated by commas")
     parser.add_argument("--exclude_file", help="the same, a file with one on each line")
     parser.add_argument(
-        "--unknown", default="error", help="what users get that are not known: error, or popular; error without it"
+        "--unknown", default="error", help="what unknown users get: error, or popular items; error by default"
     )
-    parser.add_argument("--output", help="the file to write, .csv, .jsonl or .parquet; printed without it")
-    parser.add_argument("--format", help="csv, jsonl or parquet; by the ending of --output without it")
-    parser.add_argument("--show_progress", default="True", help="whether to show a bar; True without it")
+    parser.add_argument("--output", help="the file to write, .csv, .jsonl or .parquet; printed by default")
+    parser.add_argument("--format", help="csv, jsonl or parquet; by default as --output ends")
+    parser.add_argument("--show_progress", default="True", help="whether to show a progress bar; True by default")
 
 
 def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
     """Recommend, and print the items or write them to a file."""
     refuse_others(others)
-    ways = [
-        name for name in ("users", "users_file", "histories", "similar_to") if getattr(known, name) is not None
-    ]
+    names = ("users", "users_file", "histories", "similar_to")
+    ways = [f"--{name}" for name in names if getattr(known, name) is not None]
     if len(ways) != 1:
-        given = f"--{' and --'.join(ways)}: must be" if ways else "must be given"
-        raise DSLError(f"{given} one of --users, --users_file, --histories, --similar_to")
+        given = f"{' and '.join(ways)}: must be" if ways else "must be given"
+        raise DSLError(f"{given} one of {', '.join(f'--{name}' for name in names)}")
     check_serving_environment()
     from recbole_dsl.serving.output import format_of, print_recommendations, write_recommendations
     from recbole_dsl.serving.recommender import Recommender
 
-    show_progress = truth("show_progress", known.show_progress)
+    is_shown = truth("show_progress", known.show_progress) and known.output is not None
     format = format_of(known.output, known.format)
-    n, batches = _batches(Recommender.load(known.artifact), known)
-    shown = _progress(batches, n, show_progress and known.output is not None)
+    batches = _with_bar(*_batches(Recommender.load(known.artifact), known), is_shown)
     if known.output is None:
-        print_recommendations(shown, sys.stdout.buffer, format)
+        print_recommendations(batches, sys.stdout.buffer, format)
     else:
         inputs = [known.artifact, known.users_file, known.histories, known.items_file, known.exclude_file]
-        write_recommendations(shown, known.output, format, inputs)
+        write_recommendations(batches, known.output, format, inputs)
 
 
 def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator]:
     """How many users there are, and the recommendations for them, a batch at a time."""
-    from recbole_dsl.serving.requests import read_histories, read_users
+    from recbole_dsl.serving.requests import read_histories
 
-    k = number("k", known.k, int)
-    options: dict[str, Any] = {"exclude": _listed(known, "exclude")}
+    k = number(known.k, int)
+    options: dict[str, Any] = {"exclude": _tokens(known, "exclude")}
     if known.similar_to is not None:
         tokens = known.similar_to.split(",")
         return len(tokens), recommender.batches_of_similar(tokens, k, **options)
-    options.update(items=_listed(known, "items"), unknown=known.unknown)
+    options.update(items=_tokens(known, "items"), unknown=known.unknown)
     if options["items"] is not None and not set(options["items"]) - set(options["exclude"] or ()):
         raise refusal("exclude", ",".join(options["exclude"]), "some of items at most, and leaves none of them")
     if known.histories is not None:
-        histories = read_histories(known.histories)
+        names, histories = read_histories(known.histories)
         options["filter_seen"] = known.filter_seen in (None, "all", "trained")
         if known.filter_seen not in (None, "all", "none"):
             raise refusal("filter_seen", known.filter_seen, "all or none for histories")
-        return len(histories.names), recommender.batches_for(histories.names, histories.items, k, **options)
-    if known.users_file is not None:
-        users = read_users(known.users_file)
-    else:
-        users = None if known.users == "all" else known.users.split(",")
+        return len(names), recommender.batches_for(names, histories, k, **options)
+    users = None if known.users == "all" else _tokens(known, "users")
     options["filter_seen"] = known.filter_seen
     return len(recommender.users if users is None else users), recommender.batches(users, k, **options)
 
 
-def _progress(batches: Iterator, n: int, is_shown: bool) -> Iterator:
+def _with_bar(n: int, batches: Iterator, is_shown: bool) -> Iterator:
     from tqdm import tqdm
 
-    # tqdm's own None: only where there is someone to see it
+    # None shows it only on a terminal
     with tqdm(total=n, unit="users", disable=None if is_shown else True, leave=False) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch[0]))
 
 
-def _listed(known: argparse.Namespace, name: str) -> list[str] | None:
-    from recbole_dsl.serving.requests import read_users
+def _tokens(known: argparse.Namespace, name: str) -> list[str] | None:
+    """The tokens of the option ``name`` or of its file; None if neither is given."""
+    from recbole_dsl.serving.requests import read_tokens
 
     given, file = getattr(known, name), getattr(known, f"{name}_file")
     if given is not None and file is not None:
         raise DSLError(f"{name}={given}: must be given here or in --{name}_file, and is in both")
     if file is not None:
-        return read_users(file, f"{name}_file")
+        return read_tokens(file, f"{name}_file")
     return None if given is None else given.split(",")
 
 
 def refuse_others(others: list[str]) -> None:
-    """Refuse arguments that a command does not know."""
+    """Raise a DSLError if there are arguments that a command does not know."""
     if others:
         raise DSLError(f"{others[0]}: must be one of the options that --help lists, written --name=value")
 
 
-def number(name: str, word: str, kind: type) -> Any:
-    """``word`` as a number of ``kind`` if it is one; ``name`` is checked with the other options."""
+def number(word: str, kind: type) -> Any:
+    """``word`` as a number of ``kind``; as it is if it is none, to be refused with the other options."""
     try:
         return kind(word)
     except ValueError:
-        # what is no number is refused with what may be given
         return word
 
 

@@ -1,4 +1,4 @@
-"""Recommendations in a file: csv, jsonl or parquet, whole or not at all."""
+"""Recommendations as csv, jsonl or parquet, in a file that is whole or not there."""
 
 import csv
 import io
@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.files import output_file, whole_file
+from recbole_dsl.serving.csr import Floats
 
 FORMATS = ("csv", "jsonl", "parquet")
 COLUMNS = ("user", "rank", "item", "score")
 
 # users (n,), items (n, k) with None for nothing, scores (n, k)
-Batch = tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]]
+Batch = tuple[NDArray[np.object_], NDArray[np.object_], Floats]
 # how long the first line may be
 _LINE = 2**24
 Write = Callable[[Batch], None]
 
 
 def format_of(path: str | None, given: str | None) -> str:
-    """The format that is ``given``, or that the ending of ``path`` says; csv where neither does.
+    """The format that is ``given``, or else that of the ending of ``path``, or else csv.
 
     Raises:
         DSLError: if there is no such format, or its packages are missing.
@@ -49,10 +50,10 @@ def write_recommendations(
 ) -> None:
     """Write ``batches`` to a file that appears at ``path`` when it is complete.
 
-    csv and parquet have a row for each item, `COLUMNS`; jsonl has a line for each user, with what is there for it.
+    csv and parquet have a row for each item, with `COLUMNS`; jsonl has a line for each user.
 
     Args:
-        inputs: files that ``batches`` are made from.
+        inputs: the files that are read for ``batches``.
 
     Raises:
         DSLError: if it cannot be written, or is one of ``inputs`` or a file of another kind.
@@ -67,9 +68,9 @@ def write_recommendations(
 
 
 def print_recommendations(batches: Iterable[Batch], file: BinaryIO, format: str) -> None:
-    """Write ``batches`` to ``file``, as csv or jsonl."""
+    """Write ``batches`` to ``file`` as csv or jsonl."""
     remaining = iter(batches)
-    # what is wrong is said before anything is written
+    # raises before anything is written
     first = next(remaining, None)
     with _WRITERS[format](file) as write:
         for batch in chain([] if first is None else [first], remaining):
@@ -111,7 +112,7 @@ def _parquet_file(file: BinaryIO) -> Iterator[Write]:
 
 
 def _columns(batch: Batch) -> tuple[list[str], list[int], list[str], list[float]]:
-    """Of the items that are there."""
+    """The columns of a batch, without items that are missing."""
     users, items, scores = batch
     there = np.not_equal(items, None)
     ranks = np.broadcast_to(np.arange(1, items.shape[1] + 1), items.shape)
@@ -119,8 +120,8 @@ def _columns(batch: Batch) -> tuple[list[str], list[int], list[str], list[float]
     return names[there].tolist(), ranks[there].tolist(), items[there].tolist(), _rounded(scores[there])
 
 
-def _rounded(scores: NDArray[np.float32]) -> list[float]:
-    """As few digits as tell a float32 from its neighbours."""
+def _rounded(scores: Floats) -> list[float]:
+    """``scores`` with the fewest digits that tell a float32 from its neighbours."""
     return [float(str(score)) for score in scores]
 
 

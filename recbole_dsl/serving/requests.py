@@ -1,30 +1,16 @@
-"""Who is to get recommendations, as files say it."""
+"""The files in which a user of the command names users, histories and items."""
 
 import json
-from dataclasses import dataclass
-from typing import Any
 
 from recbole_dsl.errors import DSLError, shown
+from recbole_dsl.serving.tokens import is_token
 
 
-@dataclass(frozen=True)
-class Histories:
-    """Users of whom only what they had is known.
-
-    Attributes:
-        names: of each, or the number of its line.
-        items: the tokens of each, the oldest first.
-    """
-
-    names: list[str]
-    items: list[list[str]]
-
-
-def read_users(path: str, option: str = "users_file") -> list[str]:
-    """The tokens in a file of one a line; empty lines are passed over.
+def read_tokens(path: str, option: str = "users_file") -> list[str]:
+    """The tokens in a file with one on each line; empty lines are skipped.
 
     Raises:
-        DSLError: if there is none, or it cannot be read.
+        DSLError: if there is none, or the file cannot be read.
     """
     tokens = [line for _, line in _lines(path, option) if line]
     if not tokens:
@@ -32,11 +18,14 @@ def read_users(path: str, option: str = "users_file") -> list[str]:
     return tokens
 
 
-def read_histories(path: str) -> Histories:
-    """A history a line, each a JSON list of tokens, or an object with "items" and perhaps "user".
+def read_histories(path: str) -> tuple[list[str], list[list[str]]]:
+    """The histories in a file: on each line a JSON list of tokens, or an object with "items" and perhaps "user".
+
+    Returns:
+        The user of each, or the number of its line; and the tokens of its items, oldest first.
 
     Raises:
-        DSLError: with the number of the line that is none, or if the file cannot be read.
+        DSLError: with the number of the line that is no history, or if the file cannot be read.
     """
     names, items = [], []
     for number, line in _lines(path, "histories"):
@@ -44,37 +33,30 @@ def read_histories(path: str) -> Histories:
             continue
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _no_history(path, number, line) from error
-        name, history = (
-            (value.get("user", number), value.get("items")) if isinstance(value, dict) else (number, value)
-        )
-        if not isinstance(history, list) or not all(map(_is_token, [name, *history])):
-            raise _no_history(path, number, line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, list):
+            value = {"items": value}
+        history = value.get("items") if isinstance(value, dict) else None
+        name = value.get("user", number) if isinstance(value, dict) else number
+        if not isinstance(history, list) or not all(map(is_token, [name, *history])):
+            raise DSLError(
+                f"histories={shown(path)}, line {number}: {shown(line)} must be a JSON list of tokens, as "
+                '["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}'
+            )
         names.append(str(name))
         items.append([str(item) for item in history])
     if not names:
         raise DSLError(f"histories={shown(path)}: must have a history on each line, and has none")
-    return Histories(names, items)
+    return names, items
 
 
 def _lines(path: str, option: str) -> list[tuple[int, str]]:
     try:
-        # UTF-8 with the mark that some programs begin it with, and without
+        # UTF-8, with or without a byte order mark
         with open(path, encoding="utf-8-sig", newline=None) as file:
             return list(enumerate(file.read().split("\n"), 1))
     except OSError as error:
         raise DSLError(f"{option}={shown(path)}: must be a file that can be read: {error.strerror}") from error
     except ValueError as error:
         raise DSLError(f"{option}={shown(path)}: must be text in UTF-8") from error
-
-
-def _is_token(value: Any) -> bool:
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
-
-
-def _no_history(path: str, number: int, line: str) -> DSLError:
-    return DSLError(
-        f"histories={shown(path)}, line {number}: {shown(line)} must be a JSON list of tokens, as "
-        '["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}'
-    )

@@ -1,28 +1,30 @@
-"""What the Recommender asks of the part that knows a kind of model."""
+"""What the Recommender asks of a kind of model, and the one way to each kind."""
 
+import importlib
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from recbole_dsl.errors import shown
+from recbole_dsl.serving.artifact import Artifact
+from recbole_dsl.serving.csr import CSR, Ids, Mask
+from recbole_dsl.serving.top_k_numpy import Found
 
-from recbole_dsl.serving.lists import Lists
-
-Top = tuple[NDArray[np.int64], NDArray[np.float32]]
+# the module whose ``load(artifact, model_class)`` makes the scorer of a kind; a network's needs RecBole
+_MODULES = {"product": "recbole_dsl.serving.product", "network": "recbole_dsl.network_scoring.artifact"}
 
 
 class Scorer(Protocol):
-    """Finds the items of the highest scores; made by ``load(artifact)`` of the module of the artifact's kind.
+    """Finds the items with the highest scores.
 
-    It knows ids only: users from 0 to ``n_users - 1`` and items from 0 to ``n_items - 1``, RecBole's less
-    one, for RecBole's 0 is padding. Tokens, seen items, unknown users and the size of batches are the
-    Recommender's business. Each answer is (ids, scores), (n, k) int64 and (n, k) float32, the highest score first
-    and ties by the smaller id; where fewer than ``k`` items remain the rest is -1 and -inf.
+    It knows only ids: users from 0 to ``n_users - 1`` and items from 0 to ``n_items - 1``. They are RecBole's
+    less 1, as RecBole's 0 is padding. Tokens, user histories, unknown users and batches are left to the
+    Recommender. Each answer is (ids, scores), (n, k) int64 and (n, k) float32, the highest score first and ties by
+    the smaller id; where fewer than ``k`` items remain the rest is -1 and -inf.
 
     Attributes:
-        takes_users: whether it scores users that were trained on, by `top`.
-        takes_histories: whether it scores lists of items, by `top_for`.
-        why_no_histories: where it does not, why, in words that go on from "takes none, ".
-        batch_size: how many users it wants at once.
+        takes_users: whether `top` scores users that were trained on.
+        takes_histories: whether `top_for` scores histories.
+        why_no_histories: why it does not, in words that go on from "takes none, ".
+        batch_size: how many users to score at once.
     """
 
     takes_users: bool
@@ -31,27 +33,39 @@ class Scorer(Protocol):
     batch_size: int
 
     def prepare(self) -> None:
-        """Make, load and compile now what is else made in the first answers, or not at all. Requests may go on."""
+        """Build, load and compile now what the first requests would build or do without. Requests may go on."""
 
-    def top(
-        self, users: NDArray[np.int64], k: int, exclude: Lists | None, candidates: NDArray[np.bool_] | None
-    ) -> Top:
+    def top(self, users: Ids, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
         """The best items for ``users`` (n,).
 
         Args:
             k: from 1 to the number of items.
             exclude: n lists of items that a user does not get, each ascending and distinct; None for none.
-            candidates: (n_items,), the items that there are for all of them; None for all.
+            candidates: (n_items,) which items there are for all users; None for all.
         """
 
-    def top_for(
-        self, histories: Lists, k: int, exclude: Lists | None, candidates: NDArray[np.bool_] | None
-    ) -> Top:
-        """The same for users of whom only what they had is known, the oldest first; no history is empty."""
+    def top_for(self, histories: CSR, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
+        """The best items for users of whom only the history is known, oldest item first; none is empty."""
 
-    def similar(self, items: NDArray[np.int64], k: int, candidates: NDArray[np.bool_] | None) -> Top:
-        """The items most like ``items`` (n,) by the cosine of their vectors, themselves left out.
+    def similar(self, items: Ids, k: int, candidates: Mask | None) -> Found:
+        """The items most similar to ``items`` (n,) by the cosine of their vectors, themselves left out.
 
         Raises:
             DSLError: if the model has no vectors of items.
         """
+
+
+def load_scorer(artifact: Artifact, model_class: type | None = None) -> Scorer:
+    """The scorer of ``artifact``.
+
+    Args:
+        model_class: the model's class, if it is served by its network and not one of RecBole's.
+
+    Raises:
+        DSLError: if the artifact is of no kind that is known, or makes no sense.
+    """
+    kind = artifact.header["kind"]
+    if kind not in _MODULES:
+        artifact.refuse(f"is of the kind {shown(kind)}, must be one of {', '.join(_MODULES)}")
+    scorer: Scorer = importlib.import_module(_MODULES[kind]).load(artifact, model_class)
+    return scorer

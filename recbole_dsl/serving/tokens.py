@@ -1,30 +1,31 @@
-"""The tokens of users or items: one array of bytes, however many there are, and looking them up."""
+"""The tokens of users or items in one array of bytes, and the ids of tokens."""
 
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.lists import offsets_of
+from recbole_dsl.serving.csr import Ids, offsets_of
 
 LONGEST = 2**16 - 1
 _WORD = 8
-# an odd number without a pattern in its bits
+# odd, with bits that follow no pattern
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
-# the bytes of a word that belong to a token of which so many are left
+# the bytes of a word that belong to a token with so many bytes left
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
 
 
 class Tokens:
-    """Token ``i`` is the text of the id ``i``; all are distinct.
+    """The token of each id; all are distinct.
 
     Args:
         text: (total,) uint8, the tokens in UTF-8, one after the other.
-        lengths: (n,) unsigned, how many bytes each has.
+        lengths: (n,) unsigned, the bytes of each.
     """
 
     def __init__(self, text: NDArray[np.uint8], lengths: NDArray[np.unsignedinteger]):
@@ -36,10 +37,10 @@ class Tokens:
 
     @classmethod
     def of(cls, tokens: Sequence[str], what: str) -> "Tokens":
-        """Tokens to be stored; ``what`` names them in the error.
+        """``tokens`` to be stored; ``what`` names them in the error.
 
         Raises:
-            DSLError: if one is too long, or no text.
+            DSLError: if one is too long, or not a text.
         """
         encoded = []
         for token in tokens:
@@ -56,7 +57,7 @@ class Tokens:
 
     @classmethod
     def read(cls, artifact: Artifact, side: str, n: int) -> "Tokens":
-        """Those of the ``n`` users or items, as ``side`` says, of a file.
+        """The tokens of the ``n`` "users" or "items" (``side``) of ``artifact``.
 
         Raises:
             DSLError: if they are not texts, or not distinct.
@@ -64,7 +65,7 @@ class Tokens:
         lengths = artifact.array(f"{side}.lengths", "u1 u2", (n,))
         text = artifact.array(f"{side}.text", "u1", (int(lengths.sum(dtype=np.int64)),))
         try:
-            # as a whole it is valid, and no token begins within a character: so each of them is
+            # valid as a whole, and no token begins within a character, so each is valid
             text.tobytes().decode()
             starts = offsets_of(lengths)[:-1][lengths > 0]
             if ((text[starts] & 0xC0) == 0x80).any():
@@ -77,7 +78,7 @@ class Tokens:
         return tokens
 
     def arrays(self, side: str) -> dict[str, NDArray]:
-        """What `read` reads."""
+        """The arrays that `read` reads, by name."""
         return {f"{side}.text": self.text, f"{side}.lengths": self.lengths}
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class Tokens:
         text, ends = self.text.tobytes(), self.offsets.tolist()
         return np.array([text[a:b].decode() for a, b in pairwise(ends)], object)
 
-    def of_ids(self, ids: NDArray[np.int64]) -> NDArray[np.object_]:
+    def of_ids(self, ids: Ids) -> NDArray[np.object_]:
         """The tokens of ``ids``, in an array of the same shape; None for -1."""
         if ids.size >= len(self) or "all" in vars(self):
             found = self.all[ids.clip(0)]
@@ -103,9 +104,9 @@ class Tokens:
         found[ids < 0] = None
         return found
 
-    def ids(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        """The id of each of ``tokens``: (n,), -1 for those that are not there."""
-        # what is no UTF-8 is encoded to what no token is
+    def ids(self, tokens: Sequence[str]) -> Ids:
+        """(n,) the id of each of ``tokens``; -1 for unknown ones."""
+        # text that is no UTF-8 becomes bytes that no token has
         encoded = [token.encode(errors="surrogatepass") for token in tokens]
         text = np.frombuffer(b"".join(encoded), np.uint8)
         hashes = _hashes(text, offsets_of(np.array([len(token) for token in encoded], np.int64)))
@@ -121,16 +122,21 @@ class Tokens:
         return found
 
     def _repeated(self) -> bool:
-        """Whether two tokens are the same."""
+        """Whether two tokens are equal."""
         same = np.flatnonzero(self._hashes[1:] == self._hashes[:-1])
         alike = {int(index) for place in same.tolist() for index in self._order[place : place + 2]}
         return len({self.text[self.offsets[i] : self.offsets[i + 1]].tobytes() for i in alike}) < len(alike)
 
 
-def _hashes(text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """(n,) a number for each token, nearly always different for different ones; eight bytes at a time."""
+def is_token(value: Any) -> bool:
+    """Whether ``value`` can be a token: a text, or a number, as tokens often are."""
+    return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool)
+
+
+def _hashes(text: NDArray[np.uint8], offsets: Ids) -> NDArray[np.uint64]:
+    """(n,) a hash of each token, computed from eight bytes at a time."""
     padded = np.concatenate([text, np.zeros(_WORD, np.uint8)])
-    # a word of eight bytes beginning at every byte
+    # the word of eight bytes that begins at each byte
     words = np.ndarray((len(text) + 1,), "<u8", padded, strides=(1,))
     lengths = np.diff(offsets)
     hashes = lengths.astype(np.uint64) * _FACTOR

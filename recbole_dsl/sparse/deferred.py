@@ -1,4 +1,4 @@
-"""Tables that are a record of their initialisation until it is known which of their entries are alive."""
+"""Tables that record their initialisation until it is known which of their entries are alive."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,12 +16,11 @@ from recbole_dsl.private_torch import (
     forbid_data_pointer,
     make_wrapper_subclass,
 )
-from recbole_dsl.sparse.parameter_sites import find_places
-from recbole_dsl.sparse.provenance import watched_parameters
+from recbole_dsl.sparse.parameter_sites import find_sites
 from recbole_dsl.sparse.trees import leaves, map_only
 from recbole_dsl.sparse.view import calling_line
 
-# entries from which on it is worth it; smaller tables are made as usual
+# entries from which on a table is deferred
 SMALLEST = 2**20
 
 aten = torch.ops.aten
@@ -39,32 +38,26 @@ def deferred_tables() -> Iterator[None]:
             model = BPR(config, dataset)
         sparsify(model, dsl_config)
 
-    What initialises them is recorded. Where the record says that all entries are drawn from one distribution,
-    normal or uniform, say, those of a sparse weight are drawn for its alive entries alone. Any other
-    initialisation is done on a dense table, one weight at a time. A table that is read before, or that other
-    values are written into, is made then. Which tables these are is noted for `sparsify`.
+    Their initialisation is recorded. Where all entries are drawn from one distribution, `sparsify` draws the alive
+    ones alone. Any other initialisation is done on a dense table, one weight at a time. A table that is read
+    before, or that other values are written into, is made then.
     """
-    with watched_parameters(), _DeferEmpty() if HAS_WRAPPERS else nullcontext():
+    with _DeferEmpty() if HAS_WRAPPERS else nullcontext():
         yield
 
 
 class _DeferEmpty(TorchFunctionMode):
-    """``nn.Embedding`` and the other modules make their weights by ``torch.empty``, and then initialise them."""
+    """Defer what ``torch.empty`` makes, as the modules of PyTorch do before they initialise their weights."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is torch.empty and len(args) == 1 and isinstance(args[0], (tuple, list, torch.Size)):
             dtype = kwargs.get("dtype") or torch.get_default_dtype()
             device = torch.device(kwargs.get("device") or torch.get_default_device())
-            shape = torch.Size(args[0])
             others = {name for name, value in kwargs.items() if value} - {"dtype", "device"}
-            if (
-                not others
-                and len(shape) == 2
-                and shape.numel() >= SMALLEST
-                and dtype.is_floating_point
-                and device.type == "cpu"
-            ):
+            shape = torch.Size(args[0])
+            is_large = len(shape) == 2 and shape.numel() >= SMALLEST
+            if is_large and not others and dtype.is_floating_point and device.type == "cpu":
                 return DeferredTensor(shape, dtype)
         return func(*args, **kwargs)
 
@@ -92,7 +85,7 @@ class _Operation:
 
     @property
     def brings_values(self) -> bool:
-        """Whether it writes other values than random or constant ones, or random ones of a certain generator."""
+        """Whether it writes anything but constants and draws of the default generator."""
         return any(
             isinstance(value, torch.Generator) or (isinstance(value, Tensor) and value.dim() > 0)
             for value in leaves((self.args, self.kwargs))
@@ -109,15 +102,15 @@ class _Operation:
 class DeferredTensor(Tensor):
     """A float matrix on the CPU without memory, or a view of one.
 
-    What is written into it is recorded while it is random or constant; anything else, and whatever asks for its
-    memory (``numpy()``, ``data_ptr()``, ...), makes its values, which it then keeps and which are written to.
+    Writes of random or constant values are recorded. Anything else, and whatever asks for its memory (``numpy()``,
+    ``data_ptr()``, ...), makes its values, which it then keeps.
 
     Attributes:
         root: the matrix that this is a view of, or itself.
-        views: how the view is taken of it, one after the other.
+        views: the operations that take the view of the root, in order.
         is_view: whether it was made as one.
         record: of the root, the in-place operations so far that still matter.
-        made: of the root, its values, from when they were read.
+        made: of the root, its values, once they were read.
 
     Raises:
         DSLError: on what would give it another shape, type or device in place; it names the line.
@@ -140,16 +133,15 @@ class DeferredTensor(Tensor):
         return f"{type(self).__name__}({tuple(self.shape)})"
 
     def __deepcopy__(self, memo):
-        # the copy has the same values, so that they must be drawn now
-        copied = _holding(self.values().clone())
-        copied = nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
-        memo[id(self)] = copied
+        # the copy has the same values, so they must be drawn now
+        memo[id(self)] = copied = self._as_own_kind(_holding(self.values().clone()))
         return copied
 
     def __reduce_ex__(self, protocol):
-        plain = self.values().clone()
-        plain = nn.Parameter(plain, self.requires_grad) if isinstance(self, nn.Parameter) else plain
-        return plain.__reduce_ex__(protocol)
+        return self._as_own_kind(self.values().clone()).__reduce_ex__(protocol)
+
+    def _as_own_kind(self, tensor: Tensor) -> Tensor:
+        return nn.Parameter(tensor, self.requires_grad) if isinstance(self, nn.Parameter) else tensor
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -187,7 +179,7 @@ class DeferredTensor(Tensor):
         return func(*args, **kwargs)
 
     def values(self) -> Tensor:
-        """The entries, which are drawn now if they have not been, and kept."""
+        """The entries, drawn at the first call and kept."""
         root = self.root
         if root.made is None:
             root.made = realise(root)
@@ -202,7 +194,7 @@ class DeferredTensor(Tensor):
 
     def _write(self, func, args, kwargs) -> None:
         root = self.root
-        # numbers may change until it is run
+        # a zero-dimensional tensor may change before the operation is run
         args, kwargs = map_only(Tensor, lambda t: t if t.dim() else t.clone(), (args, kwargs))
         operation = _Operation(self.views, func, args, kwargs, self._is_all())
         if operation.brings_values or root.made is not None:
@@ -214,12 +206,12 @@ class DeferredTensor(Tensor):
         root.record.append(operation)
 
     def _is_all(self) -> bool:
-        """Whether every entry of the root is in it once."""
+        """Whether it has every entry of the root, once."""
         view = self._like()
         return view.numel() == self.root.numel() and 0 not in view.stride()
 
     def is_root(self) -> bool:
-        """Whether every entry of the root is in it at its place."""
+        """Whether it has every entry of the root in its place."""
         root, view = torch.empty(self.root.shape, device="meta"), self._like()
         return (view.shape, view.stride()) == (root.shape, root.stride())
 
@@ -244,7 +236,7 @@ class DeferredTensor(Tensor):
 
 # what makes a tensor share the memory of another
 _NEW_DATA = {Tensor.data.__set__}
-# what gives the memory of a tensor away, to be written to by others
+# functions that give away the memory of a tensor, which others may write to
 _MEMORY = {
     getattr(Tensor, name)
     for name in (
@@ -276,12 +268,12 @@ def _through(views: tuple[Callable[[Tensor], Tensor], ...], tensor: Tensor) -> T
 
 
 def make_the_rest(model: nn.Module) -> None:
-    """Give what is deferred still in ``model``, and so stays dense, its memory and values."""
-    places = find_places(model)
-    for name, parameter in places.parameters.items():
+    """Make every deferred tensor that is left in ``model``, and so stays dense."""
+    sites = find_sites(model)
+    for name, parameter in sites.parameters.items():
         if isinstance(parameter, DeferredTensor):
             made = nn.Parameter(realise(parameter), parameter.requires_grad)
-            for module, attribute in places.owners[name]:
+            for module, attribute in sites.owners[name]:
                 setattr(module, attribute, made)
     for module in model.modules():
         for held in (module._buffers, vars(module)):
@@ -290,7 +282,7 @@ def make_the_rest(model: nn.Module) -> None:
 
 
 def realise(tensor: Tensor) -> Tensor:
-    """The entries of a tensor; those of a deferred one are drawn for this call, unless it keeps them."""
+    """The entries of a tensor; a deferred one that keeps none draws them for this call."""
     if not isinstance(tensor, DeferredTensor):
         return tensor.detach()
     root = tensor.root
@@ -303,13 +295,13 @@ def realise(tensor: Tensor) -> Tensor:
 
 
 def draw_entries(tensor: Tensor, values: Tensor, empty_row: int | None = None) -> bool:
-    """Draw ``values`` (n,), in place, as initial entries of ``tensor``, if it is deferred and all are drawn alike.
+    """Draw ``values`` (n,), in place, as the initial entries of a deferred ``tensor`` whose entries are all alike.
 
     Args:
-        empty_row: a row of which no entry is among them, so that it may have been set to zero.
+        empty_row: a row that has none of them, so that it may have been set to zero.
 
     Returns:
-        Whether it was done.
+        Whether that was possible.
     """
     if not isinstance(tensor, DeferredTensor) or tensor.root.made is not None or not tensor.is_root():
         return False

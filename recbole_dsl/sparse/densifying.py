@@ -1,4 +1,4 @@
-"""Giving the plain dense model back."""
+"""Turning a sparse model back into a dense one."""
 
 import torch
 from torch import nn
@@ -17,11 +17,11 @@ def densify(model: nn.Module) -> nn.Module:
         torch.export.export(model.eval(), (ids,))
 
     For ``torch.export``, ONNX and whatever else knows no sparse weights. Classes, the names and the order of the
-    parameters, ties, ``requires_grad`` and the keys of the state dict are those of before; what was not alive is
-    zero, a padding row too. It takes the memory of the dense model.
+    parameters, ties, ``requires_grad`` and the keys of the state dict are as they were before `sparsify`. Weights
+    that were not alive are zero, a padding row too. It takes the memory of the dense model.
 
-    The parameters are new ones: an optimizer that was built before does not train them, its state is of the sparse
-    ones, and a `DynamicTopology` of them has nothing to update any more and refuses further optimizers.
+    The parameters are new: an optimizer that was built before does not train them, and a `DynamicTopology` has
+    nothing to update any more and refuses further optimizers.
 
     Returns:
         ``model`` itself.

@@ -1,4 +1,4 @@
-"""The scores of all rows of a sparse table, made only if something other than a softmax loss needs them."""
+"""The scores of all rows of a sparse table, computed only if something other than a softmax loss needs them."""
 
 from __future__ import annotations
 
@@ -10,78 +10,70 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_dsl.sparse.lazy_tensor import Unmade
+from recbole_dsl.sparse.compressed_rows import CompressedRows
+from recbole_dsl.sparse.lazy_tensor import LazyTensor
 from recbole_dsl.sparse.softmax.cross_entropy import Targets, cross_entropy, soft_cross_entropy
-from recbole_dsl.sparse.softmax.table import Table
 
 
-class LazyScores(Unmade):
+class LazyScores(LazyTensor):
     """``vectors @ table.T + bias``, of shape (..., rows).
 
     Attributes:
         vectors: (..., columns).
         table: the rows.
+        dense: gives them as a dense tensor.
         bias: (rows,) or None.
+        root: what this is another shape of, if anything.
     """
 
-    def __init__(
-        self,
-        shape: Any,
-        like: Tensor,
-        requires_grad: bool,
-        vectors: Tensor,
-        table: Table,
-        dense: Callable[[], Tensor],
-        bias: Tensor | None,
-        root: LazyScores | None,
-    ):
-        self.vectors, self.table, self.bias = vectors, table, bias
-        self._dense, self._root = dense, root
+    vectors: Tensor
+    table: CompressedRows
+    dense: Callable[[], Tensor]
+    bias: Tensor | None
+    root: LazyScores | None
 
     @classmethod
     def of(
         cls,
         vectors: Tensor,
-        table: Table,
+        table: CompressedRows,
         dense: Callable[[], Tensor],
         bias: Tensor | None = None,
-        root: LazyScores | None = None,
+        root=None,
     ) -> LazyScores:
-        """``dense`` makes the table as a dense tensor; ``root`` is what this is another shape of, if anything."""
         operands = (vectors, table.values, bias)
         needs_gradient = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands)
-        shape = (*vectors.shape[:-1], table.n_rows)
-        return cls(shape, table.values, needs_gradient, vectors, table, dense, bias, root)
+        attributes = {"vectors": vectors, "table": table, "dense": dense, "bias": bias, "root": root}
+        return cls((*vectors.shape[:-1], table.n_rows), table.values, needs_gradient, **attributes)
 
     @property
     def is_made(self) -> bool:
-        return super().is_made if self._root is None else self._root.is_made
+        return super().is_made if self.root is None else self.root.is_made
 
     def make(self) -> Tensor:
-        if self._root is not None:
+        if self.root is not None:
             # what is written into one shape of it is read in the others
-            return self._root.made().view(self.shape)
-        return F.linear(self.vectors, self._dense(), self.bias)
+            return self.root.made().view(self.shape)
+        return F.linear(self.vectors, self.dense(), self.bias)
 
     def with_vectors(self, vectors: Tensor, bias: Tensor | None, root: LazyScores | None = None) -> LazyScores:
-        return LazyScores.of(vectors, self.table, self._dense, bias, root)
+        return LazyScores.of(vectors, self.table, self.dense, bias, root)
 
 
-class LazyLogSoftmax(Unmade):
+class LazyLogSoftmax(LazyTensor):
     """The log-softmax of ``scores`` over all rows."""
 
-    def __init__(self, shape: Any, like: Tensor, requires_grad: bool, scores: LazyScores):
-        self.scores = scores
+    scores: LazyScores
 
     def make(self) -> Tensor:
         return F.log_softmax(self.scores.made(), -1)
 
 
-class LazyShares(Unmade):
+class LazyShares(LazyTensor):
     """A log-softmax (n, rows) times the share that each sample has of each row."""
 
-    def __init__(self, shape: Any, like: Tensor, requires_grad: bool, log_softmax: LazyLogSoftmax, shares: Tensor):
-        self.log_softmax, self.shares = log_softmax, shares
+    log_softmax: LazyLogSoftmax
+    shares: Tensor
 
     def make(self) -> Tensor:
         return self.log_softmax.made() * self.shares
@@ -94,13 +86,13 @@ def _view(x: Any, *shape: Any) -> Any:
     if not len(new) or new[-1] != x.shape[-1]:
         return NotImplemented
     vectors = x.vectors.reshape(*new[:-1], x.vectors.shape[-1])
-    return x.with_vectors(vectors, x.bias, x._root or x)
+    return x.with_vectors(vectors, x.bias, x.root or x)
 
 
 def _add(x: Any, y: Any) -> Any:
     if not isinstance(x, LazyScores):
         x, y = y, x
-    if not isinstance(x, LazyScores) or x.is_made or not isinstance(y, Tensor) or isinstance(y, Unmade):
+    if not isinstance(x, LazyScores) or x.is_made or not isinstance(y, Tensor) or isinstance(y, LazyTensor):
         return NotImplemented
     n = x.shape[-1]
     if y.dtype != x.dtype or y.shape not in ((n,), (1, n)):
@@ -111,7 +103,7 @@ def _add(x: Any, y: Any) -> Any:
 
 def _scale(x: Any, y: Any, by: Callable) -> Any:
     is_number = (isinstance(y, Real) and not isinstance(y, bool)) or (
-        isinstance(y, Tensor) and not isinstance(y, Unmade) and y.dim() == 0 and y.is_floating_point()
+        isinstance(y, Tensor) and not isinstance(y, LazyTensor) and y.dim() == 0 and y.is_floating_point()
     )
     if not isinstance(x, LazyScores) or x.is_made or not is_number:
         return NotImplemented
@@ -120,10 +112,6 @@ def _scale(x: Any, y: Any, by: Callable) -> Any:
 
 def _multiply(x: Any, y: Any) -> Any:
     return _scale(x, y, torch.mul) if isinstance(x, LazyScores) else _scale(y, x, torch.mul)
-
-
-def _divide(x: Any, y: Any) -> Any:
-    return _scale(x, y, torch.div)
 
 
 def _cross_entropy(
@@ -141,31 +129,18 @@ def _cross_entropy(
         return NotImplemented
     if size_average is not None or reduce is not None or reduction not in ("mean", "sum", "none"):
         return NotImplemented
-    if isinstance(target, Unmade) or target.dtype != torch.int64 or target.shape != scores.shape[:1]:
+    if isinstance(target, LazyTensor) or target.dtype != torch.int64 or target.shape != scores.shape[:1]:
         return NotImplemented
-    if weight is not None and (isinstance(weight, Unmade) or weight.requires_grad or bool((weight < 0).any())):
+    if weight is not None and (isinstance(weight, LazyTensor) or weight.requires_grad or bool((weight < 0).any())):
         return NotImplemented
-    return cross_entropy(
-        scores.vectors,
-        scores.table,
-        scores.bias,
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
+    options = {"weight": weight, "ignore_index": ignore_index, "reduction": reduction}
+    operands = scores.vectors, scores.table, scores.bias
+    return cross_entropy(*operands, target, **options, label_smoothing=label_smoothing)
 
 
 def _nll_loss(
-    x: Any,
-    target: Any,
-    weight: Tensor | None = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
-    reduction: str = "mean",
-) -> Any:
+    x: Any, target: Any, weight=None, size_average=None, ignore_index=-100, reduce=None, reduction="mean"
+):
     if not isinstance(x, LazyLogSoftmax):
         return NotImplemented
     return _cross_entropy(x, target, weight, size_average, ignore_index, reduce, reduction)
@@ -176,17 +151,17 @@ def _log_softmax(x: Any, dim: Any = None, *more: Any, dtype: Any = None, **_: An
         return NotImplemented
     if dim % x.dim() != x.dim() - 1:
         return NotImplemented
-    return LazyLogSoftmax(x.shape, x.vectors, x.requires_grad, x)
+    return LazyLogSoftmax(x.shape, x.vectors, x.requires_grad, scores=x)
 
 
 def _give_shares(x: Any, y: Any) -> Any:
     if not isinstance(x, LazyLogSoftmax):
         x, y = y, x
-    if not isinstance(x, LazyLogSoftmax) or isinstance(y, Unmade) or not isinstance(y, Tensor):
+    if not isinstance(x, LazyLogSoftmax) or isinstance(y, LazyTensor) or not isinstance(y, Tensor):
         return NotImplemented
     if y.requires_grad or x.dim() != 2 or (y.shape, y.dtype) != (x.shape, x.dtype) or x.scores.is_made:
         return NotImplemented
-    return LazyShares(x.shape, y, x.requires_grad, x, y)
+    return LazyShares(x.shape, y, x.requires_grad, log_softmax=x, shares=y)
 
 
 def _sum(x: LazyShares, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -205,7 +180,7 @@ LazyScores.rules = {
     **dict.fromkeys((Tensor.view, Tensor.reshape, torch.reshape), _view),
     **dict.fromkeys((Tensor.add, torch.add, Tensor.__add__, Tensor.__radd__), _add),
     **dict.fromkeys((Tensor.mul, torch.mul, Tensor.__mul__, Tensor.__rmul__), _multiply),
-    **dict.fromkeys((Tensor.div, torch.div, Tensor.__truediv__), _divide),
+    **dict.fromkeys((Tensor.div, torch.div, Tensor.__truediv__), lambda x, y: _scale(x, y, torch.div)),
     F.cross_entropy: _cross_entropy,
     **dict.fromkeys((F.log_softmax, torch.log_softmax, Tensor.log_softmax), _log_softmax),
 }

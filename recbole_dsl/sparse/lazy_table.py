@@ -11,66 +11,55 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_dsl.sparse.compressed_rows import CompressedRows
 from recbole_dsl.sparse.lazy_scores import LazyScores
-from recbole_dsl.sparse.lazy_tensor import Unmade
+from recbole_dsl.sparse.lazy_tensor import LazyTensor
 from recbole_dsl.sparse.softmax.sparse_input import is_mostly_zero, times_transposed
-from recbole_dsl.sparse.softmax.table import Table
 from recbole_dsl.sparse.view import become, not_to_be_swapped
 
-# columns from which on the input of a layer is looked at whether it is mostly zero, as a user's items are
-_MANY_COLUMNS = 2**11
+# columns from which on a layer's input is checked for being mostly zero, as a user's items are
+_WIDE_FROM = 2**11
 
 
-class LazyTable(Unmade):
-    """A sparse weight (rows, columns), some of its rows, or a function of each of its entries or rows.
+class LazyTable(LazyTensor):
+    """The dense view of a sparse weight or of some of its rows, perhaps normalised, with dropout or transposed.
 
     Its product with vectors over all rows is a `LazyScores`. To ``isinstance`` it is an ``nn.Parameter``, which
     models ask for.
 
     Attributes:
-        table: its entries.
-        dense: makes its dense form, the first time; not transposed.
+        table: its entries, not transposed.
+        dense: gives the dense tensor, not transposed, always the same one.
         look_up: gives the rows of ids, or None.
-        is_turned: whether it is transposed.
+        is_transposed: whether it is transposed.
     """
 
-    def __init__(
-        self,
-        shape: Any,
-        like: Tensor,
-        requires_grad: bool,
-        table: Table,
-        dense: Callable[[], Tensor],
-        look_up: Callable[[Tensor], Tensor] | None = None,
-        is_turned: bool = False,
-    ):
-        self.table, self.dense, self.look_up, self.is_turned = table, dense, look_up, is_turned
+    table: CompressedRows
+    dense: Callable[[], Tensor]
+    look_up: Callable[[Tensor], Tensor] | None
+    is_transposed: bool
 
     @classmethod
-    def of(cls, table: Table, dense: Callable[[], Tensor], look_up=None) -> LazyTable:
-        """The rows of ``table``; ``dense`` makes the dense tensor, once, and ``look_up`` gives rows of it."""
+    def of(cls, table: CompressedRows, dense: Callable[[], Tensor], look_up=None) -> LazyTable:
+        """The view of ``table``; ``dense`` makes the dense tensor and is called once at most."""
         needs_gradient = torch.is_grad_enabled() and table.values.requires_grad
-        shape = (table.n_rows, table.n_columns)
-        lazy = cls(shape, table.values, needs_gradient, table, cache(dense), look_up)
+        attributes = {"table": table, "dense": cache(dense), "look_up": look_up, "is_transposed": False}
+        lazy = cls(table.shape, table.values, needs_gradient, **attributes)
         not_to_be_swapped(lazy)
         return lazy
 
     def make(self) -> Tensor:
-        return self.dense().t() if self.is_turned else self.dense()
+        return self.dense().t() if self.is_transposed else self.dense()
 
-    def turned(self) -> LazyTable:
-        return LazyTable(
-            tuple(self.shape)[::-1],
-            self.table.values,
-            self.requires_grad,
-            self.table,
-            self.dense,
-            None if self.is_turned else self.look_up,
-            not self.is_turned,
-        )
+    def transposed(self) -> LazyTable:
+        look_up = None if self.is_transposed else self.look_up
+        attributes = {"table": self.table, "dense": self.dense, "look_up": look_up}
+        shape = tuple(self.shape)[::-1]
+        transposed = not self.is_transposed
+        return LazyTable(shape, self.table.values, self.requires_grad, **attributes, is_transposed=transposed)
 
     def changed(self, values: Tensor) -> LazyTable:
-        """With other values at the alive entries."""
+        """The same entries with other values."""
         table = replace(self.table, values=values)
         return LazyTable.of(table, table.dense)
 
@@ -79,18 +68,18 @@ class LazyTable(Unmade):
         return True
 
 
-def _turn(x: LazyTable, *dims: int, **named: int) -> Any:
+def _transpose(x: LazyTable, *dims: int, **named: int) -> Any:
     dims = (*dims, *named.values())
-    return x.turned() if not dims or {dim % 2 for dim in dims} == {0, 1} else NotImplemented
+    return x.transposed() if not dims or {dim % 2 for dim in dims} == {0, 1} else NotImplemented
 
 
 def _permute(x: LazyTable, *dims: Any) -> Any:
     dims = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
-    return _turn(x, *dims) if [dim % 2 for dim in dims] == [1, 0] else NotImplemented
+    return _transpose(x, *dims) if [dim % 2 for dim in dims] == [1, 0] else NotImplemented
 
 
 def _item(x: Any, index: Any) -> Any:
-    if not isinstance(x, LazyTable) or x.is_turned:
+    if not isinstance(x, LazyTable) or x.is_transposed:
         return NotImplemented
     if isinstance(index, tuple) and len(index) == 2 and index[1] == slice(None):
         index = index[0]
@@ -109,48 +98,49 @@ def _item(x: Any, index: Any) -> Any:
 
 
 def _rows(x: LazyTable, ids: Any) -> Any:
-    is_ids = isinstance(ids, Tensor) and not isinstance(ids, Unmade) and ids.dtype in (torch.int64, torch.int32)
+    is_ids = (
+        isinstance(ids, Tensor) and not isinstance(ids, LazyTensor) and ids.dtype in (torch.int64, torch.int32)
+    )
     if not is_ids or x.look_up is None or not ids.numel() or int(ids.min()) < 0:
         return NotImplemented
     return x.look_up(ids)
 
 
 def _index_select(x: Any, dim: int, index: Tensor) -> Any:
-    return _rows(x, index) if isinstance(x, LazyTable) and not x.is_turned and dim in (0, -2) else NotImplemented
+    return _embedding(index, x) if dim in (0, -2) else NotImplemented
 
 
 def _embedding(
-    ids: Any,
-    x: Any,
-    padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> Any:
+    ids: Any, x: Any, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False
+):
     is_plain = padding_idx is None and max_norm is None and not scale_grad_by_freq and not sparse
-    return _rows(x, ids) if is_plain and isinstance(x, LazyTable) and not x.is_turned else NotImplemented
+    return _rows(x, ids) if is_plain and isinstance(x, LazyTable) and not x.is_transposed else NotImplemented
 
 
 def _product(x: Any, y: Any) -> Any:
-    return _scores(x, y, None) if isinstance(y, LazyTable) and y.is_turned else NotImplemented
+    return _scores(x, y, None) if isinstance(y, LazyTable) and y.is_transposed else NotImplemented
 
 
 def _linear(x: Any, y: Any, bias: Any = None) -> Any:
     x = x.made() if isinstance(x, LazyScores) else x
-    if not isinstance(y, LazyTable) or y.is_turned or isinstance(x, Unmade) or isinstance(bias, Unmade):
+    if (
+        not isinstance(y, LazyTable)
+        or y.is_transposed
+        or isinstance(x, LazyTensor)
+        or isinstance(bias, LazyTensor)
+    ):
         return NotImplemented
     x, bias = _as_in_autocast(x, y), None if bias is None else _as_in_autocast(bias, y)
-    if y.shape[1] >= _MANY_COLUMNS and x.dtype == y.dtype and is_mostly_zero(x):
+    if y.shape[1] >= _WIDE_FROM and x.dtype == y.dtype and is_mostly_zero(x):
         out = times_transposed(x, y.table)
         return out if bias is None else out + bias
     return _scores(x, y, bias)
 
 
 def _scores(x: Any, y: LazyTable, bias: Tensor | None) -> Any:
-    # a wide layer's output, of which nobody takes the softmax
+    # the output of a wide layer that another layer reads
     x = x.made() if isinstance(x, LazyScores) else x
-    if not isinstance(x, Tensor) or isinstance(x, Unmade) or x.dim() < 2:
+    if not isinstance(x, Tensor) or isinstance(x, LazyTensor) or x.dim() < 2:
         return NotImplemented
     x = _as_in_autocast(x, y)
     table = y.table
@@ -162,12 +152,12 @@ def _scores(x: Any, y: LazyTable, bias: Tensor | None) -> Any:
 
 
 def _as_in_autocast(x: Tensor, y: LazyTable) -> Tensor:
-    """Within autocast a product takes operands of different types; it is as exact as the table here."""
+    """In autocast a product takes operands of different types; here it is as exact as the table."""
     return x.to(y.dtype) if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() else x
 
 
 def _detach(x: LazyTable) -> Any:
-    """Of what is dense from now on: nn.Parameter wants it to give what has the same type."""
+    """Make ``x`` dense for good: ``nn.Parameter`` wants a result of the same type."""
     become(x, x.made())
     return x.detach()
 
@@ -182,7 +172,7 @@ def _norm(x: LazyTable, p: Any = "fro", dim: Any = None, keepdim: Any = False, o
 def _normalize(x: LazyTable, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:
     if not _is_free(x) or p != 2 or dim not in (1, -1) or out is not None:
         return NotImplemented
-    values, rows = x.table.values, x.table.row_of_slots()
+    values, rows = x.table.values, x.table.rows
     squares = values.new_zeros(x.table.n_rows).index_add(0, rows, values.square())
     lengths = squares.clamp_min(eps**2).sqrt()
     return x.changed(values / lengths[rows])
@@ -199,13 +189,13 @@ def _relu(x: LazyTable, inplace: bool = False) -> Any:
 
 
 def _is_free(x: LazyTable) -> bool:
-    """Whether its entries may be changed alone, and the gradient of what is not alive asked for by nobody."""
-    return not x.is_turned and x.table.sink is None
+    """Whether the alive entries may be changed alone, as nobody collects the gradient of the others."""
+    return not x.is_transposed and x.table.sink is None
 
 
 LazyTable.rules = {
-    **dict.fromkeys((Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__), _turn),
-    **dict.fromkeys((Tensor.transpose, torch.transpose, Tensor.swapaxes, torch.swapaxes), _turn),
+    **dict.fromkeys((Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__), _transpose),
+    **dict.fromkeys((Tensor.transpose, torch.transpose, Tensor.swapaxes, torch.swapaxes), _transpose),
     **dict.fromkeys((Tensor.permute, torch.permute), _permute),
     Tensor.__getitem__: _item,
     **dict.fromkeys((Tensor.index_select, torch.index_select), _index_select),

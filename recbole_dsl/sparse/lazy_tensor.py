@@ -1,4 +1,4 @@
-"""Tensors that are made when something needs them; what does without them is told by rules."""
+"""Tensors that are computed only when something other than a few known operations needs them."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,7 +12,7 @@ from torch import Tensor
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, make_wrapper_subclass
 from recbole_dsl.sparse.trees import map_only
 
-# what a tensor is known by, not by its entries
+# what is known of a tensor without its entries
 _KNOWN = {
     getattr(Tensor, name).__get__
     for name in "shape dtype device layout requires_grad ndim is_sparse is_cuda is_cpu is_meta itemsize".split()
@@ -22,24 +22,29 @@ _KNOWN = {
     "get_device __hash__".split()
 }
 
-# gets the arguments of the function; NotImplemented stands for making the tensor
+# gets the arguments of the function; returns NotImplemented where the tensor must be made
 Rule = Callable[..., Any]
 
 
-class Unmade(Tensor):
-    """A tensor without memory, within autograd. What has a rule is done by it, anything else on what is `made`.
+class LazyTensor(Tensor):
+    """A tensor without memory, within autograd: a function has a rule for it, or gets the tensor that is `made`.
+
+    It has the dtype and device of ``like``.
 
     Attributes:
-        rules: of a class, function -> rule.
+        rules: PyTorch's function -> what a subclass does instead.
     """
 
     rules: Mapping[Callable, Rule] = {}
-    # among the tensors of a call with functions of their own
+    # before other subclasses of Tensor in a call
     comes_first = True
 
     @staticmethod
-    def __new__(cls, shape, like: Tensor, requires_grad: bool, *_, **__):
+    def __new__(cls, shape, like: Tensor, requires_grad: bool, **_):
         return make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device, requires_grad=requires_grad)
+
+    def __init__(self, shape, like: Tensor, requires_grad: bool, **attributes):
+        vars(self).update(attributes)
 
     def made(self) -> Tensor:
         """The tensor, made the first time, with its gradient wherever that is."""
@@ -53,7 +58,7 @@ class Unmade(Tensor):
 
     @property
     def is_made(self) -> bool:
-        """Whether it has memory, that may have been written to since."""
+        """Whether it has memory by now, which may have been written to."""
         return "_made" in vars(self)
 
     def __repr__(self) -> str:
@@ -73,13 +78,13 @@ class Unmade(Tensor):
             with DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         for kind in types if torch.is_grad_enabled() else ():
-            rule = kind.rules.get(func) if issubclass(kind, Unmade) else None
+            rule = kind.rules.get(func) if issubclass(kind, LazyTensor) else None
             if rule is not None and _takes(rule, args, kwargs):
                 result = rule(*args, **kwargs)
                 if result is not NotImplemented:
                     return result
         made = []
-        args, kwargs = map_only(Unmade, lambda t: made.append(t) or t.made(), (args, kwargs))
+        args, kwargs = map_only(LazyTensor, lambda t: made.append(t) or t.made(), (args, kwargs))
         for one in made:
             _say_that_made(getattr(func, "__name__", str(func)), type(one).__name__, tuple(one.shape))
         return func(*args, **kwargs)
@@ -91,7 +96,7 @@ class Unmade(Tensor):
 
 
 def _takes(rule: Rule, args: tuple, kwargs: dict[str, Any]) -> bool:
-    """Whether the rule knows all of the arguments."""
+    """Whether ``rule`` has parameters for all the arguments."""
     try:
         _signature(rule).bind(*args, **kwargs)
     except TypeError:

@@ -1,38 +1,37 @@
-"""Loading the state of a sparse model into one that is dense still: it becomes sparse."""
+"""Loading the state of a sparse model into a dense one, which becomes sparse."""
 
 from collections.abc import Mapping
 from functools import wraps
 
 from torch import Tensor, nn
 
-from recbole_dsl.sparse.compressed_rows import blocks_of
+from recbole_dsl.sparse.compressed_rows import uniform_blocks
 from recbole_dsl.sparse.modules import attach
-from recbole_dsl.sparse.parameter_sites import Places, find_places
-from recbole_dsl.sparse.provenance import note_values
+from recbole_dsl.sparse.parameter_sites import ParameterSites, find_sites
 from recbole_dsl.sparse.weight import SparseWeight
 
 
 def become_sparse(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Make sparse what is dense in ``model`` and sparse in ``state_dict``; loading then fills it."""
-    places = find_places(model)
-    attach(model, sparse_counterparts(places, state_dict), places)
+    """Make the parameters of ``model`` sparse that are sparse in ``state_dict``; loading then fills them."""
+    sites = find_sites(model)
+    attach(model, sparse_counterparts(sites, state_dict), sites)
 
 
-def sparse_counterparts(places: Places, state_dict: Mapping[str, Tensor]) -> dict[str, SparseWeight]:
-    """A weight without entries for each dense parameter that ``state_dict`` holds in sparse form, by name."""
+def sparse_counterparts(sites: ParameterSites, state_dict: Mapping[str, Tensor]) -> dict[str, SparseWeight]:
+    """An empty weight for each dense parameter that ``state_dict`` holds in sparse form, by name."""
     found = {}
-    for name, parameter in places.parameters.items():
+    for name, parameter in sites.parameters.items():
         if parameter.dim() > 1 and f"{name}.values" in state_dict and name not in state_dict:
-            nothing = blocks_of(len(parameter), parameter[0].numel(), False)
+            nothing = uniform_blocks(len(parameter), parameter[0].numel(), False)
             found[name] = SparseWeight(
-                parameter.shape, nothing, places.padding[name], parameter.dtype, parameter.device
+                parameter.shape, nothing, sites.padding[name], parameter.dtype, parameter.device
             )
             found[name].requires_grad_(parameter.requires_grad)
     return found
 
 
 def follow_sparse_states(module: nn.Module) -> None:
-    """Let the parameters of ``module`` itself become sparse when a sparse state is loaded into them.
+    """Let ``module`` become sparse when a sparse state is loaded into it.
 
     For a frozen copy of a trained module, which models refresh by ``copy.load_state_dict(trained.state_dict())``.
     """
@@ -48,9 +47,9 @@ def unfollow_sparse_states(model: nn.Module) -> None:
 
 
 def accept_sparse_states(model_class: type) -> None:
-    """Let dense models of ``model_class`` load the state of a sparse one, in their constructor too.
+    """Let dense models of ``model_class`` load the state of a sparse one, even in their constructor.
 
-    What is loaded into a parameter that stays dense is noted as values that it brings with it.
+    A parameter that stays dense is marked for `was_loaded`.
     """
     usual = model_class.load_state_dict
 
@@ -58,12 +57,17 @@ def accept_sparse_states(model_class: type) -> None:
     def load_state_dict(self, state_dict, *args, **kwargs):
         become_sparse(self, state_dict)
         result = usual(self, state_dict, *args, **kwargs)
-        for name, parameter in find_places(self).parameters.items():
+        for name, parameter in find_sites(self).parameters.items():
             if name in state_dict:
-                note_values(parameter)
+                parameter._was_loaded = True
         return result
 
     model_class.load_state_dict = load_state_dict
+
+
+def was_loaded(parameter: nn.Parameter) -> bool:
+    """Whether a state was loaded into ``parameter`` of a model whose class may `accept_sparse_states`."""
+    return getattr(parameter, "_was_loaded", False)
 
 
 def _become_sparse_below(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_) -> None:

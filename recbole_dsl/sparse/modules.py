@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.sparse.lazy_table import LazyTable
-from recbole_dsl.sparse.parameter_sites import Places
+from recbole_dsl.sparse.parameter_sites import ParameterSites
 from recbole_dsl.sparse.weight import SparseWeight
 
 
-def attach(model: nn.Module, weights: Mapping[str, SparseWeight], places: Places) -> None:
-    """Put ``weights`` in the places of the parameters of ``model`` that they are named by.
+def attach(model: nn.Module, weights: Mapping[str, SparseWeight], sites: ParameterSites) -> None:
+    """Put ``weights`` in the place of the parameters of ``model`` that they are named by.
 
     Reading the attribute then gives the dense view, assigning to it raises a DSLError, and the parameter
     appears in ``state_dict()`` as ``<name>.values``, ``<name>.columns`` and ``<name>.row_offsets``. An
     ``nn.Embedding`` becomes a `SparseEmbedding`, which looks up rows only.
     """
     for name, weight in weights.items():
-        for module, attribute in places.owners[name]:
-            # keeps the place of the parameter among the others, for `densify`
+        for module, attribute in sites.owners[name]:
+            # keeps the order of the parameters, for `densify`
             module._parameters[attribute] = None
             module._modules[attribute] = weight
             if type(module) is nn.Embedding:
@@ -35,7 +35,7 @@ def attach(model: nn.Module, weights: Mapping[str, SparseWeight], places: Places
 
 
 def sparse_weights(model: nn.Module) -> dict[str, SparseWeight]:
-    """The sparse weights of ``model`` by the name of the dense parameter each replaced; tied ones once."""
+    """The sparse weights of ``model`` by the name of the dense parameter that each replaced; tied ones once."""
     return {name: m for name, m in model.named_modules() if isinstance(m, SparseWeight)}
 
 
@@ -50,8 +50,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
         optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.01), lr=1e-3)
 
-    A weight belongs to the first if it has two or more dimensions, sparse or dense. The values of a sparse weight
-    have one, so that a choice by ``p.ndim >= 2`` misses them. Tied ones are there once.
+    A weight of two or more dimensions, sparse or dense, is decayed. The values of a sparse weight have one
+    dimension, so a choice by ``p.ndim >= 2`` misses them. Tied ones are there once.
 
     Returns:
         dictionaries with ``params`` and ``weight_decay``, which is 0 for biases, norms and other vectors; a group
@@ -67,7 +67,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def stored_parameters(params: Any) -> Any:
-    """What an optimizer is given, with the values of a sparse weight in the place of its dense view.
+    """``params`` of an optimizer with the values of each sparse weight instead of its dense view.
 
     Args:
         params: a parameter, or parameters, pairs of a name and a parameter, or groups as dictionaries.
@@ -89,14 +89,14 @@ def dense_class(module: nn.Module) -> type:
 
 
 class WithSparseWeights:
-    """What every module with sparse weights in it shares: their names, which cannot be assigned to."""
+    """Mixed into the class of every module with sparse weights: their names cannot be assigned to."""
 
     _sparse_names: frozenset = frozenset()
 
     def named_parameters(self, *args, **kwargs) -> Iterator[tuple[str, nn.Parameter]]:
-        """As in ``nn.Module``; a sparse weight's values have the name of the dense parameter that it replaced.
+        """As in ``nn.Module``, but a sparse weight's values have the name of the dense parameter that it replaced.
 
-        Models choose by it, to regularise what ends in "weight", say.
+        Models choose parameters by name, to regularise what ends in "weight", say.
         """
         values = {id(module.values) for module in self.modules() if isinstance(module, SparseWeight)}
         for name, parameter in super().named_parameters(*args, **kwargs):
@@ -105,7 +105,7 @@ class WithSparseWeights:
     def __reduce_ex__(self, protocol):
         reduced = super().__reduce_ex__(max(protocol, 2))
         own = type(self)
-        # a class that `_with_sparse` made cannot be found by its name; what it was made of can
+        # a class that `_with_sparse` made cannot be imported by its name; its base can
         if "_dense_class" in vars(own) and reduced[0] is copyreg.__newobj__:
             made_of = own._dense_class, sorted(own._sparse_names)
             return _make_again, (*made_of, *reduced[1][1:]), *reduced[2:]
@@ -117,7 +117,7 @@ class WithSparseWeights:
         super().__setattr__(name, value)
 
     def _sparse_weight(self, name: str) -> SparseWeight:
-        # register_parameter and torch.func.functional_call put one there
+        # by register_parameter or torch.func.functional_call
         if self._parameters.get(name) is not None:
             raise DSLError(f"{name} of {type(self).__name__} is sparse and cannot be another parameter")
         return self._modules[name]
@@ -126,9 +126,9 @@ class WithSparseWeights:
 class SparseEmbedding(WithSparseWeights, nn.Embedding):
     """An ``nn.Embedding`` of which only the alive entries exist.
 
-    Called with ids of any shape it returns ``(*ids.shape, embedding_dim)`` and costs what these rows
-    cost. ``weight`` is the dense view (num_embeddings, embedding_dim), made anew at each access.
-    ``padding_idx`` names a row that stays empty.
+    Called with ids of any shape it returns ``(*ids.shape, embedding_dim)``, at the cost of these rows. ``weight``
+    is the dense view (num_embeddings, embedding_dim), made anew at each access. The row ``padding_idx`` stays
+    empty.
     """
 
     _sparse_names = frozenset({"weight"})
@@ -150,7 +150,7 @@ class SparseEmbedding(WithSparseWeights, nn.Embedding):
 
 @cache
 def _with_sparse(base: type, names: frozenset) -> type:
-    """``base`` with the sparse weights ``names``: with none of its own, if modules below it have some."""
+    """A subclass of ``base`` with the sparse weights ``names``, or with none but in modules below it."""
     members = {name: _view_of(name) for name in names}
     members |= {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     members |= {"_sparse_names": names, "_dense_class": base}

@@ -1,4 +1,4 @@
-"""Where the parameters of a model are."""
+"""The dense parameters of a model, and the modules that hold them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,14 +10,13 @@ from recbole_dsl.sparse.weight import SparseWeight
 
 
 @dataclass
-class Places:
-    """The dense parameters of a model by their first name.
+class ParameterSites:
+    """The dense parameters of a model by their first name, tied ones once.
 
     Attributes:
-        parameters: each parameter once, whatever the number of its names.
-        owners: the modules that hold it and under which attribute.
+        owners: the modules that hold a parameter, and under which attribute.
         aliases: all its names, the first included.
-        padding: the row that an ``nn.Embedding`` among its owners keeps for padding, or None.
+        padding: the ``padding_idx`` of an ``nn.Embedding`` among its owners, or None.
     """
 
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
@@ -26,7 +25,7 @@ class Places:
     padding: dict[str, int | None] = field(default_factory=dict)
 
     def hits(self, name: str, patterns: Iterable[str]) -> set[str]:
-        """Those of ``patterns`` that the parameter or a module that it is in matches."""
+        """The ``patterns`` that match the parameter or a module that contains it."""
         parts = [alias.split(".") for alias in self.aliases[name]]
         names = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
         return {pattern for pattern in patterns if any(fnmatchcase(n, pattern) for n in names)}
@@ -35,9 +34,9 @@ class Places:
         return [module for module, _ in self.owners[name]]
 
 
-def find_places(model: nn.Module) -> Places:
+def find_sites(model: nn.Module) -> ParameterSites:
     """Look through every module of ``model``."""
-    places, name_of = Places(), {}
+    sites, name_of = ParameterSites(), {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, SparseWeight):
             continue
@@ -46,11 +45,11 @@ def find_places(model: nn.Module) -> Places:
                 continue
             full = f"{prefix}.{attribute}" if prefix else attribute
             name = name_of.setdefault(id(parameter), full)
-            places.parameters[name] = parameter
-            owners = places.owners.setdefault(name, [])
+            sites.parameters[name] = parameter
+            owners = sites.owners.setdefault(name, [])
             if not any(owner is module and key == attribute for owner, key in owners):
                 owners.append((module, attribute))
-            places.aliases.setdefault(name, []).append(full)
+            sites.aliases.setdefault(name, []).append(full)
             padding = module.padding_idx if isinstance(module, nn.Embedding) else None
-            places.padding[name] = places.padding.get(name) if padding is None else padding
-    return places
+            sites.padding[name] = sites.padding.get(name) if padding is None else padding
+    return sites

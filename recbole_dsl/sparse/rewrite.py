@@ -1,4 +1,4 @@
-"""Writing the entries of a sparse weight anew, in place, when other ones become alive."""
+"""Rewriting the entries of a sparse weight, in place, when its topology changes."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, rank, true_at
-from recbole_dsl.sparse.gather import signed_view
+from recbole_dsl.sparse.compressed_rows import CompressedRows, new_offsets, rank, signed_view, true_at
 
-# of a block's number and the positions of its alive entries: the slots of those that go, counted from the block's
-# first, and the positions of those that come, which are not alive; both int64 and ascending
+# (number of a block, positions of its entries) -> slots of those that go, counted from the block's first, and
+# positions of those that come; both int64 and ascending
 Change = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -25,14 +24,14 @@ class Rewritten:
 
 
 def rewrite(index: CompressedRows, change: Change, nnz: int, tensors: list[Tensor]) -> Rewritten:
-    """Order the entries of ``tensors``, each (nnz,), by what is alive then; new ones are zero.
+    """Put the entries of ``tensors``, each (nnz,), in the order of the new topology; new ones are zero.
 
-    With as many entries as before the columns and ``tensors`` are written in place: an entry waits until what
-    was at its new slot has been read.
+    With as many entries as before the columns and ``tensors`` are written in place: an entry waits until the one
+    at its new slot has been read.
 
     Args:
         change: as in `SparseWeight.exchange`.
-        nnz: how many are alive in all.
+        nnz: number of entries then.
     """
     old = [index.columns, *tensors]
     in_place = nnz == len(index.columns)
@@ -63,13 +62,13 @@ def rewrite(index: CompressedRows, change: Change, nnz: int, tensors: list[Tenso
 
 
 def exchanged(positions: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
-    """What a `Change` returns of a block whose entries, at ``positions`` (n,), are to be where ``alive`` is."""
+    """What a `Change` returns to move the entries of a block from ``positions`` (n,) to where ``alive`` is."""
     new = alive.index_fill(0, positions, False)
     return true_at(~alive[positions]), true_at(new)
 
 
 def _merge(before: Tensor, gone: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """The slot that each entry had, 0 where none, and the slots of the ``new`` positions then, each (n,) int64."""
+    """The old slot of each entry, 0 for a new one, and the slots of the ``new`` positions, each (n,) int64."""
     kept = true_at(torch.ones(len(before), dtype=torch.bool, device=before.device).index_fill_(0, gone, False))
     fresh = rank(before.index_select(0, kept), new) + torch.arange(len(new), device=new.device)
     size = len(kept) + len(new)

@@ -1,10 +1,9 @@
-"""Whether three tensors are a topology and its values; what a file says is not believed before."""
+"""Whether three tensors are a topology and its values: checked before what a file says is used."""
 
 import torch
 from torch import Tensor
 
-from recbole_dsl.sparse.compressed_rows import new_offsets
-from recbole_dsl.sparse.gather import smallest_unsigned
+from recbole_dsl.sparse.compressed_rows import new_offsets, smallest_unsigned
 
 
 def topology_problem(
@@ -15,11 +14,11 @@ def topology_problem(
     columns: Tensor,
     row_offsets: Tensor,
 ) -> str | None:
-    """What keeps the tensors from being alive entries of a matrix (``n_rows``, ``n_columns``), or None.
+    """Why the tensors are not those of a `SparseWeight` of shape (``n_rows``, ``n_columns``), or None.
 
-    They must be as `SparseWeight` has them: ``values`` (nnz,), floating-point and finite, ``columns`` (nnz,) and
-    ``row_offsets`` (n_rows + 1,) of their smallest types, the columns ascending within each row, and a padding row
-    without entries unless every entry is alive.
+    ``values`` (nnz,) must be floating-point and finite, ``columns`` (nnz,) and ``row_offsets`` (n_rows + 1,) of
+    their smallest types, the columns ascending within each row, and the padding row empty unless every entry is
+    alive.
     """
     numel = n_rows * n_columns
     if values.dim() != 1 or columns.shape != values.shape:

@@ -1,4 +1,4 @@
-"""The dense form of a sparse weight, protected from writes that would be lost."""
+"""The dense copy of a sparse weight, protected from writes that would be lost."""
 
 import copy
 import os
@@ -15,14 +15,15 @@ from torch.utils import swap_tensors
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, eval_frame_callback, not_traced
+from recbole_dsl.sparse.trees import leaves
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _IN_PLACE = {
     f"__i{name}__" for name in "add sub mul div truediv floordiv mod pow matmul and or xor lshift rshift".split()
 } | {"__setitem__", "__set__", "__delete__"}
-# end in "_" but change no element
+# functions whose names end in "_" but that change no element
 _HARMLESS = {"requires_grad_", "retain_grad_"}
-# give memory away that can be written to, unseen
+# functions that give away memory, which may then be written to unseen
 _STORAGE = torch.Tensor.untyped_storage
 _MEMORY = {
     *(_STORAGE, torch.Tensor.storage, torch.Tensor.__dlpack__),
@@ -34,13 +35,13 @@ _WRITTEN_TO = ("out", "input", "self", "tensor")
 class DenseView(torch.Tensor):
     """A dense copy of a sparse weight that behaves like a plain tensor, except that writing raises.
 
-    The entries live in the sparse weight; an in-place change of the copy would vanish silently.
-    What shares memory with the copy (``.data``, slices, ``.t()``) is protected as well, and an array of NumPy is
-    read-only; results with memory of their own are plain tensors. So is what is saved, pickled or deep-copied, and
-    what ``nn.Parameter`` makes of it is a parameter of the user's own.
+    The entries live in the sparse weight; an in-place change of the copy would vanish silently. Tensors that share
+    its memory (``.data``, slices, ``.t()``) are protected as well, and an array of NumPy is read-only. Results
+    with memory of their own are plain tensors, and so are saved, pickled and deep copies. ``nn.Parameter`` makes
+    an independent parameter of it.
 
     ``requires_grad`` is that of the sparse weight's values, and sets theirs. ``grad`` is theirs as a dense tensor,
-    zero where nothing is alive, to be read; None may be assigned to it.
+    zero where nothing is alive; only None may be assigned to it.
 
     Raises:
         DSLError: on an in-place operation, an item assignment, use as ``out=``, when its memory is asked for, or
@@ -52,10 +53,9 @@ class DenseView(torch.Tensor):
     def of(
         cls, dense: torch.Tensor, values: torch.Tensor, spread: Callable[[torch.Tensor], torch.Tensor]
     ) -> "DenseView":
-        """``dense`` as one that is an ``nn.Parameter`` to ``isinstance``, as models ask for.
+        """``dense``, made of the parameter ``values``, as a view that is an ``nn.Parameter`` to ``isinstance``.
 
         Args:
-            values: the parameter that it is made of.
             spread: makes such a dense tensor of a gradient of ``values``.
         """
         view = dense.as_subclass(cls)
@@ -95,12 +95,12 @@ class DenseView(torch.Tensor):
         written = [*args[:1], *named] if _writes(func) else [kwargs.get("out")]
         # PyTorch itself asks for the storage to tell tensors apart
         of_torch = func is _STORAGE and sys._getframe(1).f_code.co_filename.startswith(_TORCH)
-        if (func in _MEMORY and not of_torch) or any(True for _ in _views(written)):
+        if (func in _MEMORY and not of_torch) or _views(written):
             raise _lost(name)
         with DisableTorchFunctionSubclass():
             if torch.compiler.is_compiling():
                 return func(*args, **kwargs)
-            views = list(_views((args, kwargs)))
+            views = _views((args, kwargs))
             versions = [view._version for view in views if not view.is_inference()]
             result = func(*args, **kwargs)
             # such as relu(inplace=True), or embedding(max_norm=...)
@@ -109,17 +109,13 @@ class DenseView(torch.Tensor):
             return _protected(result, views)
 
 
-def _views(values: Any) -> Iterator[DenseView]:
-    for value in values.values() if isinstance(values, dict) else values:
-        if isinstance(value, DenseView):
-            yield value
-        elif isinstance(value, (list, tuple, dict)):
-            yield from _views(value)
+def _views(values: Any) -> list[DenseView]:
+    return [value for value in leaves(values) if isinstance(value, DenseView)]
 
 
 @not_traced
 def _protected(result: Any, views: list[DenseView]) -> Any:
-    """``result`` of an operation on ``views``, protected as far as it shares their memory."""
+    """``result`` of an operation on ``views``, protected where it shares their memory."""
     if isinstance(result, torch.Tensor):
         if any(result is view for view in views) or result.layout is not torch.strided:
             return result
@@ -185,12 +181,12 @@ def _lost(name: str) -> DSLError:
 
 
 def not_to_be_swapped(tensor: torch.Tensor) -> None:
-    """Let ``swap_tensors`` refuse ``tensor``, as it does with all that is referred to weakly."""
+    """Let ``swap_tensors`` refuse ``tensor``, as it does where there are weak references."""
     tensor.__dict__["_itself"] = weakref.ref(tensor)
 
 
 def become(tensor: torch.Tensor, other: torch.Tensor) -> None:
-    """``swap_tensors`` where ``tensor``, or both, are `not_to_be_swapped`."""
+    """``swap_tensors``, even if they are `not_to_be_swapped`."""
     for one in (tensor, other):
         one.__dict__.pop("_itself", None)
     swap_tensors(tensor, other)
@@ -198,7 +194,7 @@ def become(tensor: torch.Tensor, other: torch.Tensor) -> None:
 
 
 def compiler_is_at_work() -> bool:
-    """Whether ``torch.compile`` traces this, or what called it, so that it wants plain tensors."""
+    """Whether ``torch.compile`` traces this or its caller, and so needs plain tensors."""
     return torch.compiler.is_compiling() or callable(eval_frame_callback())
 
 

@@ -1,4 +1,4 @@
-"""What a topology update goes by, and the blocks of rows that it goes through."""
+"""What a topology update depends on, and the blocks of rows that it goes through."""
 
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from recbole_dsl.topology.prune_criteria import PruneCriterion
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One tensor of an update: its weight, its record, the gradients collected for it, its optimizer state."""
+    """One tensor of an update: its weight, its record, its collected gradients and its optimizer state."""
 
     weight: SparseWeight
     explored: Explored
@@ -50,7 +50,6 @@ class Block:
 
     @property
     def size(self) -> int:
-        """Number of positions."""
         return (self.stop - self.start) * self.weight.n_columns
 
     @property
@@ -67,11 +66,11 @@ class Block:
         return self.size - (self.weight.n_columns if self.padding else 0) - (self.last - self.first)
 
     def positions(self) -> Tensor:
-        """Of the alive entries, (last - first,) int64, ascending."""
+        """Those of the alive entries, (last - first,) int64, ascending."""
         return self.weight.positions_in(self.start, self.stop, self.first, self.last)
 
     def free(self, positions: Tensor) -> Tensor:
-        """(size,) bool: what is neither alive, which ``positions`` says, nor padding."""
+        """(size,) bool: what is neither alive, at ``positions``, nor padding."""
         free = torch.ones(self.size, dtype=torch.bool, device=positions.device)
         free.index_fill_(0, positions, False)
         if self.padding:

@@ -9,7 +9,7 @@ from recbole_dsl.errors import DSLError
 
 @dataclass(frozen=True)
 class TensorSize:
-    """What a budget rule knows of one tensor: (rows, columns) and how many entries may be alive."""
+    """The shape of one tensor, and how many of its entries may be alive."""
 
     name: str
     rows: int
@@ -24,8 +24,8 @@ class TensorSize:
 def allocate(sizes: Sequence[TensorSize], density: float, budget: str) -> list[int]:
     """Number of alive weights per tensor; they sum to ``round(density * total size)`` exactly.
 
-    Every tensor keeps at least one weight and at most its capacity; when padding rows leave less room
-    than the density asks for, all of the room is used. At density 1 everything is alive, padding rows too.
+    Every tensor keeps at least one weight and at most its capacity. If padding rows leave less room than the
+    density asks for, all of it is used. At density 1 everything is alive, padding rows too.
 
     Args:
         budget: a name in `BUDGETS`.

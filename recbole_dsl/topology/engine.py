@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -16,34 +16,12 @@ from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
 from recbole_dsl.topology.processes import decided_by_first, refuse_different_topologies, take_entries_of_first
 from recbole_dsl.topology.prune_criteria import PRUNE
 from recbole_dsl.topology.schedule import update_ratio
-from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_left_out
+from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_skipped
 
-# without the option grow_memory, the gradients collected for a tensor take this share of its dense form, or what
-# is no burden anywhere, in bytes
-_SHARE = 0.2
-# without the option update_interval, intervals in the whole training
-_UPDATES = 32
-_SMALL = 2**24
-# without the option grow_window, where a tensor is not small: in what part of the interval gradients are collected
-_COLLECTED = 10
-
-
-class TopologyOptions(Protocol):
-    """The options that a `DynamicTopology` goes by; `DSLConfig` has them, and says what each means."""
-
-    topology: str
-    budget: str | None
-    update_interval: int | None
-    update_ratio: float
-    schedule: str
-    stop_fraction: float
-    prune: str
-    prune_threshold: float
-    grow: str
-    grow_window: int | None
-    grow_memory: float | None
-    keep_rows: bool
-    seed: int
+# defaults of options: grow_memory, as a share of a dense tensor or, if that is more, in bytes;
+_SHARE, _SMALL = 0.2, 2**24
+# update_interval, as a part of the training; grow_window, as a part of the interval where a tensor is not small
+_UPDATES, _COLLECTED = 32, 10
 
 
 @dataclass(frozen=True)
@@ -75,16 +53,21 @@ class DynamicTopology:
     Every `update_interval` optimizer steps the least important weights are exchanged for as many
     inactive ones; the number of alive weights never changes. With ``topology=fixed`` nothing is exchanged.
 
+    Args:
+        weights: by name.
+        config: a `DSLConfig`.
+        total_steps: optimizer steps of the whole training, if they are known yet.
+        on_update: called with each new `TopologyUpdate`.
+
     Attributes:
         step: optimizer steps counted so far.
         updates: every `TopologyUpdate` so far.
-        on_update: called with each new `TopologyUpdate`.
     """
 
     def __init__(
         self,
         weights: Mapping[str, SparseWeight],
-        config: TopologyOptions,
+        config: Any,
         total_steps: int | None = None,
         on_update: Callable[[TopologyUpdate], None] = lambda update: None,
     ):
@@ -130,9 +113,9 @@ class DynamicTopology:
         """Steps before an update whose gradients are collected: the option, or what takes little of the time."""
         if self.config.grow_window is not None:
             return self.config.grow_window
-        if all(_dense_bytes(weight) <= _SMALL for weight in self.weights.values()):
-            return self._criterion.window
-        return min(self._criterion.window, max(1, self.update_interval // _COLLECTED))
+        are_small = all(_dense_bytes(weight) <= _SMALL for weight in self.weights.values())
+        most = self._criterion.window if are_small else max(1, self.update_interval // _COLLECTED)
+        return min(self._criterion.window, most)
 
     @property
     def exploration_rate(self) -> float:
@@ -146,16 +129,16 @@ class DynamicTopology:
 
     @property
     def record_bytes(self) -> int:
-        """Memory of the record of what was ever alive."""
+        """Bytes of the record of what was ever alive."""
         return sum(explored.bits.numel() for explored in self._explored.values())
 
     @property
     def growth_peak_bytes(self) -> int:
-        """The most memory that collecting gradients for growth has taken so far."""
+        """The most bytes that collecting gradients for growth has taken so far."""
         return sum(self._peak_bytes.values())
 
     def restart(self) -> None:
-        """Take the weights' topology, changed from outside before the first step, for the initial one."""
+        """Take the present topology, changed from outside before the first step, for the initial one."""
         if self.config.topology != "fixed":
             exact = self._criterion.needs_record
             self._explored = {name: Explored(weight, exact) for name, weight in self.weights.items()}
@@ -174,7 +157,7 @@ class DynamicTopology:
         self._collect_if_due()
 
     def pool_windows(self) -> None:
-        """Share the gradients summed so far among several processes, so that what one saves is that of all."""
+        """Pool the gradients that several processes have summed so far, so that what one saves is that of all."""
         for collected in self._collected.values():
             collected.buffer.pool()
 
@@ -182,8 +165,8 @@ class DynamicTopology:
         """Tensors and plain data with which a resumed run makes the same updates.
 
         Args:
-            with_window: whether the gradients summed since a window began are among them, which may take as much
-                memory as ``grow_memory`` allows; without, the next window begins anew.
+            with_window: whether to include the gradients summed since a window began, as much memory as
+                ``grow_memory`` allows; without them the window begins anew.
         """
         return {
             "step": self.step,
@@ -196,7 +179,7 @@ class DynamicTopology:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a `state_dict`, in the middle of a window of summed gradients too."""
+        """Go on from a `state_dict`, in the middle of a window too."""
         self.step, self._has_scaler = state["step"], state.get("has_scaler")
         self._generator.set_state(state["generator"].cpu())
         for name, explored in self._explored.items():
@@ -211,10 +194,10 @@ class DynamicTopology:
         self._collect_if_due()
 
     def record_problem(self, explored: Any, counts: Any, has_changed: bool) -> str | None:
-        """What keeps ``explored`` and ``counts`` from being those of a `state_dict`, or None.
+        """Why ``explored`` and ``counts`` are not those of a `state_dict`, or None.
 
         Args:
-            has_changed: whether the topology that they are of has; else what is alive now is all that was.
+            has_changed: whether the topology has ever changed; if not, the record may be missing.
         """
         if not isinstance(explored, dict) or not isinstance(counts, dict):
             return "topology: explored and explored_count must be of tensors by name"
@@ -229,14 +212,13 @@ class DynamicTopology:
         return None
 
     def window_problem(self, windows: Any) -> str | None:
-        """What keeps ``windows`` from being those of a `state_dict`, or None."""
+        """Why ``windows`` are not those of a `state_dict`, or None."""
         if not isinstance(windows, dict):
             return "topology: window must be sums of gradients by name"
         for name, window in windows.items():
             if name not in self.weights:
                 return f"topology: window {name!r:.80} is unknown"
-            weight = self.weights[name]
-            problem = window_problem(window, weight.n_rows, weight.n_columns, weight.values.dtype)
+            problem = window_problem(window, self.weights[name])
             if problem:
                 return f"topology: window {name}: {problem}"
         return None
@@ -244,9 +226,9 @@ class DynamicTopology:
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         scaler = scaler_at_work()
         self._has_scaler = scaler is not None
-        if scaler is not None and was_left_out(optimizer):
+        if scaler is not None and was_skipped(optimizer):
             for collected in self._collected.values():
-                collected.leave_out()
+                collected.drop()
             return
         for collected in self._collected.values():
             collected.count(scaler)
@@ -255,7 +237,7 @@ class DynamicTopology:
             self._is_compared = True
         self.step += 1
         if is_distributed() and self.update_interval and self.step % self.update_interval == 0:
-            # when the topology is at rest, too
+            # even while the topology does not change
             take_entries_of_first(self.weights, {name: self._states(name) for name in self.weights}, self.step)
         if self._updates_at(self.step):
             self._update()
@@ -285,7 +267,9 @@ class DynamicTopology:
             return
         for name, weight in self.weights.items():
             if weight.nnz < weight.capacity:
-                share = _grow_memory(self.config.grow_memory, weight)
+                share = self.config.grow_memory
+                if share is None:
+                    share = max(_SHARE, min(1.0, _SMALL / _dense_bytes(weight)))
                 # by its end, so that a resumed run draws the same rows
                 window = (self.step + until_update + self.config.seed) % 2**31
                 buffer = GradientBuffer(weight.n_rows, weight.n_columns, weight.values, share, window)
@@ -304,7 +288,7 @@ class DynamicTopology:
     def _update(self) -> None:
         progress = self.step / (self.config.stop_fraction * self.total_steps)
         ratio = update_ratio(self.config.schedule, self.config.update_ratio, progress)
-        # a tensor that the last step did not train has nothing to choose by, and would lose its initial values
+        # a tensor that the last step did not train has nothing to choose by
         trained = [_was_trained(weight) for weight in self.weights.values()]
         if is_distributed():
             ratio, *trained = decided_by_first([ratio, *trained], self.weights)
@@ -312,13 +296,8 @@ class DynamicTopology:
             collected.buffer.reduce()
         names = [name for name, is_trained in zip(self.weights, trained) if is_trained]
         groups = [names] if self.config.budget == "global" else [[name] for name in names]
-        rules = Rules(
-            PRUNE[self.config.prune],
-            self._criterion,
-            self.config.prune_threshold,
-            self.config.keep_rows,
-            self._generator,
-        )
+        options = self.config.prune_threshold, self.config.keep_rows
+        rules = Rules(PRUNE[self.config.prune], self._criterion, *options, self._generator)
         exchanged = sum(exchange([self._part(name) for name in group], ratio, rules) for group in groups if group)
         self._stop_collecting()
         refuse_different_topologies(self.weights, self.step)
@@ -332,22 +311,15 @@ class DynamicTopology:
         return Part(self.weights[name], self._explored[name], buffer, self._states(name))
 
     def _states(self, name: str) -> list[MutableMapping]:
-        """Of the optimizers, for one weight."""
+        """What the optimizers keep for one weight."""
         values = self.weights[name].values
         return [o.state[values] for o in self.optimizers if values in o.state]
 
 
 def _was_trained(weight: SparseWeight) -> bool:
-    """Whether the last step did; with several processes every weight has a gradient, of zeros where it did not."""
+    """Whether the last step did; with several processes an untrained weight has a gradient of zeros."""
     gradient = weight.values.grad
     return gradient is not None and (not is_distributed() or bool(gradient.any()))
-
-
-def _grow_memory(share: float | None, weight: SparseWeight) -> float:
-    """The cap of the collected gradients, as a share of the dense tensor; ``share`` is the option."""
-    if share is not None:
-        return share
-    return max(_SHARE, min(1.0, _SMALL / _dense_bytes(weight)))
 
 
 def _dense_bytes(weight: SparseWeight) -> int:

@@ -1,4 +1,4 @@
-"""One topology update of some tensors: which weights are pruned, which are grown, and the exchange of them."""
+"""One topology update: weights are pruned, and as many are grown."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from recbole_dsl.topology.prune_selection import Pruning
 
 
 def exchange(parts: Sequence[Part], ratio: float, rules: Rules) -> int:
-    """Prune and grow the share ``ratio`` of the alive weights of ``parts``, whose budget is one.
+    """Prune and grow the share ``ratio`` of the alive weights of ``parts``, which share one budget.
 
-    Every tensor is gone through block of rows by block of rows, once to find what may change, of which alone
-    something is kept, and once to change it, so that little memory is taken beside the collected gradients.
+    Each tensor is passed twice, block by block: once to find what may change, once to change it. That takes little
+    memory beside the collected gradients.
 
     Returns:
         how many were pruned, and as many grown.

@@ -1,4 +1,4 @@
-"""Which weights were ever alive: all of them, or those of a sample of the positions."""
+"""The record of which weights were ever alive, at all positions or at a sample of them."""
 
 import math
 from typing import Any
@@ -19,17 +19,17 @@ class Explored:
     """The positions of one tensor that were alive at any time, for the exploration rate R (Liu et al. 2021).
 
     A bit for each position of a large tensor would take as much as a fifth of its alive weights. If not ``exact``,
-    there is one for every `stride`-th position, 128 kB at most, and the others are taken to change as these do.
+    there is one for every `stride`-th position, 128 kB at most, and the others are assumed to change alike.
 
     Attributes:
         bits: uint8, position ``stride * i`` in bit ``i % 8`` of byte ``i // 8``.
         stride: 1 for every position of a small tensor, or of an exact record.
-        count: number of positions that were alive. With a larger stride it is exact at the start, and what grew
-            since is estimated, with a standard error of about a thousandth of all positions at most.
+        count: number of positions that were alive. With a larger stride what grew since the start is estimated,
+            with a standard error of about a thousandth of all positions at most.
     """
 
     def __init__(self, weight: SparseWeight, exact: bool):
-        """With what is alive in ``weight`` now."""
+        """Mark what is alive in ``weight`` now."""
         self._numel = weight.numel
         self.stride = 1 if exact else stride_of(weight)
         self.bits = torch.zeros(n_bytes(weight, self.stride), dtype=torch.uint8, device=weight.values.device)
@@ -44,7 +44,7 @@ class Explored:
             positions = positions[positions % self.stride == 0] // self.stride
         places, bits = positions >> 3, (1 << (positions & 7)).to(torch.uint8)
         new = (self.bits.index_select(0, places) & bits) == 0
-        # no bit twice, so that their sum is their union
+        # no bit is there twice, so the sum is the union
         self.bits.index_add_(0, places[new], bits[new])
         self.count = min(self._numel, self.count + self.stride * n_true(new))
 
@@ -57,7 +57,7 @@ class Explored:
         return unpacked[start - 8 * first : stop - 8 * first]
 
     def load(self, bits: Tensor, count: int | None) -> None:
-        """Take over the record of another run on the same tensor, or one of every position, as files once had."""
+        """Take over a saved record of the same tensor, or one of every position, as old files have."""
         if count is None or self.stride == 1:
             count = sum(_ones(some) for some in bits.split(2**20))
         if len(bits) != len(self.bits):
@@ -69,15 +69,15 @@ class Explored:
 
 
 def record_problem(weight: SparseWeight, stride: int | None, bits: Any, count: Any) -> str | None:
-    """What keeps ``bits`` and ``count`` from being an `Explored` of ``weight``, or None.
+    """Why ``bits`` and ``count`` are not a record of ``weight``, or None.
 
     Args:
-        stride: of the record that is to take them over, None if they are not needed.
+        stride: of the record that is to take them over, or None.
     """
     if count is not None and (type(count) is not int or not 0 <= count <= weight.numel):
         return f"must count 0 to {weight.numel} positions"
     strides = {1, stride or stride_of(weight)}
-    # of strides whose records take as many bytes, the one with the most positions
+    # among strides whose records have the same size, the one with the most positions
     sizes = {n_bytes(weight, stride): stride for stride in sorted(strides, reverse=True)}
     if not isinstance(bits, Tensor) or bits.dtype != torch.uint8 or bits.dim() != 1 or len(bits) not in sizes:
         return f"must be {' or '.join(map(str, sizes))} bytes"
@@ -88,7 +88,7 @@ def record_problem(weight: SparseWeight, stride: int | None, bits: Any, count: A
 
 
 def stride_of(weight: SparseWeight) -> int:
-    """Every so many-th position of ``weight`` is in the sample, in changing columns."""
+    """The distance of the positions of ``weight`` in the sample, such that all columns take part."""
     stride = -(-weight.numel // _SAMPLE)
     while math.gcd(stride, weight.n_columns) > 1:
         stride += 1

@@ -1,4 +1,4 @@
-"""The gradients of inactive positions, collected over a few steps to decide what grows."""
+"""The gradients of inactive positions, summed over a few steps to decide what grows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recbole_dsl.sparse.compressed_rows import true_at
+from recbole_dsl.sparse.weight import SparseWeight
 
 # the sums move to a larger tensor when they outgrow theirs, and the old one is a quarter of it at most
 _GROWTH = 4
@@ -18,11 +19,11 @@ _KEPT = 7 / 8
 
 
 class GradientBuffer:
-    """Sums the dense gradients of one tensor's rows, of the rows that got one only, within a cap.
+    """Sums the dense gradients of the rows of one tensor that get one, within a cap of memory.
 
-    When they are more than the cap allows, a sample of them is held: each window gives every row a random
-    priority, and the rows of the lowest stay (SparseRec, arXiv 2411.12205, samples rows as well). What is held of
-    a row is complete: a row that had to leave does not come back before the next window.
+    If the cap does not allow all of them, a sample is held: each window gives every row a random priority, and the
+    rows of the lowest stay (SparseRec, arXiv 2411.12205, samples rows as well). The sum of a row that is held is
+    complete: a row that had to leave does not come back before the next window.
 
     Attributes:
         limit: the most rows that are held. If it is all of them, every row has its place from the start.
@@ -64,7 +65,7 @@ class GradientBuffer:
     def add(self, ids: Tensor | None, gradient: Tensor, factor: float = 1.0) -> None:
         """Add ``factor`` times ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None for all.
 
-        What is infinite or no number says nothing of a position, and is left out.
+        Infinities and NaN count as 0.
         """
         ids, gradient = self.held_of(ids, gradient.detach())
         gradient = gradient.to(self.sums.dtype)
@@ -76,7 +77,7 @@ class GradientBuffer:
             self.sums.index_add_(0, ids if self.places is None else self.places[ids], gradient, alpha=factor)
 
     def held_of(self, ids: Tensor | None, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Make room for the rows ``ids``, and return those that are held, None for all, and their ``gradient``."""
+        """Make room for the rows ``ids``; returns those that are held, None for all, and their ``gradient``."""
         if self.places is None:
             return ids, gradient
         if ids is None:
@@ -90,7 +91,7 @@ class GradientBuffer:
         self.sums[: self.used] *= factor
 
     def held(self, start: int, stop: int, stride: int = 1) -> tuple[Tensor, Tensor]:
-        """Which of the rows from ``start`` to ``stop`` are held, every ``stride``-th of them, and their sums.
+        """Every ``stride``-th row that is held from ``start`` to ``stop``, and its sums.
 
         Returns:
             (h,) int64, ascending, counted from ``start``; (h, columns).
@@ -103,7 +104,7 @@ class GradientBuffer:
         return rows, self.sums.index_select(0, places[rows])
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain data with which `load_state_dict` goes on in the middle of a window."""
+        """Tensors and plain data for `load_state_dict`."""
         return {
             "window": self._window,
             "below": self._below,
@@ -113,7 +114,7 @@ class GradientBuffer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a `state_dict` that `window_problem` found right; another window's is passed over."""
+        """Go on from a `state_dict` without a `window_problem`; one of another window is ignored."""
         sums, row_at = state["sums"], state["row_at"]
         if state["window"] != self._window or (row_at is None) != (self.places is None) or len(sums) > self.limit:
             return
@@ -133,13 +134,13 @@ class GradientBuffer:
             dist.all_reduce(self.sums[: self.used])
 
     def pool(self) -> None:
-        """Give each of several processes the same share of the sums of all, which add up to the same."""
+        """Give each of several processes an equal share of the sums of all."""
         if is_distributed():
             self.reduce()
             self.sums[: self.used] /= dist.get_world_size()
 
     def _admit_for_all(self) -> None:
-        """Choose the rows at once: every process needs the same ones in the same places to add them up."""
+        """Choose all rows now: processes can add up only the same rows in the same places."""
         self._admit(torch.arange(len(self.places), device=self.places.device))
         self._below = torch.iinfo(torch.int64).min
 
@@ -161,7 +162,7 @@ class GradientBuffer:
         self.peak_bytes = max(self.peak_bytes, self.bytes)
 
     def _make_room(self, new: Tensor) -> Tensor:
-        """Let the rows of the highest priorities go; return those of ``new`` that stay and have no place yet."""
+        """Drop the rows of the highest priorities; returns those of ``new`` that stay and have no place yet."""
         rows = torch.cat([self.row_at[: self.used].long(), new])
         priority = self._priority(rows)
         kept = max(1, int(_KEPT * self.limit))
@@ -195,16 +196,17 @@ class GradientBuffer:
         self.places[rows] = places.int()
 
     def _priority(self, rows: Tensor) -> Tensor:
-        """(n,) int64: a number for each row (n,) that looks drawn at random; no two rows have the same."""
+        """(n,) int64: pseudo-random, different for different ``rows``."""
         return scrambled(rows + (self._window << 32))
 
 
-def window_problem(state: Any, rows: int, columns: int, dtype: torch.dtype) -> str | None:
-    """What keeps ``state`` from being a `GradientBuffer.state_dict` of a tensor (rows, columns), or None."""
+def window_problem(state: Any, weight: SparseWeight) -> str | None:
+    """Why ``state`` is not a `GradientBuffer.state_dict` for ``weight``, or None."""
     if not isinstance(state, dict) or set(state) != {"window", "below", "sums", "row_at"}:
         return "must have window, below, sums and row_at"
+    (rows, columns), dtype = weight.index.shape, weight.values.dtype
     sums, row_at = state["sums"], state["row_at"]
-    if not all(isinstance(n, int) or (n is None and name == "below") for name, n in list(state.items())[:2]):
+    if not isinstance(state["window"], int) or not isinstance(state["below"], int | None):
         return "window and below must be integers"
     if not isinstance(sums, Tensor) or sums.dim() != 2 or sums.shape[1] != columns or sums.dtype != dtype:
         return f"sums must be rows of {columns} columns, {dtype}"
@@ -218,7 +220,7 @@ def window_problem(state: Any, rows: int, columns: int, dtype: torch.dtype) -> s
 
 
 def scrambled(numbers: Tensor) -> Tensor:
-    """Integers that look drawn at random, different ones for different ``numbers``, int64, of the same shape."""
+    """Pseudo-random int64 of the shape of ``numbers``, int64; different numbers give different ones."""
     mixed = numbers * -7046029254386353131
     mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * -4658895280553007687
     return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)

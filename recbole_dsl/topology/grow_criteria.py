@@ -12,8 +12,8 @@ class Candidates:
     """What a grow criterion sees of some rows of a tensor, (r, columns) each.
 
     Attributes:
-        gradient: float, collected over the window; zeros where the criterion needs none.
-        ever_alive: gives a bool tensor, whether the position was alive at any time; for criteria that
+        gradient: float, collected over the window; zeros if the criterion needs none.
+        ever_alive: gives a bool tensor: which positions were alive at any time; if the criterion
             ``needs_record``.
     """
 
@@ -27,12 +27,12 @@ def gradient(rows: Candidates) -> Tensor:
 
 
 def random(rows: Candidates) -> Tensor:
-    """Every position alike, as in SET (Mocanu et al. 2018)."""
+    """All positions alike, as in SET (Mocanu et al. 2018)."""
     return torch.zeros_like(rows.gradient)
 
 
 def random_unfired(rows: Candidates) -> Tensor:
-    """A position that was never alive before any that was (after ITOP, Liu et al. 2021), else alike."""
+    """Positions that were never alive first (after ITOP, Liu et al. 2021), in random order."""
     return (~rows.ever_alive()).to(rows.gradient.dtype)
 
 
@@ -41,9 +41,9 @@ class GrowCriterion:
     """A score and the gradient it needs.
 
     Attributes:
-        score: Candidates -> (r, columns) float. Equals are drawn at random, and scores of 0 or less state no
-            preference: they are resorted to, at random as well, when the others are too few.
-        needs_gradient: whether gradients of inactive positions are collected; rows without one score 0 then.
+        score: Candidates -> (r, columns) float. Ties are broken at random. Positions with a score of 0 or less
+            grow only if the others are too few, at random as well.
+        needs_gradient: whether gradients of inactive positions are collected; rows without one score 0.
         decay: factor on the collected gradient at each further step of the window.
         window: default number of steps to collect, capped by the update interval.
         needs_record: whether it reads ``ever_alive``, for which a bit is kept for every position, alive or not.

@@ -9,14 +9,14 @@ from recbole_dsl.topology.blocks import Block, Rules
 from recbole_dsl.topology.grow_criteria import Candidates
 from recbole_dsl.topology.selection import Sample, choose, draw, share_out, sortable
 
-# every so many-th row is sampled
+# distance of the rows that are sampled
 _STRIDE = 16
 # the key of the lowest score above 0
 _LOWEST = -2
 
 
 class Growing:
-    """The ``n`` free positions of ``blocks`` with the highest scores; where too few have one, others at random.
+    """The ``n`` free positions of ``blocks`` with the highest scores, and others at random if too few have one.
 
     Attributes:
         counts: how many of each block.
@@ -25,14 +25,14 @@ class Growing:
     def __init__(self, blocks: list[Block], n: int, rules: Rules):
         self._blocks, self._rules = blocks, rules
         self._choice = choose(self._candidates, len(blocks), n, rules.generator, self._sample())
-        # where every scored one grows, it is known how many of each block are scored
+        # others grow only where all that are scored do, and then `counts` has their number
         scored = self._choice.counts
         unscored = [block.n_free - count for block, count in zip(blocks, scored)]
         self._others = share_out(n - self._choice.n, unscored, rules.generator)
         self.counts = [a + b for a, b in zip(scored, self._others)]
 
     def positions(self, i: int, alive: Tensor) -> Tensor:
-        """(n,) int64, ascending: which positions in block ``i`` grow; ``alive`` are those of its alive entries."""
+        """(n,) int64, ascending: the positions in block ``i`` that grow; its entries are at ``alive``."""
         block, generator = self._blocks[i], self._rules.generator
         scored = self._choice.of_block(i, generator)
         if not self._others[i]:
@@ -63,7 +63,7 @@ class Growing:
         return keys, places
 
     def _sample(self) -> Sample | None:
-        """Of every so many-th row that got a gradient, where gradients are what counts."""
+        """Keys of a sample of the rows that got a gradient, if every tensor collects gradients."""
         parts = dict.fromkeys(block.part for block in self._blocks)
         if any(part.buffer is None for part in parts):
             return None
@@ -75,7 +75,7 @@ class Growing:
         return Sample(torch.cat(sample), _STRIDE, max(part.weight.n_columns for part in parts))
 
     def _keys(self, block: Block, rows: Tensor | None, gradient: Tensor) -> Tensor:
-        """Of the rows ``rows`` of a block, None for all: (r * columns,), above `_LOWEST` what may not grow."""
+        """Keys of the rows ``rows`` of a block, None for all: (r * columns,); above `_LOWEST` nothing may grow."""
         weight = block.weight
 
         def ever_alive() -> Tensor:
@@ -89,7 +89,7 @@ class Growing:
         keys = ~sortable(score.reshape(-1))
         if rows is None or len(rows) == block.stop - block.start:
             return keys.masked_fill_(~block.free(block.positions()), 0)
-        row, _, columns = weight.entries_of(rows + block.start)
+        row, _, columns = weight.index.entries_of(rows + block.start)
         keys.index_fill_(0, row * weight.n_columns + columns, 0)
         if block.padding:
             keys.view(-1, weight.n_columns)[rows + block.start == weight.padding_row] = 0

@@ -1,4 +1,4 @@
-"""What several processes that train one model must have in common."""
+"""Keeping topology, values and moments the same in all processes that train one model."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
 
@@ -7,22 +7,22 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.sparse.slots import unmarked
+from recbole_dsl.sparse.slot_tensor import unmarked
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.gradients import is_distributed, scrambled
 
 
 def refuse_different_topologies(weights: Mapping[str, SparseWeight], step: int) -> None:
-    """Raise a DSLError, on every process, unless all have the same entries of ``weights`` alive after ``step``.
+    """Raise a DSLError, in every process, unless all have the same topology of ``weights`` after ``step``.
 
-    Gradients are added up slot by slot, so that they would be taken for those of other entries.
+    Gradients are all-reduced slot by slot, and would be taken for those of other entries.
     """
     if is_distributed() and weights:
         _refuse_differences("another topology", weights, [_digest(weight) for weight in weights.values()], step)
 
 
 def decided_by_first(numbers: Sequence[float], weights: Mapping[str, SparseWeight]) -> list[float]:
-    """The ``numbers`` of the first process, on every one."""
+    """The ``numbers`` of the first process, in every process."""
     device = next(iter(weights.values())).values.device
     sent = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.broadcast(sent, 0)
@@ -34,8 +34,8 @@ def take_entries_of_first(
 ) -> None:
     """Give every process the values, gradients and moments that the first has for ``weights``, in place.
 
-    All were computed by each process for itself, and on machines of different kinds they part in the last digits.
-    An update that goes by them then decides the same on all, and none carries its difference on.
+    Each process computes its own, and those of different hardware differ in the last digits. After this an update
+    decides the same in all of them.
 
     Args:
         states: of the optimizers, for each weight.
@@ -52,14 +52,14 @@ def take_from_first(tensor: Tensor) -> None:
     """Give ``tensor`` the bits that it has in the first process, in place."""
     plain = unmarked(tensor.detach())
     sent = plain.contiguous().view(-1)
-    # few backends send every type
+    # few backends broadcast every type
     dist.broadcast(sent.view(torch.uint8), 0)
     if not plain.is_contiguous():
         plain.copy_(sent.view(plain.shape))
 
 
 def _entries(weight: SparseWeight, states: Sequence[MutableMapping]) -> list[Tensor]:
-    """What there is one number of for each alive entry."""
+    """The tensors with one number for each alive entry."""
     gradient = weight.values.grad
     moments = [t for state in states for _, t in sorted(state.items()) if isinstance(t, Tensor)]
     tensors = [weight.values, *([] if gradient is None or gradient.is_sparse else [gradient]), *moments]
@@ -81,7 +81,7 @@ def _refuse_differences(what: str, weights: Mapping[str, SparseWeight], numbers:
 
 
 def _digest(weight: SparseWeight) -> Tensor:
-    """() int64: another one for other entries, as good as always."""
+    """() int64: a hash of the topology."""
     total = weight.values.new_zeros((), dtype=torch.int64)
     for block in weight.row_blocks():
         total += scrambled(weight.positions_in(*block) + block[0] * weight.n_columns).sum()

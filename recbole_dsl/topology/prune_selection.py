@@ -22,7 +22,7 @@ class Pruning:
         self._best: dict[int, int] = {}
         self._coalesced: dict[Part, Tensor] = {}
         if not rules.keep_rows and len({block.part for block in blocks}) > 1:
-            # no tensor may be emptied: its output and its gradients would stay zero for ever
+            # an emptied tensor would stay empty: its output and its gradients are zero
             self._best = self._best_of_each_tensor()
         halves = (True, False) if rules.prune.by_sign else (None,)
         shares = [n]
@@ -43,7 +43,7 @@ class Pruning:
         self.n = sum(self.counts)
 
     def slots(self, i: int) -> Tensor:
-        """(n,) int64, ascending, counted from the block's first: which of block ``i`` go."""
+        """(n,) int64, ascending, counted from the block's first: the slots of block ``i`` that go."""
         chosen = [choice.of_block(i, self._rules.generator) for choice in self._choices]
         chosen = [slots for slots in chosen if slots is not None]
         if len(chosen) == 1:
@@ -52,7 +52,7 @@ class Pruning:
         return torch.cat([torch.zeros(0, dtype=torch.long, device=device), *chosen]).sort().values
 
     def _candidates(self, i: int, highest: int | None, negative: bool | None) -> tuple[Tensor, Tensor]:
-        """As `choose` asks for them: those weights of block ``i`` that may be pruned, and their slots."""
+        """As `choose` asks for them: the weights of block ``i`` that may be pruned, and their slots."""
         block = self._blocks[i]
         keys = sortable(self._importance(i))
         among = keys <= _highest(keys, highest)
@@ -62,7 +62,7 @@ class Pruning:
         return keys.index_select(0, slots), slots
 
     def _sample(self, negative: bool | None) -> Sample | None:
-        """Of every so many-th weight, where none is spared for its row's or its tensor's sake."""
+        """Keys of a sample of the weights, unless some are kept for their row or tensor."""
         if self._rules.keep_rows or self._best:
             return None
         sample = []
@@ -85,7 +85,7 @@ class Pruning:
         return importance
 
     def _raw_importance(self, part: Part, first: int, last: int, stride: int = 1) -> Tensor:
-        """Of every ``stride``-th of the slots from ``first`` to ``last``, as the criterion has it."""
+        """The criterion's importance of every ``stride``-th slot from ``first`` to ``last``."""
         some = AliveWeights(
             part.weight.values.detach()[first:last:stride],
             lambda: self._gradient(part, first, last)[::stride],
@@ -94,7 +94,7 @@ class Pruning:
         return self._rules.prune.importance(some).nan_to_num(nan=float("inf"), posinf=float("inf"))
 
     def _gradient(self, part: Part, first: int, last: int) -> Tensor:
-        """Of the values from ``first`` to ``last``, as a dense tensor, whatever the layout of the whole."""
+        """The gradient of the slots from ``first`` to ``last``, dense, whatever the layout of the whole."""
         gradient = part.weight.values.grad
         if not gradient.is_sparse:
             return gradient[first:last]
@@ -120,7 +120,7 @@ class Pruning:
 
 
 def _highest(keys: Tensor, highest: int | None) -> int:
-    """The highest key of an importance that is a finite number, and no higher than ``highest``."""
+    """The highest key of a finite importance, at most ``highest``."""
     finite = sortable(keys.new_full((), float("inf"), dtype=_FLOATS[keys.dtype])).item() - 1
     return finite if highest is None else min(highest, finite)
 

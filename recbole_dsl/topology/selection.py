@@ -1,4 +1,4 @@
-"""The n best of many scores that are never held all at once, and draws at random."""
+"""The n best of many scores that are never held all at once, and random draws."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,24 +10,24 @@ from torch import Tensor
 from recbole_dsl.sparse.compressed_rows import n_true, true_at
 
 _DIGIT = 16
-# every so many-th key is sampled; a prime, so that they are not all of one column
+# distance of the keys that are sampled; a prime, so that they are not all of one column
 STRIDE = 61
-# keys that may be looked at one by one, beside those that may be chosen
+# keys that are kept to be compared one by one, at most, beside those that may be chosen
 _NEAR = 2**18
 
-# of a block's number and a key: the `sortable` keys in the block that are no higher, (m,), all of them with None;
-# and the place of each, (m,) int64, ascending
-Candidates = Callable[[int, int | None], tuple[Tensor, Tensor]]
+# (number of a block, highest key or None) -> the block's `sortable` keys up to that, (m,), and the place of each
+# in the block, (m,) int64, ascending
+BlockKeys = Callable[[int, int | None], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of the keys, by which it is known what need not be looked at.
+    """A sample of the keys, which tells what need not be looked at.
 
     Attributes:
         keys: (s,) `sortable`.
         stride: how many keys each of them stands for.
-        alike: how many of them at a time may be alike, as those of one row are.
+        alike: how many of them may be correlated at a time, as those of one row are.
     """
 
     keys: Tensor
@@ -50,17 +50,17 @@ class Choice:
     """The lowest of the keys of several blocks.
 
     Attributes:
-        counts: how many of each block.
-        cut: the key below which all are chosen; None where it is all of them or none.
-        ties: how many of the keys equal to ``cut`` are chosen, of each block.
-        candidates: as `choose` has them.
-        found: the places of those below the cut in each block; None where they are not kept.
+        counts: how many are chosen of each block.
+        cut: the key below which all are chosen; None if all keys are, or none.
+        ties: how many of the keys equal to ``cut`` are chosen of each block.
+        candidates: the argument of `choose`.
+        found: the places of those below the cut in each block, if they were kept.
     """
 
     counts: list[int]
     cut: int | None
     ties: list[int]
-    candidates: Candidates
+    candidates: BlockKeys
     found: list[Tensor] | None = None
 
     @property
@@ -68,7 +68,7 @@ class Choice:
         return sum(self.counts)
 
     def of_block(self, number: int, generator: torch.Generator) -> Tensor | None:
-        """The places of a block's keys that are chosen, (n,) int64, ascending; None for none. Equals are drawn."""
+        """The places of a block's chosen keys, (n,) int64, ascending, or None; ties are broken at random."""
         if not self.counts[number]:
             return None
         if self.found is not None and not self.ties[number]:
@@ -83,12 +83,13 @@ class Choice:
 
 
 def choose(
-    candidates: Candidates, n_blocks: int, n: int, generator: torch.Generator, sample: Sample | None = None
+    candidates: BlockKeys, n_blocks: int, n: int, generator: torch.Generator, sample: Sample | None = None
 ) -> Choice:
     """The ``n`` lowest of all keys, or all if they are fewer.
 
-    With a ``sample`` each block is looked at once, and only what may be chosen is kept; else a few times, and
-    nothing is. If too many are alike, or the sample was odd, keys are counted by their digits.
+    With a ``sample`` each block is looked at once, and only keys that may be chosen are kept; without, a few
+    times, and none are kept. If there are too many ties, or the sample was unlucky, keys are counted by their
+    digits.
     """
     nothing = [0] * n_blocks
     if n <= 0:
@@ -114,7 +115,7 @@ def choose(
 
 
 def sortable(scores: Tensor) -> Tensor:
-    """Integers in the order of the floats ``scores``, int64 for float64, else int32; ``~`` turns it round."""
+    """Integers in the order of the floats ``scores``, int64 for float64, else int32; ``~`` reverses the order."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     bits = scores.view(torch.int64 if scores.dtype == torch.float64 else torch.int32)
     # among negative floats the larger bits are the smaller number
@@ -148,7 +149,7 @@ def find_cut(keys: Callable[[], Iterable[Tensor]], n: int) -> int:
 
 
 def share_out(total: int, sizes: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Divide ``total`` in proportion to ``sizes``, none of which is exceeded, and round at random."""
+    """Divide ``total`` in proportion to ``sizes``, rounded at random, never more than a size."""
     size = sum(sizes)
     if not size:
         return [0] * len(sizes)
@@ -175,7 +176,7 @@ def draw(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
         return chosen
     count = 0
     while count < k:
-        # so many draws hit what is missing, repeats left out, and with some more they hardly ever fall short
+        # the expected number of draws until enough distinct ones are hit, and a margin
         missing = (k - count) / (pool_size - count)
         draws = int(-len(pool) * math.log1p(-missing) + 4 * math.sqrt(k) + 8)
         drawn = torch.randint(len(pool), (draws,), generator=generator).to(pool.device)
@@ -183,7 +184,7 @@ def draw(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
         chosen &= pool
         count = n_true(chosen)
     while count > k:
-        # no position is favoured by what was drawn when
+        # the last draws go, so that no position is favoured
         last, drawn = drawn[k - count :], drawn[: k - count]
         chosen[last] = False
         count = n_true(chosen)
@@ -192,7 +193,7 @@ def draw(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class _Near:
-    """The candidates of a block that are near the cut, and how many are lower."""
+    """The candidates of a block near the cut, and how many are lower."""
 
     keys: Tensor
     places: Tensor
@@ -208,9 +209,9 @@ class _Near:
 
 
 def _look_near(
-    candidates: Candidates, n_blocks: int, bracket: tuple[int | None, int], most: int
+    candidates: BlockKeys, n_blocks: int, bracket: tuple[int | None, int], most: int
 ) -> list[_Near] | None:
-    """Of each block the candidates within ``bracket``; None if there are more than ``most``."""
+    """The candidates of each block within ``bracket``; None if there are more than ``most``."""
     low, high = bracket
     near = []
     for number in range(n_blocks):
@@ -229,8 +230,8 @@ def _cut(near: list[_Near], n: int) -> int | None:
     return int(keys.kthvalue(n).values) if 0 < n <= len(keys) else None
 
 
-def _look_through(candidates: Candidates, n_blocks: int) -> tuple[list[int], Sample]:
-    """How many keys each block has, and every so many-th of them."""
+def _look_through(candidates: BlockKeys, n_blocks: int) -> tuple[list[int], Sample]:
+    """How many keys each block has, and a sample of them."""
     counts, sample = [], []
     for number in range(n_blocks):
         keys, _ = candidates(number, None)

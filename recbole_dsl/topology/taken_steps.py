@@ -1,4 +1,4 @@
-"""Which steps of an optimizer are taken, and the gradients of those that are."""
+"""The gradients of the steps that an optimizer takes, without those that a gradient scaler skips."""
 
 import sys
 
@@ -11,14 +11,14 @@ from recbole_dsl.private_torch import DisableTorchFunctionSubclass
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.gradients import GradientBuffer
 
-# bytes of gradients that may wait for a step, where a buffer takes less
+# bytes of gradients that may wait for a step if the buffer is smaller
 _FEW = 2**22
 
 
 def scaler_at_work() -> GradScaler | None:
-    """The gradient scaler whose ``step`` called this, from a hook of an optimizer's step; None without one.
+    """The gradient scaler whose ``step`` called the optimizer's step, whose hook calls this, or None.
 
-    Nothing else leads from an optimizer to the scaler of a training loop.
+    An optimizer holds no reference to the scaler of a training loop.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -30,24 +30,24 @@ def scaler_at_work() -> GradScaler | None:
     return None
 
 
-def was_left_out(optimizer: Optimizer) -> bool:
-    """Whether a scaler let ``optimizer`` come to its step only to find that a gradient is infinite or no number.
+def was_skipped(optimizer: Optimizer) -> bool:
+    """Whether ``optimizer`` skipped its step since a gradient was infinite or NaN.
 
-    Fused optimizers look at that by themselves; the others are not asked for a step.
+    Only fused optimizers do; for the others the scaler does not call ``step``.
     """
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
 
 
 class StepGradients:
-    """Adds one tensor's dense gradients to its buffer, those of steps that are taken.
+    """Adds the dense gradients of one tensor to its buffer if the optimizer takes the step.
 
-    Without a gradient scaler that is done at once. With one, gradients are too large by a factor that is known at
-    the step, and the step may be left out. So they wait for it, as the backward pass made them. As those of the
-    parameters do, they count together until a step is taken, or until they are cleared.
+    Without a gradient scaler they are added at once. With one, they are too large by a factor that is known at the
+    step, which may be skipped, so they wait for it. Like those of the parameters they add up until a step is taken
+    or until they are cleared.
 
     Attributes:
-        waits: whether they wait, which they do unless the last step had no scaler.
+        waits: whether they wait for the step, as they do unless the last step had no scaler.
     """
 
     def __init__(self, weight: SparseWeight, buffer: GradientBuffer, waits: bool):
@@ -56,18 +56,18 @@ class StepGradients:
         self._waiting: list[tuple[Tensor | None, Tensor]] = []
         self._has_ended = False
         self._hook = weight.values.register_post_accumulate_grad_hook(self._end)
-        weight.gradient_sink = self._take
+        weight.reader.gradient_sink = self._take
 
     def close(self) -> None:
         """Collect no more."""
-        self._weight.gradient_sink = None
+        self._weight.reader.gradient_sink = None
         self._hook.remove()
 
     def count(self, scaler: GradScaler | None) -> None:
-        """Add what waits to the buffer: a step was taken, the gradients of which ``scaler`` had scaled."""
+        """Add what waits to the buffer, since a step was taken; ``scaler`` had scaled it."""
         if scaler is not None:
             if not self.waits:
-                # the first step with a scaler, whose gradients are among the sums, scaled
+                # the sums hold the scaled gradients of the first step with a scaler
                 self.buffer.sums.zero_()
             self.buffer.peak_bytes = max(self.buffer.peak_bytes, self.buffer.bytes + self._bytes)
         factor = 1.0 if scaler is None else 1 / scaler.get_scale()
@@ -76,8 +76,8 @@ class StepGradients:
         self._waiting.clear()
         self.waits = scaler is not None
 
-    def leave_out(self) -> None:
-        """Forget what waits: the step was not taken."""
+    def drop(self) -> None:
+        """Drop what waits, since the step was skipped."""
         self._waiting.clear()
 
     def _take(self, ids: Tensor | None, gradient: Tensor) -> None:
@@ -85,10 +85,10 @@ class StepGradients:
             self.buffer.add(ids, gradient)
             return
         if self._has_ended and self._waiting and self._is_cleared():
-            # a scaler has left out a step, or the training loop has
+            # the scaler or the training loop skipped a step
             self._waiting.clear()
         self._has_ended = False
-        # a loop may fill its batches into the same tensor
+        # a training loop may reuse the tensor for its next batch
         self._waiting.append(self.buffer.held_of(None if ids is None else ids.clone(), gradient))
         if len(self._waiting) > 1 and self._bytes > max(_FEW, self.buffer.bytes):
             self._merge()
@@ -98,7 +98,7 @@ class StepGradients:
         return sum(gradient.numel() * gradient.element_size() for _, gradient in self._waiting)
 
     def _end(self, values: Tensor) -> None:
-        """Note that a backward pass has come to its end."""
+        """Note the end of a backward pass."""
         self._has_ended = True
 
     def _is_cleared(self) -> bool:
@@ -107,7 +107,7 @@ class StepGradients:
         return gradient is None or (not gradient.is_sparse and not gradient.any())
 
     def _merge(self) -> None:
-        """Add up what waits for the same rows, so that it takes no more than the buffer."""
+        """Add up what waits for the same rows, so that it takes no more memory than the buffer."""
         every = torch.arange(self._weight.n_rows, device=self._weight.values.device)
         waiting = [(every if ids is None else ids, gradient) for ids, gradient in self._waiting]
         rows = torch.cat([ids for ids, _ in waiting]).unique()

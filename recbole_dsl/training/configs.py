@@ -1,4 +1,4 @@
-"""The Config of a run: from the user's options, from a checkpoint, or from both for a run that goes on."""
+"""The Config of a run: from the user's options, from a checkpoint, or from both if the run is resumed."""
 
 import os
 from collections.abc import Container, Mapping, Sequence
@@ -10,7 +10,7 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_model, get_trainer
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
-from recbole_dsl.checkpoint.plain_data import plain
+from recbole_dsl.checkpoint.codec import plain
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.checked_config import CheckedConfig, refused_in_one_line
@@ -48,10 +48,10 @@ def run_config(
     config_file_list: Sequence[str] | None,
     config_dict: Mapping[str, Any] | None,
 ) -> tuple[Config, str | None]:
-    """The Config of a run, and the file that it goes on from, if the option ``resume`` asks for one.
+    """The Config of a run, and the file that it is resumed from, if the option ``resume`` asks for that.
 
-    ``resume=FILE`` takes every option from the file, but for those of `MAY_CHANGE`. ``resume=True`` looks for the
-    newest last state in ``checkpoint_dir`` of the same model and dataset; where there is none the run begins anew.
+    ``resume=FILE`` takes all options but those of `MAY_CHANGE` from the file. ``resume=True`` takes the newest
+    last state in ``checkpoint_dir`` of the same model and dataset; if there is none, a new run begins.
 
     Raises:
         DSLError: as `build_config`, or if the file is not of such a run.
@@ -65,7 +65,9 @@ def run_config(
     dataset = given.pop("dataset", None) if dataset is None else dataset
     given = {name: value for name, value in given.items() if name not in ("model", "dataset", "resume")}
     if resume is not True:
-        return _resumed(_named_state(str(resume)), model, dataset, given)
+        # the last state of the run, if the user named its best epoch
+        last = last_file(str(resume))
+        return _resumed(last if os.path.isfile(last) else str(resume), model, dataset, given)
     config = build_config(model, dataset, config_file_list, options)
     for file in last_files(config):
         if read_checkpoint(file, option="resume")["dataset"] == config["dataset"]:
@@ -74,34 +76,12 @@ def run_config(
     return config, None
 
 
-# what may be another when a run goes on: how long it is, where its data and files are, and how it is shown
+# what may change when a run is resumed: how long it is, where its data and files are, and how it is shown
 MAY_CHANGE = frozenset(
     "epochs stopping_step data_path data_cache checkpoint_dir save_last verbose show_progress state worker gpu_id "
     "use_gpu eval_batch_size save_dataset save_dataloaders dataset_save_path dataloaders_save_path log_wandb "
     "report wandb_project local_rank world_size nproc ip port offset group_offset process_timeout".split()
 )
-
-
-def config_of(
-    checkpoint: Mapping[str, Any],
-    path: str,
-    changes: Mapping[str, Any],
-    model_class: type | None = None,
-    may_change: Container[str] | None = None,
-) -> Config:
-    """The Config of the run that ``checkpoint``, read from ``path``, is of; what the file says is not evaluated.
-
-    Args:
-        changes: options that rank above the file's.
-        model_class: the model's class, if it is not one of RecBole's.
-        may_change: which of ``changes`` may differ from the file's, or None for all.
-
-    Raises:
-        DSLError: if the options make no run, differ where they must not, or name data that is not there.
-    """
-    config = config_without_data(checkpoint, path, changes, model_class, may_change)
-    check_dataset(config)
-    return config
 
 
 def config_without_data(
@@ -111,7 +91,16 @@ def config_without_data(
     model_class: type | None = None,
     may_change: Container[str] | None = None,
 ) -> Config:
-    """`config_of` for who reads no data: it need not be there."""
+    """The Config of the run of ``checkpoint``, read from ``path``; nothing that the file says is evaluated.
+
+    Args:
+        changes: options that rank above the file's.
+        model_class: the model's class, if it is not one of RecBole's.
+        may_change: which of ``changes`` may differ from the file's, or None for all.
+
+    Raises:
+        DSLError: if the options are wrong, or differ where they must not. Whether the data is there is not seen.
+    """
     if model_class is None:
         model_class = _class_of(checkpoint["model"], path)
     elif model_class.__name__ != checkpoint["model"]:
@@ -159,22 +148,14 @@ def _resumed(
     file: str, model: str | type | None, dataset: str | None, given: Mapping[str, Any]
 ) -> tuple[Config, str]:
     checkpoint = read_checkpoint(file, option="resume")
-    _refuse_other(checkpoint, file, model, dataset)
-    changes = {**given, "checkpoint_dir": os.path.dirname(file) or os.curdir}
     own_class = model if isinstance(model, type) else None
-    return config_of(checkpoint, file, changes, own_class, may_change=MAY_CHANGE), file
-
-
-def _named_state(path: str) -> str:
-    """The last state of the run that ``path`` is a file of, or ``path`` where that is all there is."""
-    return last_file(path) if os.path.isfile(last_file(path)) else path
-
-
-def _refuse_other(checkpoint: Mapping[str, Any], path: str, model: Any, dataset: str | None) -> None:
-    name = model.__name__ if isinstance(model, type) else model
-    for option, given in (("model", name), ("dataset", dataset)):
-        if given is not None and given != checkpoint[option]:
-            raise DSLError(f"{option}={given}: must be {checkpoint[option]}, which {path} is of")
+    for option, value in (("model", own_class.__name__ if own_class else model), ("dataset", dataset)):
+        if value is not None and value != checkpoint[option]:
+            raise DSLError(f"{option}={value}: must be {checkpoint[option]}, which {file} is of")
+    changes = {**given, "checkpoint_dir": os.path.dirname(file) or os.curdir}
+    config = config_without_data(checkpoint, file, changes, own_class, may_change=MAY_CHANGE)
+    check_dataset(config)
+    return config, file
 
 
 def _class_of(name: str, path: str) -> type:

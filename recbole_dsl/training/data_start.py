@@ -1,4 +1,4 @@
-"""Start sparse weights of users and of items from the interactions that a model is trained on."""
+"""Initialise the sparse weights of users and of items from the interactions that a model is trained on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from recbole_dsl.data.kept_start import kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
-from recbole_dsl.initialisation.factors import Factors, start_from
+from recbole_dsl.initialisation.factors import Factors, initialise_from
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
-# of the values of tables where nothing but products of rows makes the scores, beside those with which products of
-# rows that have nothing in common have the variance 1: from those BPR is done after a few epochs, and training
-# moves little any more. Layers and propagation want them
+# scale of tables whose row products are the scores themselves. At scale 1 products of unrelated rows have the
+# variance 1, which layers and propagation need; BPR then converges within a few epochs, and training gains little
 _SCALE = 0.25
 
 
@@ -29,8 +28,8 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     sparse weights are divided by the root of their density: with fewer terms in each sum, the outputs keep the
     variance that the initialiser gave them.
 
-    That is for ``sparse_init=svd``, once, for weights that `sparsify` made and nothing was loaded into, unless one
-    beside them, of as many factors, holds values that it was given; see `best_factors`. The entries of a table of
+    This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
+    unless another with as many factors holds given values; see `best_factors`. The entries of a table of
     users are compared by their share of the row, so that every user gets about as many, as all count alike in a
     metric; those of items as they are, so that popular ones get more. A layer starts from the `Factors` that stand
     out; if it has more units than there are factors these repeat. Not in a table: a user and an item who are alike
@@ -43,8 +42,8 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = sided_weights(model, dataset)
-    # the columns of what was given have a meaning that factors do not know
-    taken = {one.n_factors for one in sided.values() if one.weight.brought}
+    # the columns of given values have a meaning of their own, which factors would not match
+    taken = {one.n_factors for one in sided.values() if one.weight.pretrained}
     sided = {name: one for name, one in sided.items() if name in new and one.n_factors not in taken}
     for one in sided.values():
         kind = one.n_factors, one.is_table
@@ -67,7 +66,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and one.side == "user"
-        start_from(one.weight, rows, generator, by_share, square_sum)
+        initialise_from(one.weight, rows, generator, by_share, square_sum)
     for name, weight in new.items():
         if name not in sided:
             weight.values.detach().mul_(weight.density**-0.5)
@@ -81,7 +80,7 @@ def _has_only_tables(model: nn.Module, sided: "dict[str, SidedWeight]") -> bool:
 
 
 def _densities(sided: "dict[str, SidedWeight]", n_factors: int) -> tuple[float, float]:
-    """Those of the first tables of users and of items that have ``n_factors``; the other's where there is none."""
+    """The densities of the first tables of users and of items with ``n_factors``; of the other if one lacks."""
     found = {
         one.side: one.weight.density
         for one in reversed(sided.values())
@@ -112,7 +111,7 @@ class SidedWeight:
         return self.weight.n_rows if self.reads else self.weight.n_columns
 
     def rows(self, factors: Factors) -> Callable[[int, int], Tensor]:
-        """What gives a block of rows like the weight's, from the `users` or the `items` of ``factors``."""
+        """A function that gives a block of the weight's rows, from the `users` or the `items` of ``factors``."""
         of_side = getattr(factors, f"{self.side}s")
         if not self.reads:
             return of_side
@@ -145,7 +144,7 @@ def sided_weights(model: nn.Module, dataset: Dataset) -> dict[str, SidedWeight]:
 
 
 def _side(size: int, name: str, dataset: Dataset) -> str | None:
-    """Whose number ``size`` is, "user" or "item"; None if nobody's."""
+    """The side with ``size`` members, "user" or "item"; None if neither or both."""
     if not (dataset.uid_field and dataset.iid_field):
         return None
     numbers = {"user": dataset.user_num, "item": dataset.item_num}

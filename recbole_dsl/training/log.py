@@ -1,4 +1,4 @@
-"""The log of a run: handlers of its own beside those that a program has, which stay as they are."""
+"""The log of a run: handlers of its own, beside those of the program, which stay as they are."""
 
 import logging
 import os
@@ -15,6 +15,7 @@ from recbole.utils import get_local_time
 from recbole.utils.logger import log_colors_config
 
 from recbole_dsl.errors import DSLError
+from recbole_dsl.patching import changes
 from recbole_dsl.training.console import make_brief
 
 _FOLDER = "log"
@@ -23,7 +24,7 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 @contextmanager
 def console_log(config: Config) -> Iterator[Callable[[], None]]:
-    """As `run_log`, but at once, and to no file."""
+    """As `run_log`, but without a file and without holding anything back."""
     with _beside_a_program(config) as (add, is_alone):
         if is_alone:
             add(*_console())
@@ -31,12 +32,13 @@ def console_log(config: Config) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
+@changes("the root logger's handlers", "a run has a log file and a console of its own")
 def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str]]:
-    """Within it, hold the log of a run back until the function that is given is called.
+    """Within it, hold the log of a run back until the yielded function is called.
 
-    That opens a log file, which no other run has, gives it and the console all that came before, and returns the
-    file's path. An error before leaves no file, and nothing on the console but what it says itself. A program that
-    has set up its own log keeps it: its handlers get what passes its levels, and the console is its own.
+    That function opens a new log file, gives it and the console all that was held back, and returns its path. An
+    error before leaves no file, and on the console only its own message. A program that has set up a log keeps it:
+    its handlers get what passes their levels, and nothing else goes to the console.
 
     Args:
         is_brief: show on the console only what `console.say` says, and what went wrong.
@@ -62,21 +64,30 @@ def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str
 
 
 @contextmanager
+@changes("the root logger's handlers and level", "RecBole logs to it")
 def _beside_a_program(config: Config) -> Iterator[tuple[Callable[..., None], bool]]:
-    """A function that adds handlers until the end of the context, and whether there are no others."""
+    """Yield a function that adds handlers until the end of the context, and whether there are no others."""
     root = logging.getLogger()
-    others, level, own = root.handlers[:], root.level, []
-    as_before = _AsBefore(level)
+    others, before, own = root.handlers[:], root.level, []
+    level = getattr(logging, str(config["state"] or "info").upper(), logging.INFO)
 
     def add(*handlers: logging.Handler) -> None:
         for handler in handlers:
-            handler.setLevel(_level(config))
+            handler.setLevel(level)
             own.append(handler)
             root.addHandler(handler)
 
+    def passes_as_before(record: logging.LogRecord) -> bool:
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None and logger.parent is not None:
+            if logger.level:
+                return True
+            logger = logger.parent
+        return record.levelno >= before
+
     for handler in others:
-        handler.addFilter(as_before)
-    root.setLevel(min(level, _level(config)))
+        handler.addFilter(passes_as_before)
+    root.setLevel(min(before, level))
     try:
         yield add, not others
     finally:
@@ -84,24 +95,8 @@ def _beside_a_program(config: Config) -> Iterator[tuple[Callable[..., None], boo
             root.removeHandler(handler)
             handler.close()
         for handler in others:
-            handler.removeFilter(as_before)
-        root.setLevel(level)
-
-
-class _AsBefore(logging.Filter):
-    """Lets through what loggers let through while the root's level was ``level``."""
-
-    def __init__(self, level: int):
-        super().__init__()
-        self.level = level
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        logger: logging.Logger | None = logging.getLogger(record.name)
-        while logger is not None and logger.parent is not None:
-            if logger.level:
-                return True
-            logger = logger.parent
-        return record.levelno >= self.level
+            handler.removeFilter(passes_as_before)
+        root.setLevel(before)
 
 
 class _WithoutColors(logging.Formatter):
@@ -111,7 +106,7 @@ class _WithoutColors(logging.Formatter):
 
 def _file(config: Config) -> logging.FileHandler:
     folder = os.path.join(_FOLDER, config["model"])
-    # RecBole's name, of which two runs in a second may have the same
+    # RecBole's name, made unique: two runs may begin in one second
     name = f"{config['model']}-{config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}.log"
     try:
         os.makedirs(folder, exist_ok=True)
@@ -123,17 +118,10 @@ def _file(config: Config) -> logging.FileHandler:
 
 
 def _console() -> list[logging.Handler]:
-    # a program without a console, as of pythonw, has no stream
+    # under pythonw there is no stream
     if sys.stderr is None:
         return []
     console = logging.StreamHandler()
-    console.setFormatter(
-        colorlog.ColoredFormatter(
-            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M", log_colors=log_colors_config
-        )
-    )
+    form = "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s"
+    console.setFormatter(colorlog.ColoredFormatter(form, "%d %b %H:%M", log_colors=log_colors_config))
     return [console]
-
-
-def _level(config: Config) -> int:
-    return getattr(logging, str(config["state"] or "info").upper(), logging.INFO)

@@ -8,24 +8,24 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from logging import getLogger
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from recbole.config import Config
-from recbole.data.transform import construct_transform
-from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import get_environment, get_flops, init_seed, set_color
+from recbole.utils import get_environment, init_seed, set_color
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
-from recbole_dsl.checkpoint.rows import FileRows
 from recbole_dsl.compat.for_ray import report
 from recbole_dsl.config import command_line_options
+from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import RunData, load_data
-from recbole_dsl.distributed.agreement import is_distributed, is_first
+from recbole_dsl.data.rows import FileRows
+from recbole_dsl.distributed.agreement import is_first, is_parallel
 from recbole_dsl.distributed.launching import launch, refuse_in_import
 from recbole_dsl.distributed.process_group import leave, told_to_others, torchrun_options
-from recbole_dsl.errors import one_line, quieten, refusal
+from recbole_dsl.errors import quieten, refusal
 from recbole_dsl.files import require_writable
 from recbole_dsl.options.checked_config import refused_in_one_line
 from recbole_dsl.options.checks import check_processes
@@ -39,12 +39,11 @@ from recbole_dsl.options.process_options import (
 from recbole_dsl.options.recbole_models import is_of_recbole
 from recbole_dsl.options.run_options import OF_A_PROCESS
 from recbole_dsl.sparse.deferred import make_the_rest
-from recbole_dsl.training.configs import build_config, config_of, run_config, trainer_of
+from recbole_dsl.training.configs import build_config, config_without_data, run_config, trainer_of
 from recbole_dsl.training.console import say, say_end, say_start
 from recbole_dsl.training.log import console_log, run_log
-from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import derived_names, restore_model
-from recbole_dsl.training.other_parameters import check_other_parameters
+from recbole_dsl.training.model_building import make_model, sparse_model
+from recbole_dsl.training.model_state import restore_model, save_other_parameters
 from recbole_dsl.training.run_files import from_here
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.turns import training, turn
@@ -123,7 +122,7 @@ def run(
         return run_recbole_dsl(model, dataset, config_file_list, config_dict, saved)
     refuse_in_import()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    # what is wrong for one process is wrong for all: say it once, before any starts
+    # say once, before any process starts, what is wrong for all
     config, _ = run_config(model, dataset, config_file_list, config_dict)
     refuse_in_several(config, config["budget"])
     options = {
@@ -135,8 +134,8 @@ def run(
         "offset": group_offset,
         **gpus_for(config, nproc, visible),
     }
-    arguments = (model, dataset, config_file_list, saved)
-    return launch(_run_one_of_many, arguments, options, time_limit(config.final_config_dict))
+    work = partial(run_recbole_dsl, model, dataset, config_file_list, saved=saved)
+    return launch(work, (), options, time_limit(config.final_config_dict))
 
 
 def objective_function(
@@ -148,16 +147,10 @@ def objective_function(
     with training(_named(None, config_dict)):
         config = build_config(None, None, config_file_list, config_dict)
         with prepare_trial(config, saved) as (trainer, data):
-            best_valid_score, best_valid_result = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
+            best = trainer.fit(data.train, data.valid, verbose=False, saved=saved)
             test_result = trainer.evaluate(data.test, load_best_model=saved)
     report(test_result or {})
-    return {
-        "model": config["model"],
-        "best_valid_score": best_valid_score,
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
-        "test_result": test_result,
-    }
+    return {"model": config["model"], **_result(config, best, test_result)}
 
 
 @contextmanager
@@ -167,7 +160,7 @@ def prepare_trial(
     """The trainer and the data of one trial of a search, and its log until the end of the context.
 
     Args:
-        file: what the trainer is to go on from, or to evaluate: the data gets its ids.
+        file: the one that is resumed or evaluated; the data gets its ids.
 
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
@@ -177,9 +170,10 @@ def prepare_trial(
         data = load_data(config, file=file)
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = trainer_of(config)
-        model = _sparse_model(config, data, trainer_class)
+        model = sparse_model(config, data, trainer_class)
         if saved:
-            check_other_parameters(model, derived_names(model))
+            # raises now for what could not be saved later
+            save_other_parameters(model)
             require_writable(config["checkpoint_dir"])
         begin_log()
         yield trainer_class(config, model), data
@@ -189,9 +183,9 @@ def prepare_trial(
 def load_data_and_model(model_file: str, data_path: str | None = None, model_class: type | None = None) -> tuple:
     """Load a saved model and the data it was trained on, like ``recbole.quick_start.load_data_and_model``.
 
-    The model is sparse, with the topology of the saved epoch. The data gets the ids of the file, in whatever order
-    it is today, so that every weight is of whom it was trained for. What the file says is data: nothing of it is
-    evaluated, no pickle is read, and nothing is written.
+    The model is sparse, with the topology of the saved epoch. The data gets the ids of the file, whatever its
+    order is today, so that every row belongs to whom it was trained for. What the file says is data: nothing of it
+    is evaluated, no pickle is read, and nothing is written.
 
     Args:
         data_path: where the folder of the dataset is, if it has moved since; as the option of that name.
@@ -205,7 +199,9 @@ def load_data_and_model(model_file: str, data_path: str | None = None, model_cla
             tokens that the file does not know.
     """
     checkpoint = read_checkpoint(model_file)
-    config = config_of(checkpoint, model_file, {} if data_path is None else {"data_path": data_path}, model_class)
+    changes = {} if data_path is None else {"data_path": data_path}
+    config = config_without_data(checkpoint, model_file, changes, model_class)
+    check_dataset(config)
     with (
         refused_in_one_line(f"model_file={model_file}: its options cannot be used", is_of_a_file=True),
         console_log(config),
@@ -227,22 +223,6 @@ def _named(model: Any, options: Mapping[str, Any] | None) -> str:
     return model.__name__ if isinstance(model, type) else str(model)
 
 
-def _how_to_recommend(model_file: str) -> str:
-    artifact = shlex.quote(f"{os.path.splitext(model_file)[0]}.rdsl")
-    export = f"recbole-dsl export {shlex.quote(model_file)} {artifact} --values=int8"
-    return f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
-
-
-def _run_one_of_many(
-    model: str | None,
-    dataset: str | None,
-    config_file_list: Sequence[str] | None,
-    saved: bool,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    return run_recbole_dsl(model, dataset, config_file_list, options, saved)
-
-
 def _train(
     model: str | None,
     dataset: str | None,
@@ -252,7 +232,7 @@ def _train(
 ) -> tuple[dict[str, Any], bool]:
     """The result of `run_recbole_dsl`, and whether this is the process that gives it to others."""
     config, resumed = run_config(model, dataset, config_file_list, config_dict)
-    if is_distributed(config):
+    if is_parallel(config):
         refuse_in_several(config, config["budget"])
         refuse_different_runs(config, resumed)
     file = None if resumed is None else FileRows(read_checkpoint(resumed, option="resume"), "resume", resumed)
@@ -278,9 +258,10 @@ def _train_logged(
     # the same in all processes, which need the same weights; each draws numbers of its own in training
     init_seed(config["seed"], config["reproducibility"])
     trainer_class = trainer_of(config)
-    model = _sparse_model(config, data, trainer_class, as_in_run_recbole=True)
+    model = sparse_model(config, data, trainer_class, as_in_run_recbole=True)
     if saved:
-        check_other_parameters(model, derived_names(model))
+        # raises now for what could not be saved later
+        save_other_parameters(model)
         if is_first(config):
             require_writable(config["checkpoint_dir"])
     logger.info(model)
@@ -288,38 +269,43 @@ def _train_logged(
     trainer = trainer_class(config, model)
     if file is not None:
         trainer.resume_checkpoint(file.path)
-    say_start(trainer, data, saved, log)
-    best_valid_score, best_valid_result = trainer.fit(
-        data.train, data.valid, saved=saved, show_progress=config["show_progress"]
-    )
+    say_start(config, trainer.sparsity, data.dataset, trainer.saved_model_file if saved else None, log)
+    best = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
     with ThreadPoolExecutor(1) as pool:
-        # it watches the processor for a second
+        # it measures the processor for a second
         environment = pool.submit(get_environment, config)
         test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
     logger.info("The running environment of this training is as follows:\n" + environment.result().draw())
-    logger.info(set_color("best valid ", "yellow") + f": {best_valid_result}")
+    logger.info(set_color("best valid ", "yellow") + f": {best[1]}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
     if saved and is_of_recbole(config.model_class):
-        next_command = _how_to_recommend(from_here(trainer.saved_model_file))
+        path = from_here(trainer.saved_model_file)
+        artifact = shlex.quote(f"{os.path.splitext(path)[0]}.rdsl")
+        export = f"recbole-dsl export {shlex.quote(path)} {artifact} --values=int8"
+        next_command = f"{export} && recbole-dsl recommend {artifact} --users=all --k=10"
         logger.info(set_color("to recommend", "yellow") + f": {next_command}")
-    say_end(trainer, test_result, next_command)
+    say_end(trainer.topology, trainer.cost, test_result, trainer.saved_model_file, next_command)
     if saved and config["report"] and is_first(config):
         page = f"{os.path.splitext(from_here(trainer.saved_model_file))[0]}.html"
-        # it loads runs by what is in this file
+        # it imports this file
         importlib.import_module(_REPORT).write_report([trainer.saved_model_file], page)
         logger.info(set_color("report", "yellow") + f": {page}")
         say(f"page    {page}")
+    return _result(config, best, test_result)
+
+
+def _result(config: Config, best: tuple[float, Any], test_result: Any) -> dict[str, Any]:
     return {
-        "best_valid_score": best_valid_score,
+        "best_valid_score": best[0],
         "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_valid_result,
+        "best_valid_result": best[1],
         "test_result": test_result,
     }
 
 
 def _unread_words(config: Config) -> list[str]:
-    """Options of RecBole on the command line that the call of a script has not taken over."""
+    """Options of RecBole on the command line that the call in a script does not pass on."""
     given = config.external_config_dict
     known = config.final_config_dict.keys() - OF_A_PROCESS - {"model", "dataset"}
     words = command_line_options()
@@ -327,35 +313,8 @@ def _unread_words(config: Config) -> list[str]:
 
 
 def _is_read_from(word: str, value: Any) -> bool:
-    """Whether ``value`` may be what RecBole makes of ``word``, maybe of another program and not evaluated."""
+    """Whether RecBole may have made ``value`` of ``word``, which is not evaluated: it may be another program's."""
     try:
         return bool(word == value or ast.literal_eval(word) == value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return False
-
-
-def _sparse_model(
-    config: Config, data: RunData, trainer_class: type[DSLMixin], as_in_run_recbole: bool = False
-) -> AbstractRecommender:
-    """The model of ``config``, sparse from the start: a table may be larger than the memory.
-
-    Args:
-        as_in_run_recbole: whether a model of density 1 is to draw the random numbers that it draws there.
-    """
-    model = make_model(config, data.train._dataset)
-    if as_in_run_recbole and config["density"] == 1:
-        _count_flops(config, model.to(config["device"]), data)
-    trainer_class.prepare(config, model)
-    return model.to(config["device"])
-
-
-def _count_flops(config: Config, model: AbstractRecommender, data: RunData) -> None:
-    """Count as ``run_recbole`` does before it trains, for the random numbers that a model draws meanwhile."""
-    logger = getLogger()
-    try:
-        flops = get_flops(model, data.dataset, config["device"], logger, construct_transform(config))
-    except Exception as error:
-        # a model's predict raises what it likes; run_recbole trains no such model
-        logger.info(f"RecBole cannot count the FLOPs of {config['model']}: {one_line(str(error))}")
-    else:
-        logger.info(set_color("FLOPs", "blue") + f": {flops}")

@@ -10,18 +10,20 @@ import recbole.model
 import recbole.trainer
 from recbole.utils import get_trainer
 
-from recbole_dsl.checkpoint.whole_files import has_checksum
+from recbole_dsl.checkpoint.archive import has_checksum
 from recbole_dsl.config import DSLConfig, nearest
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.recbole_models import refuse_without_gradients, trainable_models
+from recbole_dsl.patching import changes
 from recbole_dsl.training.trainer import dsl_trainer
 
 # the trainer that RecBole had for each registered model, None where it had no special one
 _replaced: dict[str, Any] = {}
-# what RecBole's ``load_data_and_model`` does without us, once that reads our files too
+# RecBole's own ``load_data_and_model``, once `register` has changed it to read our files too
 _recboles_loader: list[FunctionType] = []
 
 
+@changes("recbole.trainer.<model>Trainer", "get_trainer takes what has that name", "unregister")
 def register(*models: str | type, **options: Any) -> None:
     """Make RecBole's own ``run_recbole`` train ``models`` with Dynamic Sparse Learning.
 
@@ -31,8 +33,8 @@ def register(*models: str | type, **options: Any) -> None:
     RecBole's ``load_data_and_model`` then gives the sparse model for a checkpoint of ours.
 
     Args:
-        models: names of RecBole models, or classes of models of one's own, for which ``get_trainer`` then gives
-            the trainer; all of RecBole's that are trained by gradients if there are none.
+        models: names of RecBole models, or classes of the user's own models; without any, all models of RecBole
+            that are trained by gradients.
         options: options of `DSLConfig`, which those of the Config (files, dict, command line) override.
 
     Raises:
@@ -60,6 +62,7 @@ def register(*models: str | type, **options: Any) -> None:
         setattr(recbole.trainer, attribute, trainer)
 
 
+@changes("recbole.trainer.<model>Trainer", "a model that was registered has its own trainer again", "register")
 def unregister(*models: str | type) -> None:
     """Give ``models``, or all that are registered, their own trainers back."""
     for name in [m.__name__ if isinstance(m, type) else m for m in models] or list(_replaced):
@@ -71,7 +74,7 @@ def unregister(*models: str | type) -> None:
 
 
 def load_either(model_file: Any) -> tuple:
-    """What RecBole's ``load_data_and_model`` gives for its own file; what ours gives for one of ours."""
+    """What our ``load_data_and_model`` returns for a file of ours, and RecBole's for one of its own."""
     if isinstance(model_file, (str, os.PathLike)) and os.path.isfile(model_file) and has_checksum(model_file):
         # it imports this module
         return importlib.import_module("recbole_dsl.training.quick_start").load_data_and_model(
@@ -81,16 +84,19 @@ def load_either(model_file: Any) -> tuple:
 
 
 def _load_data_and_model(model_file):
-    # runs with the names of RecBole's module
+    # its code runs with the globals of RecBole's module
     from recbole_dsl.training.register import load_either
 
     return load_either(model_file)
 
 
+@changes(
+    "recbole.quick_start.load_data_and_model", "it is to load our files too, for unchanged scripts", "the end"
+)
 def _read_our_files() -> None:
     """Let RecBole's ``load_data_and_model`` read our files, wherever a script has taken it from and when."""
     loader = inspect.unwrap(importlib.import_module("recbole.quick_start.quick_start").load_data_and_model)
     if not _recboles_loader:
         _recboles_loader.append(FunctionType(loader.__code__, loader.__globals__))
-        # not the name in the module: a script may have taken the function before
+        # not the name in the module, as a script may have imported the function before
         loader.__code__ = _load_data_and_model.__code__

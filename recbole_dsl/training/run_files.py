@@ -1,4 +1,4 @@
-"""The files of a run: the best epoch's and the last state's, which no other run has."""
+"""The names of a run's files: the best epoch's and the last state's."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ _BEST, _LAST = ".pth", ".last"
 
 def new_name(config: Config) -> str:
     """The name of the best epoch's file of a new run: RecBole's, made unique."""
-    # of the system's randomness: runs of one seed, on several machines too, must not meet
+    # secrets ignores the seed: runs with the same seed, on several machines too, get different names
     return f"{config['model']}-{get_local_time()}-{secrets.token_hex(3)}{_BEST}"
 
 

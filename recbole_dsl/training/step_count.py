@@ -1,4 +1,4 @@
-"""How many optimizer steps a trainer of RecBole is going to take."""
+"""How many optimizer steps a trainer of RecBole takes."""
 
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.trainer import KGATTrainer, KGTrainer, MKRTrainer, RecVAETrainer, Trainer
@@ -7,10 +7,10 @@ from recbole.utils import KGDataLoaderState
 
 
 def total_steps(trainer: Trainer, train_data: AbstractDataLoader) -> int:
-    """Optimizer steps of a whole training, its early stop not foreseen; the topology's schedule spans them.
+    """Optimizer steps of a whole training without an early stop; the topology's schedule spans them.
 
-    Counted are the steps on both tasks where a trainer alternates between recommendation and knowledge graph,
-    those of both networks where it trains them in turn, and those of the pre-training where it is one.
+    Trainers that alternate between recommendation and a knowledge graph, or between two networks, take the steps
+    of both. A pre-training counts its own epochs.
     """
     epochs = range(trainer.pretrain_epochs if is_pretraining(trainer) else trainer.epochs)
     return sum(_steps_of_epoch(trainer, train_data, epoch) for epoch in epochs)
@@ -19,7 +19,7 @@ def total_steps(trainer: Trainer, train_data: AbstractDataLoader) -> int:
 def steps_to_come(trainer: Trainer, train_data: AbstractDataLoader, epoch: int) -> int:
     """`total_steps`, corrected by the steps that the epochs before ``epoch`` took.
 
-    Who accumulates gradients takes fewer than there are batches.
+    A trainer that accumulates gradients takes fewer steps than there are batches.
     """
     total = total_steps(trainer, train_data)
     expected = sum(_steps_of_epoch(trainer, train_data, before) for before in range(epoch))

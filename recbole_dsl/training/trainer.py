@@ -16,21 +16,19 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
-from tqdm import tqdm
 
-from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
-from recbole_dsl.checkpoint.random_state import guard_seeding, restore_shared_state, shared_state
-from recbole_dsl.checkpoint.rows import FileRows
+from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.checkpoint.run_record import RunRecord
-from recbole_dsl.checkpoint.trained_on import mark_of, warn_of_other_interactions
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.data.pretrained import require_rows_of_pretrained
+from recbole_dsl.data.rows import FileRows
+from recbole_dsl.data.trained_on import mark_of, warn_of_other_interactions
 from recbole_dsl.distributed.agreement import (
     agree_on_norms,
     agree_on_start,
     agree_on_weights,
-    is_distributed,
     is_first,
+    is_parallel,
     random_numbers_of_first,
     same_for_all,
     sent_checkpoint,
@@ -40,33 +38,31 @@ from recbole_dsl.evaluation.processes import shared_evaluation
 from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
-from recbole_dsl.optim.fused import make_fast
-from recbole_dsl.optim.lazy_adam import make_lazy
 from recbole_dsl.options.process_options import refuse_different_data, refuse_in_several
 from recbole_dsl.options.recbole_models import refuse_without_gradients
 from recbole_dsl.options.run_options import resolve_options
 from recbole_dsl.sparse.loading import accept_sparse_states
-from recbole_dsl.sparse.modules import sparse_weights, stored_parameters
+from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
-from recbole_dsl.training.console import brief_bars, say, show_update
+from recbole_dsl.training.console import BriefBars, say
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.faults import said_in_one_line
-from recbole_dsl.training.model_caches import derived_names, drop_caches, restore_model
-from recbole_dsl.training.other_parameters import check_other_parameters
+from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
+from recbole_dsl.training.optimizers import WithOptimizers
 from recbole_dsl.training.parallel_init import parallel_init
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_name
-from recbole_dsl.training.run_state import run_state
+from recbole_dsl.training.shared_random import between_steps, guard_seeding
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
-from recbole_dsl.turns import give_way, training, turn
+from recbole_dsl.turns import training, turn
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
 accept_sparse_states(AbstractRecommender)
 guard_seeding()
 
 
-class DSLMixin(Resumable):
+class DSLMixin(WithOptimizers, Resumable):
     """Dynamic Sparse Learning on top of any of RecBole's trainers; see `dsl_trainer`.
 
     Args:
@@ -83,7 +79,7 @@ class DSLMixin(Resumable):
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
     """
 
-    # ranks below the Config: what `register` was given
+    # of `register`; they rank below the Config
     default_options: ClassVar[dict[str, Any]] = {}
 
     @turn()
@@ -95,9 +91,9 @@ class DSLMixin(Resumable):
         self.last_valid_result: dict[str, float] | None = None
         self.run_name = same_for_all(config, secrets.token_hex(8))
         self.record = RunRecord()
-        self.bar: tqdm | None = None
+        self.bars = BriefBars(self.topology)
         self._verbose = True
-        self._has_saved = self._has_evaluated = False
+        self._has_evaluated = False
         graphs = compress_graphs(model) if self.dsl_config.fast_graph else []
         try:
             with parallel_init(self, config, model) as model:
@@ -117,10 +113,10 @@ class DSLMixin(Resumable):
 
     @classmethod
     def prepare(cls, config: Config, model: AbstractRecommender) -> tuple[DSLConfig, SparsityReport]:
-        """Check the options and make ``model`` sparse; what a trainer does before it writes anything."""
+        """Check the options and make ``model`` sparse, before anything is written."""
         refuse_without_gradients(config["model"], model.type)
         dsl_config = resolve_options(config, cls.default_options)
-        if is_distributed(config):
+        if is_parallel(config):
             refuse_in_several(config, dsl_config.budget)
         agree_on_weights(config, model)
         report = sparsify(model, dsl_config)
@@ -135,37 +131,6 @@ class DSLMixin(Resumable):
     def exploration_rate(self) -> float:
         """R: share of all weights of the sparse tensors that were alive at least once."""
         return self.topology.exploration_rate
-
-    @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Every optimizer that this trainer had."""
-        return self.topology.optimizers
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """The one that trains; the topology follows the steps of any that is assigned.
-
-        Raises:
-            DSLError: if it trains weights that the model had before they became sparse, or is no optimizer and
-                holds none that is known.
-        """
-        return self._optimizer
-
-    @optimizer.setter
-    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        if isinstance(optimizer, torch.optim.Optimizer):
-            if not any(optimizer is known for known in self.optimizers):
-                _refuse_dense(optimizer, self.model, self.sparsity)
-                for weight in self.sparsity.weights.values():
-                    if weight.pending is not None:
-                        weight.pending.end()
-                self._follow(optimizer)
-        elif not any(value is known for value in vars(optimizer).values() for known in self.optimizers):
-            raise DSLError(
-                f"optimizer={type(optimizer).__name__}: must be a torch.optim.Optimizer, or call "
-                "trainer.topology.attach with the one that it uses first"
-            )
-        self._optimizer = optimizer
 
     def fit(
         self,
@@ -186,18 +151,19 @@ class DSLMixin(Resumable):
             self.train_data, self._verbose = train_data, verbose
             _ = self.attributes
             if saved:
-                check_other_parameters(self.model, derived_names(self.model))
+                # what cannot be saved is said before it is trained
+                save_other_parameters(self.model)
             self._start_weights(train_data)
             self.topology.total_steps = steps_to_come(self, train_data, self.start_epoch)
             self._restore_random_state(train_data)
             if self._is_finished():
                 self.logger.info(f"nothing left to do: {self._how_it_ended()}")
                 say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
-                # the test is still to come
+                # the test that follows needs it
                 self.eval_collector.data_collect(train_data)
                 result = self.best_valid_score, self.best_valid_result
             else:
-                with brief_bars(self), self._every_epoch(train_data, saved):
+                with self.bars.shown(), self._every_epoch(train_data, saved):
                     result = super().fit(
                         train_data,
                         valid_data,
@@ -234,7 +200,7 @@ class DSLMixin(Resumable):
         """Evaluate as RecBole's trainer does, with the weights and the topology of the best epoch."""
         if not eval_data:
             return None
-        # a loader of one's own need not say of which dataset it is
+        # a user's own loader need not name its dataset
         dataset = getattr(eval_data, "_dataset", None)
         if load_best_model:
             path = model_file or self.saved_model_file
@@ -253,11 +219,11 @@ class DSLMixin(Resumable):
             self.resumed.require(dataset)
         try:
             with ExitStack() as kept:
-                kept.enter_context(brief_bars(self))
+                kept.enter_context(self.bars.shown())
                 eval_data = in_bounded_batches(eval_data)
                 for weight in sparse_weights(self.model).values():
                     kept.enter_context(weight.dense_kept())
-                if is_distributed(self.config):
+                if is_parallel(self.config):
                     agree_on_norms(self.config, self.model)
                     eval_data = kept.enter_context(shared_evaluation(self, eval_data))
                     kept.enter_context(random_numbers_of_first(self.config))
@@ -276,7 +242,7 @@ class DSLMixin(Resumable):
 
     def _require_rows(self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader | None) -> None:
         train, valid = train_data._dataset, getattr(valid_data, "_dataset", None)
-        if is_distributed(self.config):
+        if is_parallel(self.config):
             refuse_different_data(mark_of(train))
         require_rows_of_pretrained(self.config, train)
         if self.resumed is not None:
@@ -284,38 +250,21 @@ class DSLMixin(Resumable):
             warn_of_other_interactions(self.resumed, train, {"validation": valid})
 
     def _map_reduce(self, result, num_sample):
-        # of all users already
+        # it is of all users already
         return result
 
     def _start_weights(self, train_data: AbstractDataLoader) -> None:
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
         if started:
             agree_on_start(self.config, self.model)
-        brought = {name: w.brought for name, w in sparse_weights(self.model).items() if w.brought}
-        if brought and self.start_epoch == 0:
-            named = ", ".join(f"{name} ({how})" for name, how in brought.items())
+        pretrained = {name: w.pretrained for name, w in sparse_weights(self.model).items() if w.pretrained}
+        if pretrained and self.start_epoch == 0:
+            named = ", ".join(f"{name} ({how})" for name, how in pretrained.items())
             self.logger.info(f"start from the largest of the values that they were given: {named}")
         if not started:
             return
         self.topology.restart()
         self.logger.info(f"start from a factorisation of the training data: {', '.join(started)}")
-
-    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """Save a model between the stages of a pre-training."""
-        self._write(saved_model_file, epoch)
-        self.saved_model_file = saved_model_file
-
-    def _save_checkpoint(self, epoch, verbose=True, **kwargs):
-        if not self._is_first_process:
-            return
-        path = kwargs.pop("saved_model_file", self.saved_model_file)
-        self._write(path, epoch)
-        if verbose:
-            self.logger.info(set_color("Saving current", "blue") + f": {path}")
-
-    def _write(self, path: str, epoch: int) -> None:
-        write_checkpoint(path, run_state(self, epoch, whole=False))
-        self._has_saved = True
 
     def _check_nan(self, loss: Tensor) -> None:
         if torch.isnan(loss):
@@ -324,35 +273,12 @@ class DSLMixin(Resumable):
                 f"not a number after {self.topology.step} steps"
             )
 
-    def _build_optimizer(self, **kwargs):
-        if "params" in kwargs:
-            kwargs["params"] = stored_parameters(kwargs["params"])
-        optimizer = super()._build_optimizer(**kwargs)
-        # other kernels round in another way, and at density 1 the numbers are to be RecBole's
-        is_plain = self.dsl_config.density == 1
-        if not is_plain or isinstance(optimizer, torch.optim.SparseAdam):
-            make_fast(optimizer)
-        if isinstance(optimizer, torch.optim.SparseAdam):
-            for weight in self.sparsity.weights.values():
-                weight.sparse_gradient = True
-        elif not any(
-            (is_plain, self.config["clip_grad_norm"], self.config["enable_scaler"], is_distributed(self.config))
-        ):
-            # the others work on dense gradients
-            make_lazy(optimizer, self.sparsity.weights.values())
-        self._follow(optimizer)
-        return optimizer
-
-    def _follow(self, optimizer: torch.optim.Optimizer) -> None:
-        self.topology.attach(optimizer)
-        optimizer.register_step_post_hook(lambda *_: give_way(shared_state, restore_shared_state))
-
     def _full_sort_batch_eval(self, batched_data):
-        give_way(shared_state, restore_shared_state)
+        between_steps()
         return super()._full_sort_batch_eval(batched_data)
 
     def _neg_sample_batch_eval(self, batched_data):
-        give_way(shared_state, restore_shared_state)
+        between_steps()
         return super()._neg_sample_batch_eval(batched_data)
 
     def _valid_epoch(self, valid_data, show_progress=False):
@@ -367,7 +293,7 @@ class DSLMixin(Resumable):
         return model.predict(self.train_data._dataset[[0]].to(self.device))
 
     def _log_update(self, update: TopologyUpdate) -> None:
-        show_update(self)
+        self.bars.refresh()
         self.record.growth_bytes = max(self.record.growth_bytes, self.topology.growth_peak_bytes)
         values = {
             "ratio": update.ratio,
@@ -379,14 +305,15 @@ class DSLMixin(Resumable):
             self.tensorboard.add_scalar(f"DSL/{name}", value, update.step)
         self.wandblogger.log_metrics({**values, "topology_step": update.step}, head="dsl")
         if self._verbose:
-            density = ", ".join(f"{name} {value:.4f}" for name, value in update.density.items())
-            self.logger.info(
-                f"{set_color('topology update', 'green')} [{set_color('step', 'blue')}: {update.step}, "
-                f"{set_color('ratio', 'blue')}: {update.ratio:.4f}, "
-                f"{set_color('pruned = grown', 'blue')}: {update.exchanged:,}, "
-                f"{set_color('R', 'blue')}: {update.exploration_rate:.4f}, "
-                f"{set_color('density', 'blue')}: {density}]"
-            )
+            shown = {
+                "step": update.step,
+                "ratio": f"{update.ratio:.4f}",
+                "pruned = grown": f"{update.exchanged:,}",
+                "R": f"{update.exploration_rate:.4f}",
+                "density": ", ".join(f"{name} {value:.4f}" for name, value in update.density.items()),
+            }
+            text = ", ".join(f"{set_color(name, 'blue')}: {value}" for name, value in shown.items())
+            self.logger.info(f"{set_color('topology update', 'green')} [{text}]")
 
 
 @cache
@@ -399,15 +326,3 @@ def dsl_trainer(base: type) -> type:
 
 class DSLTrainer(DSLMixin, Trainer):
     __doc__ = DSLMixin.__doc__
-
-
-def _refuse_dense(optimizer: torch.optim.Optimizer, model: AbstractRecommender, sparsity: SparsityReport) -> None:
-    known = {id(parameter) for parameter in model.parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            dense = [name for name, weight in sparsity.weights.items() if weight.shape == parameter.shape]
-            if dense and id(parameter) not in known:
-                raise DSLError(
-                    f"optimizer={type(optimizer).__name__}: trains {dense[0]} as it was before it became sparse; "
-                    "make it from model.parameters() afterwards"
-                )

@@ -1,4 +1,4 @@
-"""Every value that a search may draw, checked before its first trial."""
+"""Checks of every value that a search may draw, before its first trial."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, islice, product
@@ -10,13 +10,14 @@ from recbole.config import Config
 from recbole_dsl.compat.option_places import names_a_place
 from recbole_dsl.config import OPTIONS, nearest
 from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.options.checks import known_options, own_options
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.tuning.parameters import Parameter
 
-# each takes some hundredths of a second
+# a check takes some hundredths of a second
 _CHECKED_AT_MOST = 200
 
-# with which trials would have other data, or be measured by something else, and could not be compared
+# options that change the data or the metrics, so that trials could not be compared
 _OF_THE_COMPARISON = frozenset(
     "model dataset own_options eval_args metrics topk valid_metric metric_decimal_place repeatable load_col "
     "unload_col unused_col additional_feat_suffix rm_dup_inter val_interval filter_inter_by_user_or_item "
@@ -27,7 +28,7 @@ _OF_THE_COMPARISON = frozenset(
 
 
 def check_trial(config: Config) -> None:
-    """Refuse a training that a search cannot compare: one without an evaluation on the validation data.
+    """Refuse a training without a result on the validation data, by which a search compares.
 
     Raises:
         DSLError: naming the option.
@@ -46,8 +47,9 @@ def check_trial(config: Config) -> None:
 def check_parameters(parameters: Sequence[Parameter], config: Config, options: Mapping[str, Any]) -> None:
     """Refuse names that are no options, and values with which a trial would be refused.
 
-    Of choices every combination is checked, or, where these are too many, each value and pairs of them beside the
-    first of the others; of an interval its ends. Only what the model itself finds wrong is left for its trial.
+    Every combination of choices is checked; if there are too many, each value, and pairs of values, with the first
+    value of the other options. Of an interval, its ends are checked. Only what the model itself refuses is left to
+    the trial.
 
     Args:
         config: of the options that all the trials share.
@@ -62,7 +64,7 @@ def check_parameters(parameters: Sequence[Parameter], config: Config, options: M
 
 
 def combinations_to_check(parameters: Sequence[Parameter]) -> Iterator[dict[str, Any]]:
-    """Combinations of the candidates: all, or as many as there is time for, every candidate among them."""
+    """All combinations of the candidates, or as many as there is time for, with every candidate in one of them."""
     names = [parameter.name for parameter in parameters]
     candidates = [parameter.candidates() for parameter in parameters]
     if prod(map(len, candidates)) <= _CHECKED_AT_MOST:
@@ -80,10 +82,7 @@ def combinations_to_check(parameters: Sequence[Parameter]) -> Iterator[dict[str,
 
 
 def _check_names(parameters: Sequence[Parameter], config: Config) -> None:
-    own = config["own_options"] or []
-    own = own.replace(",", " ").split() if isinstance(own, str) else own
-    known = {*OPTIONS, *config.internal_config_dict, *own}
-    known.update(name for names in config.parameters.values() for name in names)
+    known = {*OPTIONS, *known_options(config), *own_options(config.external_config_dict)}
     for name in (parameter.name for parameter in parameters):
         if names_a_place(name) or name in _OF_THE_COMPARISON:
             raise DSLError(

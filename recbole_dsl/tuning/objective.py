@@ -8,28 +8,27 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_dsl.checkpoint.plain_data import plain
 from recbole_dsl.compat.for_ray import report_state, reported_state, trial_gpus, trial_name
 from recbole_dsl.data.checks import check_dataset
-from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.errors import DSLError
 from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.trainer import DSLMixin
-from recbole_dsl.tuning.parameters import as_option
+from recbole_dsl.tuning.parameters import as_option, plain_options
 from recbole_dsl.tuning.trial import resumed_trial
 
 
 def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None = None) -> None:
     """Train a model of RecBole sparse as a trial of Ray Tune, which may stop it, kill it and let it go on.
 
-    After every evaluation it reports every metric of it by its name; ``valid_score``, that of ``valid_metric``,
-    and ``best_valid_score``, the best so far; ``best_valid_result``, every metric of the best epoch; ``epoch``,
-    from 0; ``is_last``, whether it is the last of the training; and ``model_file``, the best epoch's file. All
-    are of the validation data. With it goes a checkpoint: the last state and the best epoch's file, as the command
-    keeps them. Where Ray gives it one it goes on from that, and ends as if it had never stopped, to the bit. Its
-    files are in the folder of the trial.
+    After each evaluation on the validation data it reports every metric by its name; ``valid_score``, the value of
+    ``valid_metric``, and ``best_valid_score``, the best so far; ``best_valid_result``, the metrics of the best
+    epoch; ``epoch``, from 0; ``is_last``, whether no evaluation follows; and ``model_file``, the file of the best
+    epoch. With them it reports a checkpoint: the last state and the file of the best epoch, as the command writes
+    them. If Ray gives it a checkpoint it resumes from that, and the result is the same to the bit. Its files are
+    in the folder of the trial.
 
-    Paths in the options that are not absolute begin where Ray was started.
+    Relative paths in the options are relative to where Ray was started.
 
     Args:
         config_dict: the options, model and dataset among them. They are data: no string is evaluated.
@@ -42,7 +41,7 @@ def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[st
     if name is None:
         raise DSLError("tune_objective: must be run by Ray Tune, as the trainable of a ray.tune.Tuner")
     options = _options(config_dict, config_file_list)
-    # what an earlier worker has reported is given back; its own folder stays
+    # Ray gives back what an earlier worker has reported, but not its folder
     folder = os.path.abspath(os.path.join("saved", f"{name}-{secrets.token_hex(3)}"))
     os.makedirs(folder)
     with reported_state() as reported:
@@ -77,7 +76,7 @@ def _report(trainer: DSLMixin, epoch: int, score: float, result: Mapping[str, fl
     }
     with tempfile.TemporaryDirectory() as folder:
         for file in (trainer.saved_model_file, trainer.last_model_file):
-            # there is no best epoch yet where every score is not a number
+            # there is no best epoch if every score is NaN
             if os.path.isfile(file):
                 shutil.copy(file, folder)
         report_state(metrics, folder)
@@ -85,12 +84,10 @@ def _report(trainer: DSLMixin, epoch: int, score: float, result: Mapping[str, fl
 
 def _options(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None) -> dict[str, Any]:
     options = given_options([_at_start(file) for file in config_file_list or ()], None)
-    for name, value in config_dict.items():
-        try:
-            # a model may be given by its class
-            options[name] = value if isinstance(value, type) else as_option(plain(value))
-        except TypeError as error:
-            raise refusal(name, value, "plain data: numbers, strings, None, lists or dicts") from error
+    # a model may be given by its class
+    classes = {name: value for name, value in config_dict.items() if isinstance(value, type)}
+    given = plain_options({name: value for name, value in config_dict.items() if name not in classes})
+    options |= {name: as_option(value) for name, value in given.items()} | classes
     return {
         name: _at_start(value) if name.endswith("_path") and isinstance(value, str) else value
         for name, value in options.items()
@@ -98,12 +95,12 @@ def _options(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | N
 
 
 def _device() -> dict[str, Any]:
-    """The options for the GPUs that Ray has given to this trial; RecBole would take the first of the machine."""
+    """The options for the GPUs that Ray has given this trial; without them RecBole takes the machine's first."""
     if not trial_gpus():
         return {"gpu_id": "", "use_gpu": False}
     return {"gpu_id": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
 
 
 def _at_start(path: str) -> str:
-    # Ray changes to the folder of the trial, and says here what it was before
+    # Ray changes to the folder of the trial, and keeps the one before in this variable
     return os.path.abspath(os.path.join(os.environ.get("TUNE_ORIG_WORKING_DIR", os.curdir), path))

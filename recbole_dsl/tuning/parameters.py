@@ -1,21 +1,23 @@
-"""RecBole's parameter files: what a search varies. What a file says is data, of which nothing is evaluated."""
+"""RecBole's parameter files, which say what a search varies. They are read as data; nothing is evaluated."""
 
 import ast
 import json
 import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
 
-from recbole_dsl.errors import DSLError, one_line, shown
+from recbole_dsl.checkpoint.codec import plain
+from recbole_dsl.errors import DSLError, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
 
-# how many words of numbers follow each kind but choice
+# how many numbers follow each kind but choice
 _NUMBERS = {"uniform": 2, "loguniform": 2, "quniform": 3}
 KINDS = ("choice", *_NUMBERS)
-# bytes; a file with more is none that a person has written
+# bytes; nobody writes a larger one
 _LARGEST_FILE = 2**20
 
 
@@ -26,8 +28,8 @@ class Parameter:
     Attributes:
         name: of the option.
         kind: one of `KINDS`.
-        values: with "choice" the candidates; otherwise the numbers as RecBole's parameter files have them: the
-            lowest and the highest, with "loguniform" their logarithms, with "quniform" then the step.
+        values: the candidates of a "choice"; otherwise the lowest and the highest value (of "loguniform", their
+            logarithms), and the step of "quniform".
     """
 
     name: str
@@ -39,7 +41,7 @@ class Parameter:
         return self.kind == "choice"
 
     def candidates(self) -> list[Any]:
-        """Every value of a choice; of an interval its ends, and one between them that is as any other."""
+        """Every value of a choice; the ends of an interval and a value between them."""
         if self.is_choice:
             return list(self.values)
         low, high = self.values[:2]
@@ -47,14 +49,14 @@ class Parameter:
         return [self.value(math.exp(place) if self.kind == "loguniform" else place) for place in places]
 
     def draw(self, random: np.random.Generator) -> Any:
-        """A value at random."""
+        """A random value."""
         if self.is_choice:
             return self.values[int(random.integers(len(self.values)))]
         place = float(random.uniform(*self.values[:2]))
         return self.value(math.exp(place) if self.kind == "loguniform" else place)
 
     def value(self, number: float) -> int | float:
-        """What the option becomes where an interval gives ``number``: a whole one if its ends and steps are."""
+        """The value of the option for a ``number`` of an interval: an integer if its ends and step are."""
         if self.kind != "quniform":
             return float(number)
         step = self.values[2]
@@ -62,7 +64,7 @@ class Parameter:
         return int(number) if all(float(value).is_integer() for value in self.values) else float(number)
 
     def to_dict(self) -> dict[str, Any]:
-        """It as plain data."""
+        """This as plain data."""
         return {"name": self.name, "kind": self.kind, "values": list(self.values)}
 
 
@@ -94,8 +96,25 @@ def read_parameters(path: str) -> list[Parameter]:
     return list(parameters.values())
 
 
+def plain_options(options: Mapping[str, Any], at: Callable[[str], str] = str) -> dict[str, Any]:
+    """``options`` as plain data, with every path in them passed through ``at``.
+
+    Raises:
+        DSLError: naming an option that is no plain data.
+    """
+    found = {}
+    for name, value in options.items():
+        try:
+            found[name] = plain(value)
+        except TypeError as error:
+            raise refusal(name, value, "plain data: numbers, strings, None, lists or dicts") from error
+        if name.endswith("_path") and isinstance(value, str):
+            found[name] = at(value)
+    return found
+
+
 def as_option(value: Any) -> Any:
-    """``value`` as plain data, a string as what RecBole's Config makes of it where that needs no evaluation."""
+    """``value`` as plain data; a string as RecBole's Config reads it, as long as it is a literal."""
     if isinstance(value, str):
         if value.lower() in ("true", "false"):
             return value.lower() == "true"
@@ -134,7 +153,7 @@ def _choices(path: str, number: int, text: str) -> tuple[Any, ...]:
         raise
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise _refusal(path, number, text, allowed) from error
-    # the same value twice is one trial, not two
+    # a value that is given twice is one trial
     return tuple({json.dumps(value): value for value in read}.values())
 
 

@@ -1,26 +1,28 @@
-"""RecBole's plot of a search: the score of every trial, with its options."""
+"""RecBole's plot of a search: the score of each trial, with its options."""
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
 
 from recbole.trainer import HyperTuning
 
+from recbole_dsl.patching import Patch
 from recbole_dsl.tuning.search_files import PLOT, SearchFolder
 from recbole_dsl.tuning.trial import Trial
+
+_PLOT = Patch("plotly.offline", "plot", "plotly opens what it has drawn, on a server in a browser of the terminal")
 
 
 def plot_search(model: str, trials: Sequence[Trial], folder: SearchFolder) -> bool:
     """Write RecBole's plot of ``trials`` into ``folder``; False if plotly, which draws it, is not installed."""
     try:
-        import plotly.offline  # noqa: F401
+        import plotly.offline
     except ImportError:
         return False
     scored = [trial for trial in trials if trial.score is not None]
-    with tempfile.TemporaryDirectory() as place, _no_browser():
+    with tempfile.TemporaryDirectory() as place, _PLOT.by(partial(plotly.offline.plot, auto_open=False)):
         file = os.path.join(place, PLOT)
         HyperTuning.plot_hyper(
             SimpleNamespace(
@@ -32,16 +34,3 @@ def plot_search(model: str, trials: Sequence[Trial], folder: SearchFolder) -> bo
         )
         folder.copy(file, PLOT)
     return True
-
-
-@contextmanager
-def _no_browser() -> Iterator[None]:
-    """RecBole has plotly open what it has drawn, which on a server may be a browser in the terminal."""
-    import plotly.offline
-
-    usual = plotly.offline.plot
-    plotly.offline.plot = partial(usual, auto_open=False)
-    try:
-        yield
-    finally:
-        plotly.offline.plot = usual

@@ -1,7 +1,6 @@
 """A search over options, from a parameter file to the best trial and its result on the test data."""
 
 import os
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,80 +12,27 @@ import numpy as np
 from recbole.config import Config
 from recbole.utils import get_local_time
 
-from recbole_dsl.checkpoint.plain_data import plain
 from recbole_dsl.config import nearest, unknown_option
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import load_dataset
 from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.options.checked_config import check_names
-from recbole_dsl.options.rules import NAME, Rule, integer, number, one_of, optional
+from recbole_dsl.options.checks import known_options, own_options
 from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.tuning.candidates import check_parameters, check_trial
-from recbole_dsl.tuning.parameters import Parameter, read_parameters
+from recbole_dsl.tuning.parameters import Parameter, plain_options, read_parameters
 from recbole_dsl.tuning.plot import plot_search
 from recbole_dsl.tuning.search_files import SearchFolder
+from recbole_dsl.tuning.settings import SETTINGS, Search, SearchSettings
 from recbole_dsl.tuning.trial import FAILED, Trial, best_of, test_trial, trial_config
 
-# RecBole's, where there is no end to what may be drawn
+# the number of trials where it is not limited, RecBole's default
 _TRIALS = 100
 _COMBINATIONS = 10_000
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """How a search goes; `describe_settings` of the command explains each.
-
-    Raises:
-        DSLError: naming the setting, its value and what is allowed.
-    """
-
-    params_file: str | None = None
-    engine: str = "hyperopt"
-    algo: str | None = None
-    trials: int | None = None
-    early_stop: int | None = None
-    output: str | None = None
-    scheduler: str = "fifo"
-    trial_cpus: float = 1
-    trial_gpus: float | None = None
-    address: str | None = None
-    max_failures: int = 3
-
-    def __post_init__(self):
-        for name, rule in _RULES.items():
-            if not rule.takes(getattr(self, name)):
-                raise refusal(name, getattr(self, name), rule.wanted(getattr(self, name)))
-        only = {"hyperopt": ("early_stop",), "ray": _OF_RAY}
-        for engine, names in only.items():
-            for name in names:
-                if self.engine != engine and getattr(self, name) != getattr(SearchSettings, name):
-                    raise refusal(name, getattr(self, name), f"left out: it is of engine={engine}")
-        if self.engine == "ray" and self.algo == "bayes":
-            raise refusal("algo", self.algo, "exhaustive or random with engine=ray")
-
-
-_OF_RAY = ("scheduler", "trial_cpus", "trial_gpus", "address", "max_failures")
-_RULES = {
-    "params_file": NAME,
-    "engine": one_of("hyperopt", "ray"),
-    "algo": optional(one_of("exhaustive", "random", "bayes")),
-    "trials": optional(integer(1)),
-    "early_stop": optional(integer(1)),
-    "output": optional(NAME),
-    "scheduler": one_of("asha", "fifo"),
-    "trial_cpus": number(0, above=True),
-    "trial_gpus": optional(number(0)),
-    "address": optional(
-        Rule(
-            "HOST:PORT or auto, of a cluster that this machine is a node of",
-            lambda v: v == "auto" or re.fullmatch(r"[^/\s]+:\d{1,5}", v),
-        )
-    ),
-    "max_failures": integer(0),
-}
-SETTINGS = tuple(_RULES)
-# what a search says itself: option -> what to do instead
+# options that a search sets itself -> what to do instead
 _NOT_GIVEN = {
     "checkpoint_dir": "left out: the files of a search are in output",
     "resume": "left out: the same command with --output=FOLDER goes on",
@@ -122,10 +68,10 @@ def run_search(
 ) -> SearchResult:
     """Search over the options that ``settings.params_file`` names; all others are as `run_recbole_dsl` takes them.
 
-    The folder ``output`` holds: search.json, what is searched; trials.jsonl, a `Trial` a line, renewed whenever
-    one ends; best.yaml, the options of the best one so far, for ``--config_files``; and when the search is over
-    best.pth, its model, best.json, its results, also on the test data, and plot.html, RecBole's plot, where plotly
-    is there.
+    The folder ``output`` holds search.json, what is searched; trials.jsonl, a `Trial` on each line, written anew
+    whenever one ends; best.yaml, the options of the best trial so far, for ``--config_files``; and after the
+    search best.pth, the best model, best.json, its results, also on the test data, and plot.html, if plotly is
+    installed.
 
     Raises:
         DSLError: before anything is written if an option, a setting or any value that may be drawn is wrong; later
@@ -140,38 +86,31 @@ def run_search(
     check_parameters(parameters, config, options)
     check_trial(stored_config(None, None, {**options, **first}))
     check_dataset(config)
-    algo = _algo(settings, parameters)
-    draws = _draws(algo, parameters, settings.trials, config["seed"]) if settings.engine == "ray" else None
-    folder = _folder(settings, options, parameters, algo, draws, [settings.params_file, *(config_file_list or ())])
+    search = _search(settings, parameters, options, config)
+    folder = _folder(search, [settings.params_file, *(config_file_list or ())])
     if not os.path.isdir(config["data_path"]):
-        # once, rather than by each of the trials that begin together
+        # download it once, not in each of the trials that begin together
         load_dataset(config)
-    total = len(draws) if draws else _most(algo, parameters, settings.trials)
-    bigger = config["valid_metric_bigger"]
-    best: list[Trial] = [trial for trial in [best_of(folder.read_trials(), bigger)] if trial]
+    best: list[Trial] = [trial for trial in [best_of(folder.read_trials(), search.bigger)] if trial]
 
     def ended(trial: Trial) -> None:
-        print(_line(trial, total, config), flush=True)
-        found = best_of([*best, trial], bigger)
+        print(_line(trial, search.most, config), flush=True)
+        found = best_of([*best, trial], search.bigger)
         if found is trial:
             best[:] = [trial]
             folder.write_best_options(trial)
 
-    print(f"a search of up to {total} trials, in {folder.path}", flush=True)
+    print(f"a search of up to {search.most} trials, in {folder.path}", flush=True)
     try:
-        if draws is None:
-            from recbole_dsl.tuning.with_recbole import RecBoleSearch, search_with_recbole
+        # each loads much
+        if settings.engine == "ray":
+            from recbole_dsl.tuning.with_ray import search_with_ray
 
-            search = RecBoleSearch(
-                parameters, algo, total, settings.early_stop, options, bigger, seed=config["seed"]
-            )
-            search_with_recbole(search, folder, ended)
+            search_with_ray(search, folder, ended)
         else:
-            from recbole_dsl.tuning.with_ray import RaySearch, search_with_ray
+            from recbole_dsl.tuning.with_recbole import search_with_recbole
 
-            resources = {name: getattr(settings, name) for name in _OF_RAY}
-            evaluations = _evaluations(config, draws)
-            search_with_ray(RaySearch(draws, options, bigger, evaluations, **resources), folder, ended)
+            search_with_recbole(search, folder, ended)
     except KeyboardInterrupt as interrupt:
         interrupt.__notes__ = [f"to go on: the same command with --output={folder.path}"]
         raise
@@ -188,15 +127,8 @@ def _shared_options(
     for name, allowed in _NOT_GIVEN.items():
         if name in given:
             raise refusal(name, given[name], allowed)
-    options = {}
-    for name, value in given.items():
-        try:
-            options[name] = plain(value)
-        except TypeError as error:
-            raise refusal(name, value, "plain data: numbers, strings, None, lists or dicts") from error
-        if name.endswith("_path") and isinstance(value, str):
-            # trials of Ray begin in folders of their own
-            options[name] = os.path.abspath(value)
+    # trials of Ray begin in folders of their own
+    options = plain_options(given, os.path.abspath)
     if isinstance(model, type):
         raise refusal("model", model.__name__, "the name of a model of RecBole in a search")
     options["model"] = model if model is not None else options.get("model")
@@ -207,10 +139,9 @@ def _shared_options(
 
 
 def _refuse_mistyped(options: Mapping[str, Any], config: Config) -> None:
-    known = {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
-    own = options.get("own_options") or ()
+    known = {*known_options(config), *own_options(options)}
     for name in options:
-        if name not in known and name not in own and nearest(name, SETTINGS):
+        if name not in known and nearest(name, SETTINGS):
             raise unknown_option(name, SETTINGS)
 
 
@@ -234,10 +165,9 @@ def _most(algo: str, parameters: Sequence[Parameter], trials: int | None) -> int
     return min(size, trials or size)
 
 
-def _draws(algo: str, parameters: Sequence[Parameter], trials: int | None, seed: int) -> list[dict[str, Any]]:
-    """The options of each trial, in an order by chance, as a scheduler compares with those that came before."""
+def _draws(algo: str, parameters: Sequence[Parameter], most: int, seed: int) -> list[dict[str, Any]]:
+    """The options of each trial, in random order, as a scheduler compares a trial with those before it."""
     random = np.random.default_rng(seed)
-    most = _most(algo, parameters, trials)
     names = [parameter.name for parameter in parameters]
     if algo == "exhaustive":
         every = [dict(zip(names, values)) for values in product(*(parameter.values for parameter in parameters))]
@@ -252,33 +182,41 @@ def _draws(algo: str, parameters: Sequence[Parameter], trials: int | None, seed:
     return list(drawn.values())
 
 
-def _evaluations(config: Config, draws: Sequence[Mapping[str, Any]]) -> int:
-    return max(
-        draw.get("epochs", config["epochs"]) // draw.get("eval_step", config["eval_step"]) for draw in draws
+def _search(
+    settings: SearchSettings, parameters: Sequence[Parameter], options: Mapping[str, Any], config: Config
+) -> Search:
+    algo = _algo(settings, parameters)
+    most = _most(algo, parameters, settings.trials)
+    draws = _draws(algo, parameters, most, config["seed"]) if settings.engine == "ray" else []
+    evaluations = [d.get("epochs", config["epochs"]) // d.get("eval_step", config["eval_step"]) for d in draws]
+    return Search(
+        settings,
+        parameters,
+        algo,
+        len(draws) or most,
+        draws,
+        options,
+        bigger=config["valid_metric_bigger"],
+        evaluations=max(evaluations, default=0),
+        seed=config["seed"],
     )
 
 
-def _folder(
-    settings: SearchSettings,
-    options: Mapping[str, Any],
-    parameters: Sequence[Parameter],
-    algo: str,
-    draws: Sequence[Mapping[str, Any]] | None,
-    inputs: Sequence[str | None],
-) -> SearchFolder:
-    search = {
+def _folder(search: Search, inputs: Sequence[str | None]) -> SearchFolder:
+    settings, options = search.settings, search.options
+    content = {
         "format": "a search of recbole_dsl",
         "model": options["model"],
         "dataset": options["dataset"],
         "options": dict(options),
-        "parameters": [parameter.to_dict() for parameter in parameters],
+        "parameters": [parameter.to_dict() for parameter in search.parameters],
         "engine": settings.engine,
-        "algo": algo,
+        "algo": search.algo,
     }
-    if draws is not None:
-        search |= {"scheduler": settings.scheduler, "trials": len(draws)}
+    if search.draws:
+        content |= {"scheduler": settings.scheduler, "trials": len(search.draws)}
     name = f"{options['model']}-{options['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
-    return SearchFolder(settings.output or os.path.join("tuned", name), search, inputs)
+    return SearchFolder(settings.output or os.path.join("tuned", name), content, inputs)
 
 
 def _line(trial: Trial, total: int, config: Config) -> str:

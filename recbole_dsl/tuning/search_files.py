@@ -1,4 +1,4 @@
-"""The files of a search: what it is, a table of its trials, and what the best of them is."""
+"""The files of a search: what it is, the table of its trials, and the best of them."""
 
 import json
 import os
@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
-from recbole_dsl.checkpoint.whole_files import copy_whole, write_text
 from recbole_dsl.compat.option_places import names_a_place
 from recbole_dsl.errors import DSLError, one_line, shown
-from recbole_dsl.files import refuse_inputs, require_writable
+from recbole_dsl.files import copy_whole, refuse_inputs, require_writable, write_text
 from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, Trial
 
 SEARCH, TABLE, PLOT = "search.json", "trials.jsonl", "plot.html"
@@ -18,15 +17,16 @@ BEST_OPTIONS, BEST_MODEL, BEST_RESULT = "best.yaml", "best.pth", "best.json"
 
 
 class SearchFolder:
-    """The folder of a search. Each of its files is whole or not there; what they say is data.
+    """The folder of a search. Each of its files is written whole or not at all, and read as data.
 
     Args:
-        path: an empty folder, one that does not exist yet, or that of the same search, which then goes on.
-        search: what the search is, as plain data; nothing that a trial's result depends on is left out.
-        inputs: files that the search reads; it writes over none of them.
+        path: an empty folder, one that does not exist yet, or that of the same search, which is then resumed.
+        search: what the search is, as plain data: all that the result of a trial depends on.
+        inputs: files that the search reads, which it must not overwrite.
 
     Raises:
-        DSLError: if it has other files, those of another search, or inputs. Nothing is written yet.
+        DSLError: if the folder has other files, is that of another search, or has one of ``inputs``. Nothing is
+            written yet.
     """
 
     def __init__(self, path: str, search: Mapping[str, Any], inputs: Iterable[str | None] = ()):
@@ -38,7 +38,7 @@ class SearchFolder:
             refuse_inputs(self.file(name), "output", inputs)
 
     def begin(self) -> None:
-        """Make it, or go on with it.
+        """Make the folder if there is none, and note what the search is.
 
         Raises:
             DSLError: if it cannot be written.
@@ -51,7 +51,7 @@ class SearchFolder:
         return os.path.join(self.path, *names)
 
     def trial_folder(self, name: int | str) -> str:
-        """Where the files of the trial ``name`` are, and of no other: its number, and more if that is taken."""
+        """The folder of the trial ``name``: its number, with a suffix if that is taken."""
         return self.file("trials", str(name))
 
     def copy(self, source: str, name: str) -> None:
@@ -66,7 +66,7 @@ class SearchFolder:
         """The trials in the table.
 
         Raises:
-            DSLError: if the table is none of a search.
+            DSLError: if it is not the table of a search.
         """
         if not os.path.isfile(self.file(TABLE)):
             return []
@@ -77,7 +77,7 @@ class SearchFolder:
             raise DSLError(f"output={self.path}: {TABLE} must be the table of a search: {shown(error)}") from error
 
     def write_best_options(self, trial: Trial) -> None:
-        """The options of the best trial so far, for ``--config_files``."""
+        """Write the options of the best trial so far, for ``--config_files``."""
         model, dataset = self._search["model"], self._search["dataset"]
         shared = {k: v for k, v in self._search["options"].items() if k == "data_path" or not names_a_place(k)}
         command = f"recbole-dsl train --model={model} --dataset={dataset} --config_files={self.file(BEST_OPTIONS)}"
@@ -85,7 +85,7 @@ class SearchFolder:
         write_text(self.file(BEST_OPTIONS), f"# {one_line(command)}\n{text}", "output")
 
     def write_best(self, trial: Trial, test_result: Mapping[str, float]) -> None:
-        """The best trial's model, and its row of the table with its result on the test data."""
+        """Write the model of the best trial, and its row with the result on the test data."""
         self.copy(self.file(trial.file), BEST_MODEL)
         content = {**trial.to_dict(), "test": dict(test_result)}
         write_text(self.file(BEST_RESULT), json.dumps(content, indent=1) + "\n", "output")

@@ -5,63 +5,39 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from recbole_dsl.compat.for_ray import report, run_classes, state_folder
-from recbole_dsl.errors import DSLError, one_line, refusal, shown
+from recbole_dsl.errors import DSLError, described, one_line, refusal, shown
+from recbole_dsl.patching import changes, variable
 from recbole_dsl.tuning.objective import tune_objective
 from recbole_dsl.tuning.search_files import SearchFolder
-from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, WORST, Trial, described
+from recbole_dsl.tuning.settings import Search
+from recbole_dsl.tuning.trial import FAILED, FINISHED, STOPPED, WORST, Trial
 
 # the folder of Ray's own files in that of the search
 _NAME = "ray"
-# the parameter of Ray's space, whose values are whole trials
+# the only parameter of Ray's search space: its values are whole trials
 _TRIAL = "trial"
 _METRIC = "best_valid_score"
+_NO_SIGINT_HANDLER = variable("TUNE_DISABLE_SIGINT_HANDLER", "Ctrl-C ends a search as it ends any other command")
 
 
-@dataclass(frozen=True)
-class RaySearch:
-    """What Ray Tune searches.
-
-    Attributes:
-        draws: the options of each trial, those that all share left out.
-        options: those that all trials share, every path in them absolute.
-        bigger: whether a larger score is better.
-        evaluations: how many a trial has at most.
-        scheduler: "asha", which stops trials early, or "fifo", which does not.
-        trial_cpus, trial_gpus: what a trial gets; a GPU may be shared. None: one GPU where Ray has one and
-            ``use_gpu`` allows it.
-        address: of a Ray cluster; None for this machine, or for the Ray that this process has started.
-        max_failures: how often a trial goes on after its worker was killed.
-    """
-
-    draws: Sequence[Mapping[str, Any]]
-    options: Mapping[str, Any]
-    bigger: bool
-    evaluations: int
-    scheduler: str
-    trial_cpus: float
-    trial_gpus: float | None
-    address: str | None
-    max_failures: int
-
-
-def search_with_ray(search: RaySearch, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
-    """Search; every trial that ends is in the table of ``folder`` at once, and what was begun goes on.
+def search_with_ray(search: Search, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
+    """Search. A trial that ends is in the table of ``folder`` at once, and one that was begun is resumed.
 
     Args:
-        on_trial: is called with every trial that ends.
+        on_trial: called with each trial that ends.
 
     Raises:
-        DSLError: if there is no Ray, or not at the address, or it has not the resources of one trial.
+        DSLError: if Ray is not installed or not at the address, or has too few resources for one trial.
     """
-    with _started(search.address) as tune:
-        resources = {"cpu": search.trial_cpus, "gpu": _gpus(search)}
+    with _started(search.settings.address) as tune:
+        resources = {"cpu": search.settings.trial_cpus, "gpu": _gpus(search)}
         _refuse_too_large(resources)
         folder.begin()
         trainable = tune.with_resources(_objective, resources)
@@ -70,7 +46,7 @@ def search_with_ray(search: RaySearch, folder: SearchFolder, on_trial: Callable[
             tuner = tune.Tuner.restore(place, trainable, resume_errored=True)
         else:
             tuner = _tuner(tune, trainable, search, folder)
-        with _watched(folder, on_trial):
+        with _told_of_trials(folder, on_trial), _NO_SIGINT_HANDLER.by("1"):
             tuner.fit()
 
 
@@ -79,12 +55,12 @@ def _objective(config: Mapping[str, Any]) -> None:
     try:
         tune_objective(trial["options"])
     except Exception as error:
-        # what its options lead to would happen again, and Ray would try it max_failures times
+        # the same options would fail again, and Ray would try them max_failures times
         worst = -WORST if trial["bigger"] else WORST
         report({_METRIC: worst, "error": described(error), "epoch": -1, "is_last": True})
 
 
-def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFolder) -> Any:
+def _tuner(tune: ModuleType, trainable: Any, search: Search, folder: SearchFolder) -> Any:
     run_config, failure_config, checkpoint_config = run_classes()
     trials = [
         {"number": number, "drawn": draw, "options": {**search.options, **draw}, "bigger": search.bigger}
@@ -96,14 +72,14 @@ def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFo
         tune_config=tune.TuneConfig(
             metric=_METRIC,
             mode="max" if search.bigger else "min",
-            scheduler=_asha(search) if search.scheduler == "asha" else None,
+            scheduler=_asha(search) if search.settings.scheduler == "asha" else None,
             trial_dirname_creator=_folder_name,
         ),
         run_config=run_config(
             name=_NAME,
             storage_path=folder.path,
-            failure_config=failure_config(max_failures=search.max_failures),
-            # the last one has the best epoch too; the one before it is there until Ray has noted the last
+            failure_config=failure_config(max_failures=search.settings.max_failures),
+            # the last one has the best epoch too; the one before is needed until Ray has noted the last
             checkpoint_config=checkpoint_config(num_to_keep=2),
             callbacks=[_listener(tune)],
             verbose=0,
@@ -111,9 +87,9 @@ def _tuner(tune: ModuleType, trainable: Any, search: RaySearch, folder: SearchFo
     )
 
 
-def _asha(search: RaySearch) -> Any:
+def _asha(search: Search) -> Any:
     schedulers = importlib.import_module("ray.tune.schedulers")
-    # compared first after so many evaluations, and then each time at three times as many
+    # trials are compared after so many evaluations, then after three times as many, and so on
     grace = max(1, search.evaluations // 27)
     return schedulers.ASHAScheduler(max_t=search.evaluations, grace_period=grace, reduction_factor=3)
 
@@ -123,27 +99,27 @@ def _folder_name(trial: Any) -> str:
 
 
 @dataclass
-class _Watch:
-    """Who is told of the trials that end; Ray keeps its callbacks in a file, and what they hold with them."""
+class _RunningSearch:
+    """A search that runs. Callbacks hold none, as Ray pickles them with all that they hold."""
 
     folder: SearchFolder
     on_trial: Callable[[Trial], None]
     trials: list[Any] = field(default_factory=list)
 
 
-_watches: list[_Watch] = []
+_running: list[_RunningSearch] = []
 
 
 @contextmanager
-def _watched(folder: SearchFolder, on_trial: Callable[[Trial], None]) -> Iterator[None]:
-    watch = _Watch(folder, on_trial)
-    _watches.append(watch)
+def _told_of_trials(folder: SearchFolder, on_trial: Callable[[Trial], None]) -> Iterator[None]:
+    search = _RunningSearch(folder, on_trial)
+    _running.append(search)
     try:
         yield
     finally:
-        _watches.remove(watch)
-        if watch.trials:
-            folder.write_trials(_rows(watch))
+        _running.remove(search)
+        if search.trials:
+            folder.write_trials(_rows(search))
 
 
 def _listener(tune: ModuleType) -> Any:
@@ -158,14 +134,14 @@ def _listener(tune: ModuleType) -> Any:
 
 
 def _tell(trials: list[Any], trial: Any) -> None:
-    for watch in _watches:
-        watch.trials = trials
-        watch.folder.write_trials(_rows(watch))
-        watch.on_trial(_row(trial, watch.folder))
+    for search in _running:
+        search.trials = trials
+        search.folder.write_trials(_rows(search))
+        search.on_trial(_row(trial, search.folder))
 
 
-def _rows(watch: _Watch) -> list[Trial]:
-    return [_row(trial, watch.folder) for trial in watch.trials if trial.status in ("TERMINATED", "ERROR")]
+def _rows(search: _RunningSearch) -> list[Trial]:
+    return [_row(trial, search.folder) for trial in search.trials if trial.status in ("TERMINATED", "ERROR")]
 
 
 def _row(trial: Any, folder: SearchFolder) -> Trial:
@@ -189,8 +165,9 @@ def _row(trial: Any, folder: SearchFolder) -> Trial:
 
 
 @contextmanager
+@changes("signal.SIGTERM", "ray.init sets a handler of its own, in whose place that of the command is put back")
 def _started(address: str | None) -> Iterator[ModuleType]:
-    """``ray.tune``, with a Ray that runs; one that is started here ends with the search."""
+    """``ray.tune``, with Ray running; if it is started here, it ends with the search."""
     try:
         ray = importlib.import_module("ray")
         tune = importlib.import_module("ray.tune")
@@ -201,8 +178,6 @@ def _started(address: str | None) -> Iterator[ModuleType]:
         yield tune
         return
     handler = signal.getsignal(signal.SIGTERM)
-    # so that an interrupted search ends as any other command that is interrupted
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     own = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -216,15 +191,15 @@ def _started(address: str | None) -> Iterator[ModuleType]:
         ray.shutdown()
 
 
-def _gpus(search: RaySearch) -> float:
-    if search.trial_gpus is not None:
-        return search.trial_gpus
+def _gpus(search: Search) -> float:
+    if search.settings.trial_gpus is not None:
+        return search.settings.trial_gpus
     ray = importlib.import_module("ray")
     return 1.0 if search.options.get("use_gpu", True) and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
 
 
 def _refuse_too_large(resources: Mapping[str, float]) -> None:
-    """Ray would wait for them for ever."""
+    """Refuse resources that Ray does not have; it would wait for them for ever."""
     there = importlib.import_module("ray").cluster_resources()
     for name, wanted in resources.items():
         most = there.get(name.upper(), 0)

@@ -3,9 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -13,47 +11,27 @@ from typing import Any
 from recbole.trainer import HyperTuning
 from recbole.trainer.hyper_tuning import exhaustive_search
 
-from recbole_dsl.checkpoint.whole_files import write_text
-from recbole_dsl.files import require_writable
+from recbole_dsl.errors import described
+from recbole_dsl.files import require_writable, write_text
+from recbole_dsl.patching import variable
 from recbole_dsl.tuning.parameters import Parameter
 from recbole_dsl.tuning.search_files import SearchFolder, is_free
-from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, described, train_trial, trial_config
+from recbole_dsl.tuning.settings import Search
+from recbole_dsl.tuning.trial import FAILED, FINISHED, WORST, Trial, train_trial, trial_config
 
-# where fmin looks for a seed when it is given none
-_SEED = "HYPEROPT_FMIN_SEED"
-
-
-@dataclass(frozen=True)
-class RecBoleSearch:
-    """What RecBole's HyperTuning searches.
-
-    Attributes:
-        algo: "exhaustive", "random" or "bayes".
-        max_trials: how many trials there are at most.
-        early_stop: trials in a row without a better one that end the search; None for none.
-        options: those that all trials share.
-        bigger: whether a larger score is better.
-    """
-
-    parameters: Sequence[Parameter]
-    algo: str
-    max_trials: int
-    early_stop: int | None
-    options: Mapping[str, Any]
-    bigger: bool
-    seed: int
+_SEED = variable("HYPEROPT_FMIN_SEED", "hyperopt looks here for a seed when RecBole gives none")
 
 
-def search_with_recbole(search: RecBoleSearch, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
-    """Search; every trial that ends is in the table of ``folder`` before the next begins.
+def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable[[Trial], None]) -> None:
+    """Search. A trial that ends is in the table of ``folder`` before the next one begins.
 
-    Those that are there already are not trained again: the search is the same up to the last of them.
+    Trials that are in the table are not trained again; the search draws them in the same order.
 
     Args:
-        on_trial: is called with every trial that was trained.
+        on_trial: called with each trial that was trained.
     """
     folder.begin()
-    # what failed is tried again
+    # a failed trial is tried again
     trials = {trial.trial: trial for trial in folder.read_trials() if trial.status != FAILED}
     known = {_key(trial.options): trial for trial in trials.values()}
 
@@ -72,7 +50,7 @@ def search_with_recbole(search: RecBoleSearch, folder: SearchFolder, on_trial: C
             "best_valid_score": worst if trial.score is None else trial.score,
             "valid_score_bigger": search.bigger,
             "best_valid_result": dict(trial.valid),
-            # of the best trial only, when the search is over
+            # only the best trial is tested, after the search
             "test_result": None,
         }
 
@@ -80,21 +58,21 @@ def search_with_recbole(search: RecBoleSearch, folder: SearchFolder, on_trial: C
         objective,
         params_dict=_space(search.parameters),
         algo=search.algo,
-        max_evals=search.max_trials,
-        early_stop=search.early_stop or sys.maxsize,
+        max_evals=search.most,
+        early_stop=search.settings.early_stop or sys.maxsize,
     )
     # the scores are in the line of each trial
     tuner._print_result = lambda result: None
     if search.algo == "exhaustive":
-        # RecBole draws until it finds what it has not had: 1,000 times leave combinations out where there are many
+        # RecBole draws until it finds a new combination, and gives up after 1,000 draws, too few for many of them
         tuner.algo = partial(exhaustive_search, nbMaxSucessiveFailures=1000 + 50 * int(tuner.max_evals))
-        tuner.max_evals = min(int(tuner.max_evals), search.max_trials)
-    with _seeded(search.seed):
+        tuner.max_evals = min(int(tuner.max_evals), search.most)
+    with _SEED.by(str(search.seed)):
         tuner.run()
 
 
 class _Choice:
-    """A candidate as hyperopt hands it on: of lists, it would make tuples, and of dicts parts of the space."""
+    """A candidate, hidden from hyperopt, which turns lists into tuples and dicts into parts of its space."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -123,7 +101,7 @@ def _key(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _train(search: RecBoleSearch, folder: SearchFolder, number: int, values: dict[str, Any]) -> Trial:
+def _train(search: Search, folder: SearchFolder, number: int, values: dict[str, Any]) -> Trial:
     content = json.dumps(values) + "\n"
     place = folder.trial_folder(number)
     for other in count(2):
@@ -134,12 +112,12 @@ def _train(search: RecBoleSearch, folder: SearchFolder, number: int, values: dic
             require_writable(place, "output")
             write_text(options_file, content, "output")
             break
-        # of a trial that was not finished and is another one now, or of nobody knows whom
+        # it has files of a trial with other options, or of something else
         place = folder.trial_folder(f"{number}-{other}")
     try:
         done = train_trial(trial_config({**search.options, **values}, place))
     except Exception as error:
-        # a learning rate with which the loss is no number ends its trial, not the search
+        # a learning rate with which the loss is NaN ends its trial, not the search
         return Trial(number, FAILED, values, error=described(error))
     done["file"] = f"trials/{os.path.basename(place)}/{done['file']}"
     return Trial(number, FINISHED, values, **done)
@@ -148,16 +126,3 @@ def _train(search: RecBoleSearch, folder: SearchFolder, number: int, values: dic
 def _text(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    before = os.environ.get(_SEED)
-    os.environ[_SEED] = str(seed)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SEED]
-        else:
-            os.environ[_SEED] = before

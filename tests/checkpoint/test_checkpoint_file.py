@@ -11,10 +11,10 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_dsl import DSLError, DSLTrainer, load_data_and_model
+from recbole_dsl.checkpoint.archive import damage
 from recbole_dsl.checkpoint.checkpoint_file import write_checkpoint
-from recbole_dsl.checkpoint.plain_data import plain
+from recbole_dsl.checkpoint.codec import plain
 from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
-from recbole_dsl.checkpoint.whole_files import damage
 from tests.running import prepare, train
 
 

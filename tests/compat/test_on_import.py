@@ -21,11 +21,11 @@ def test_a_module_is_executed_within_and_changed_after(tmp_path, monkeypatch):
     monkeypatch.setattr(on_import, "_around", {})
     monkeypatch.setattr(on_import, "_after", {})
 
-    @on_import.after_import("changed_when_imported")
-    def change(module):
-        module.changed = module.seen
+    @on_import.replaces("changed_when_imported:seen", until="the end")
+    def seen_twice(seen):
+        return seen * 2
 
-    @on_import.around_import("changed_when_imported")
+    @on_import.around_import("changed_when_imported", until="the end")
     def around():
         patch = monkeypatch.context()
         entered = patch.__enter__()
@@ -36,8 +36,32 @@ def test_a_module_is_executed_within_and_changed_after(tmp_path, monkeypatch):
 
     import changed_when_imported
 
-    assert (changed_when_imported.seen, changed_when_imported.changed) == ("yes", "yes")
+    assert changed_when_imported.seen == "yesyes"
     del sys.modules["changed_when_imported"]
+
+
+def test_a_function_that_modules_share_is_replaced_once(tmp_path, monkeypatch):
+    (tmp_path / "home.py").write_text(
+        "class Kind:\n    def method(self):\n        pass\ndef shared():\n    'doc'\n"
+    )
+    (tmp_path / "user.py").write_text("import home\nfrom home import shared\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(on_import, "_after", {})
+    calls = []
+
+    @on_import.replaces("home:shared", "user:shared", "user:len", "home:Kind.method", until="the end")
+    def replacement(usual):
+        calls.append(usual)
+        return lambda *args: "new"
+
+    import home
+    import user
+
+    assert home.shared is user.shared and home.shared() == home.Kind().method() == user.len() == "new"
+    assert [call.__name__ for call in calls] == ["shared", "method", "len"]
+    assert home.shared.__doc__ == "doc" and home.shared.__wrapped__ is calls[0]
+    for name in ("home", "user"):
+        del sys.modules[name]
 
 
 def test_a_module_with_replaced_names_is_the_same_otherwise():

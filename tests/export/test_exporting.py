@@ -16,10 +16,10 @@ from torch import nn
 from recbole_dsl import load_data_and_model, run_recbole_dsl, sparse_weights
 from recbole_dsl.cli import main
 from recbole_dsl.errors import DSLError
+from recbole_dsl.export.exporting import ndcg_at_10
 from recbole_dsl.export.product_form import product_form
-from recbole_dsl.export.validation import ndcg_at_10
 from recbole_dsl.serving import Recommender, export
-from recbole_dsl.serving.lists import Lists
+from recbole_dsl.serving.csr import CSR
 from tests.running import prepare, train
 
 OF_RECBOLE = ["BPR", "LightGCN", "NGCF", "SGL", "DGCF", "SpectralCF", "SimpleX", "LINE", "ENMF", "CKE"]
@@ -112,7 +112,7 @@ def test_models_of_ones_own_are_products_if_their_scores_are(model, transform, h
     own = model(loaded[0], train_data.dataset)
     form = found_in(own, train_data.dataset)
     assert (form.transform, form.has_bias) == (transform, has_bias)
-    users, items = (side.dense(form.n_columns) for side in (form.users, form.items))
+    users, items = (side.dense() for side in (form.users, form.items))
     products = users[[1, 5]] @ items.T
     through = 1 / (1 + np.exp(-products)) if transform == "sigmoid" else products
     assert np.allclose(through, scores_of(own, [1, 5]), atol=1e-4)
@@ -211,7 +211,7 @@ def test_ndcg_is_that_of_recbole(options):
 
 def test_ndcg_of_a_case_that_is_computed_by_hand():
     ids = np.array([[3, 1, -1], [0, 2, 4]])
-    found = ndcg_at_10(ids, Lists.of([[1, 5], [0]]))
+    found = ndcg_at_10(ids, CSR.of_lists([[1, 5], [0]]))
     assert found == pytest.approx(((1 / np.log2(3)) / (1 + 1 / np.log2(3)) + 1) / 2)
 
 

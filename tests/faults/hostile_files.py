@@ -106,7 +106,7 @@ def _train() -> None:
 
 
 def _make(case: HostileFile, base: bytes) -> None:
-    from recbole_dsl.checkpoint.whole_files import write_whole
+    from recbole_dsl.checkpoint.archive import write_archive
 
     Path("base").write_bytes(base)
     content = torch.load("base", weights_only=True)
@@ -115,7 +115,7 @@ def _make(case: HostileFile, base: bytes) -> None:
     if isinstance(made, bytes):
         Path("hostile.last").write_bytes(made)
     else:
-        write_whole("hostile.last", lambda file: torch.save(made, file))
+        write_archive("hostile.last", lambda file: torch.save(made, file))
 
 
 def _use(case: HostileFile) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from recbole_dsl.checkpoint.whole_files import damage
+from recbole_dsl.checkpoint.archive import damage
 from tests.faults.command import Row
 from tests.faults.forks import start, wait
 from tests.tiny import write_tiny

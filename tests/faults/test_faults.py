@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from recbole_dsl.checkpoint.whole_files import damage
+from recbole_dsl.checkpoint.archive import damage
 from tests.faults import bad_inputs, good_inputs, hostile_files, hostile_headers, kills
 from tests.faults.command import train
 from tests.faults.forks import wait

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dsl import initialisation
-from recbole_dsl.initialisation.factors import Factors, start_from
+from recbole_dsl.initialisation.factors import Factors, initialise_from
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -139,7 +139,9 @@ def test_the_budget_and_the_padding_stay(rows, columns, share, padded, by_share)
     padding = 0 if padded else None
     nnz = max(1, int(share * (rows - padded) * columns))
     weight = weight_of(rows, columns, nnz, padding)
-    start_from(weight, lambda a, b: torch.ones(rows, columns)[a:b], torch.Generator().manual_seed(0), by_share)
+    initialise_from(
+        weight, lambda a, b: torch.ones(rows, columns)[a:b], torch.Generator().manual_seed(0), by_share
+    )
     counts = weight.row_offsets.long().diff()
     assert weight.nnz == nnz == counts.sum()
     if padded:
@@ -153,7 +155,7 @@ def test_the_budget_and_the_padding_stay(rows, columns, share, padded, by_share)
 def test_the_largest_entries_are_alive_with_their_values():
     dense = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
     weight = weight_of(20, 6, 50)
-    start_from(weight, lambda a, b: dense[a:b], torch.Generator().manual_seed(0))
+    initialise_from(weight, lambda a, b: dense[a:b], torch.Generator().manual_seed(0))
     alive = weight.dense().detach()
     kept = dense.abs().clone()
     kept[torch.arange(20), kept.argmax(1)] = float("inf")
@@ -168,6 +170,6 @@ def test_the_same_seed_gives_the_same_start():
     starts = []
     for _ in range(2):
         weight = weight_of(60, 8, 100)
-        start_from(weight, Factors(interactions(), 8, seed=3).users, torch.Generator().manual_seed(3), True)
+        initialise_from(weight, Factors(interactions(), 8, seed=3).users, torch.Generator().manual_seed(3), True)
         starts.append(weight.dense().detach())
     assert torch.equal(*starts)

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_dsl.initialisation.masks import INITIALISERS, Start
+from recbole_dsl.initialisation.masks import INITIALISERS, MaskSpec
 from tests.toy import blocks_of
 
 
 def start(dense, nnz, padding=None, keep_rows=False):
-    return Start(*dense.shape, nnz, padding, keep_rows, lambda: dense)
+    return MaskSpec(*dense.shape, nnz, padding, keep_rows, lambda: dense)
 
 
 def initial_mask(name, start, seed=0):

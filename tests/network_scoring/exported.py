@@ -12,14 +12,13 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType, init_seed
 
 from recbole_dsl.data.loading import load_data
-from recbole_dsl.network_scoring.artifact import parts
+from recbole_dsl.export.network import network_parts
 from recbole_dsl.options.run_options import options_to_save
 from recbole_dsl.serving.artifact import write_artifact
 from recbole_dsl.sparse.modules import sparse_shapes
 from recbole_dsl.training.configs import build_config, trainer_of
 from recbole_dsl.training.model_building import make_model
-from recbole_dsl.training.model_caches import derived_names
-from recbole_dsl.training.other_parameters import save_other_parameters
+from recbole_dsl.training.model_state import save_other_parameters
 
 DENSITY = {"density": 0.3}
 
@@ -43,7 +42,7 @@ class Exported:
         return self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
 
     def parts(self, **options: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        header, arrays = parts(self.config, self.dataset, self.train_dataset, self.checkpoint, **options)
+        header, arrays = network_parts(self.config, self.dataset, self.train_dataset, self.checkpoint, **options)
         return json.loads(json.dumps(header, allow_nan=False, sort_keys=True)), arrays
 
     def header(self, scorer: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +89,7 @@ def made(options: dict[str, Any], model: type | None = None) -> Exported:
         "config": options_to_save(config),
         "state_dict": dict(network.state_dict()),
         "shapes": sparse_shapes(network),
-        "other_parameter": save_other_parameters(network, derived_names(network)),
+        "other_parameter": save_other_parameters(network),
     }
     if hasattr(network, "update_attentive_A"):
         with torch.no_grad():

@@ -15,7 +15,7 @@ from torch import nn
 from recbole_dsl import DSLError, densify
 from recbole_dsl.network_scoring.artifact import load
 from recbole_dsl.serving.artifact import Artifact, read_artifact
-from recbole_dsl.serving.lists import Lists
+from recbole_dsl.serving.csr import CSR
 from tests.network_scoring.exported import DENSITY, made
 from tests.training.test_models import options_of
 
@@ -82,13 +82,13 @@ def test_who_is_known_is_scored_by_all_or_by_what_was_trained_on(data_path):
     for seen, left_out in (("all", 0), ("none", 0), ("trained", 2)):
         scorer = opened(one, seen=seen)
         histories = [np.array(whole[user + 1][: 15 - left_out]) - 1 for user in users]
-        given = scorer.scores_for(Lists.of(histories))
+        given = scorer.scores_for(CSR.of_lists(histories))
         np.testing.assert_allclose(scorer.scores(users), given, rtol=1e-5, atol=1e-6)
 
 
 def test_only_the_last_items_of_a_long_history_count(data_path):
     scorer = opened(exported("SASRec", data_path, MAX_ITEM_LIST_LENGTH=4))
-    long, short = scorer.scores_for(Lists.of([[9, 8, 7, 6, 5, 4, 3], [6, 5, 4, 3]]))
+    long, short = scorer.scores_for(CSR.of_lists([[9, 8, 7, 6, 5, 4, 3], [6, 5, 4, 3]]))
     np.testing.assert_array_equal(long, short)
 
 
@@ -97,13 +97,13 @@ def test_an_autoencoder_takes_the_history_of_a_user_for_the_user(data_path):
     scorer, rows = opened(one), one.train_dataset.inter_feat
     histories = [(rows["item_id"][rows["user_id"] == user + 1] - 1).numpy() for user in range(6)]
     np.testing.assert_allclose(
-        scorer.scores_for(Lists.of(histories)), scorer.scores(np.arange(6)), rtol=1e-5, atol=1e-6
+        scorer.scores_for(CSR.of_lists(histories)), scorer.scores(np.arange(6)), rtol=1e-5, atol=1e-6
     )
 
 
 def test_a_model_that_reads_the_user_too_gets_the_average_user(data_path):
     one = exported("FPMC", data_path)
-    scores = opened(one).scores_for(Lists.of([[3, 4, 5]]))
+    scores = opened(one).scores_for(CSR.of_lists([[3, 4, 5]]))
     densify(one.model)
     with torch.no_grad():
         one.model.UI_emb.weight[0] = one.model.UI_emb.weight[1:].mean(0)
@@ -121,7 +121,7 @@ def test_what_scores_users_only_takes_no_histories(data_path):
     scorer = opened(exported("NeuMF", data_path))
     assert not scorer.takes_histories
     with pytest.raises(DSLError, match=r"^model=NeuMF: must be a sequential model or an autoencoder to recommend"):
-        scorer.top_for(Lists.of([[1]]), 3, None, None)
+        scorer.top_for(CSR.of_lists([[1]]), 3, None, None)
 
 
 def test_similar_items_are_those_of_the_nearest_vectors(data_path):

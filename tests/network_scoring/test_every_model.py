@@ -11,7 +11,7 @@ from benchmarks.model_cases import CASES
 from recbole_dsl.network_scoring.artifact import load
 from recbole_dsl.network_scoring.randomness import drawing_from
 from recbole_dsl.serving.artifact import read_artifact
-from recbole_dsl.serving.lists import Lists
+from recbole_dsl.serving.csr import CSR
 from recbole_dsl.sparse import deferred
 from tests.network_scoring.exported import DENSITY, made
 from tests.tiny import write_tiny
@@ -68,14 +68,14 @@ def test_scores_without_its_data_as_with_it(family, case, tmp_path, monkeypatch)
     assert (np.take_along_axis(scores, best, 1) == best_scores).all()
     np.testing.assert_allclose(best_scores, -np.sort(-scores, 1)[:, :3])
     if scorer.takes_histories:
-        lists = Lists.of([[3, 9, 4], [7]])
+        lists = CSR.of_lists([[3, 9, 4], [7]])
         ids, found = scorer.top_for(lists, 5, None, None)
         assert ids.shape == found.shape == (2, 5) and np.isfinite(found).all()
         again = scorer.top_for(lists.take(np.array([1])), 5, None, None)
         assert (again[0] == ids[1:]).all(), "who else is asked for does not matter"
     if exported.is_sequential:
         # RecBole makes no sequence of a user with one interaction
-        scorer.histories = Lists.of([[]] * 41)
+        scorer.sequences = CSR.of_lists([[]] * 41)
         best, _ = scorer.top(users, 3, None, None)
         # that divides by the number of items gets nothing
         assert (best >= 0).all() == (case != "CORE-ave")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from recbole.data.interaction import Interaction
 
-from recbole_dsl.checkpoint.json_form import as_bytes, from_bytes, from_json, to_json
-from recbole_dsl.network_scoring.packed_columns import is_whole, read_column, store_column
-from recbole_dsl.network_scoring.reading import noting_columns
+from recbole_dsl.checkpoint.codec import as_bytes, from_bytes, from_json, to_json
+from recbole_dsl.export.tracing import traced_table
+from recbole_dsl.network_scoring.stored_features import is_whole, read_feature, store_feature
 
 SHAPES = array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=9)
 COLUMNS = st.one_of(
@@ -30,8 +30,8 @@ COLUMNS = st.one_of(
 @given(COLUMNS)
 def test_a_column_comes_back_as_it_was(values):
     stored = {}
-    form = json.loads(json.dumps(store_column(values, "a", stored)))
-    found = read_column(form, len(values), "a", stored)
+    form = json.loads(json.dumps(store_feature(values, "a", stored)))
+    found = read_feature(form, len(values), "a", stored)
     assert found.dtype == values.dtype
     np.testing.assert_array_equal(found, values)
     smaller = sum(array.nbytes for array in stored.values())
@@ -42,19 +42,19 @@ def test_a_column_comes_back_as_it_was(values):
 @pytest.mark.parametrize("values, n_bytes", [([0, 1] * 400, 100), ([7] * 900 + [300] * 100, 8), (range(40), 30)])
 def test_a_column_takes_as_few_bits_as_its_numbers_need(values, n_bytes):
     stored = {}
-    store_column(np.array(values), "a", stored)
+    store_feature(np.array(values), "a", stored)
     assert sum(array.nbytes for array in stored.values()) == n_bytes
 
 
 @given(COLUMNS.filter(lambda values: values.size), st.integers(9, 20))
 def test_a_column_of_another_length_is_refused(values, more):
     stored = {}
-    form = store_column(values, "a", stored)
+    form = store_feature(values, "a", stored)
     for length in (len(values) + more, 0):
         with pytest.raises(ValueError, match="a "):
-            read_column(form, length, "a", stored)
+            read_feature(form, length, "a", stored)
         with pytest.raises((ValueError, TypeError)):
-            read_column({**form, "shape": [length, *form["shape"][1:]]}, length, "a", stored)
+            read_feature({**form, "shape": [length, *form["shape"][1:]]}, length, "a", stored)
 
 
 PLAIN = st.recursive(
@@ -120,5 +120,5 @@ def test_arrays_that_a_file_has_no_type_for_are_bytes(array):
 def test_what_is_read_of_a_table_is_noted(use, noted):
     read = set()
     columns = {name: torch.arange(4) for name in "abc"}
-    use(noting_columns(Interaction(columns), read))
+    use(traced_table(Interaction(columns), read))
     assert read == noted

@@ -57,7 +57,7 @@ def test_the_entries_of_several_look_ups_are_added_up(ids):
     weight = SparseWeight.of(torch.randn(10, 4), torch.tensor([0, 1, 5, 8, 10, 11, 20, 30, 31, 39]))
     gradients = []
     for sparse in (False, True):
-        weight.values.grad, weight.sparse_gradient = None, sparse
+        weight.values.grad, weight.reader.sparse_gradient = None, sparse
         upstream = torch.Generator().manual_seed(0)
         # the rows outnumber the ids of a single look-up, so that none reads the whole table
         looked_up = [weight.rows(torch.tensor(some[:9], dtype=torch.long)) for some in ids]
@@ -94,7 +94,7 @@ def test_sparse_adam_is_pytorchs_on_sparse_gradients_and_adam_on_dense_ones(maxi
 
 def test_rows_without_a_look_up_are_left_alone():
     weight = SparseWeight.of(torch.randn(10, 4), torch.arange(40)[::2])
-    weight.sparse_gradient = True
+    weight.reader.sparse_gradient = True
     optimizer = SparseAdam(weight.parameters(), lr=0.1)
     before = weight.dense().detach()
     for _ in range(3):

@@ -45,7 +45,7 @@ def pair(seed, options, dtype=torch.float64):
     weights = [SparseWeight.of(dense, positions) for _ in range(2)]
     optimizers = [optim.Adam(weight.parameters(), **options) for weight in weights]
     make_lazy(optimizers[0], weights[:1])
-    assert weights[0].pending is not None
+    assert weights[0].reader.pending is not None
     return weights, optimizers
 
 
@@ -104,7 +104,7 @@ def test_hundreds_of_steps_give_adams_weights_and_moments_whenever_they_are_read
         lazy, plain = (optimizer.state_dict()["state"][0] for optimizer in optimizers)
         assert set(lazy) == set(plain) and lazy["step"] == plain["step"]
         assert all(is_close(lazy[name], plain[name]) for name in ("exp_avg", "exp_avg_sq"))
-        assert weights[0].pending is not None and is_close(weights[0].values, weights[1].values)
+        assert weights[0].reader.pending is not None and is_close(weights[0].values, weights[1].values)
 
 
 READS = {
@@ -152,7 +152,7 @@ def test_topology_updates_are_those_of_adam(budget):
                 ((model[0](users) * model[1](items)).sum(1) - 1).pow(2).mean().backward()
                 optimizer.step()
         assert len(topology.updates) == 5
-        assert all((weight.pending is not None) == lazily for weight in weights.values())
+        assert all((weight.reader.pending is not None) == lazily for weight in weights.values())
         positions.append([(w.positions(), w.values.detach()) for w in weights.values()])
     for (lazy, values), (plain, wanted) in zip(*positions):
         assert torch.equal(lazy, plain) and torch.allclose(values, wanted, atol=1e-7)
@@ -180,7 +180,7 @@ def test_what_has_no_closed_form_is_left_to_pytorch(options):
         make_lazy(optim.Adam(weight.parameters(), **options), [weight])
         make_lazy(optim.AdamW(weight.parameters()), [weight])
     make_lazy(optim.Adam(weight.parameters()), [weight])
-    assert weight.pending is None
+    assert weight.reader.pending is None
 
 
 def test_a_dense_gradient_ends_it_and_training_goes_on_as_adams():
@@ -193,7 +193,7 @@ def test_a_dense_gradient_ends_it_and_training_goes_on_as_adams():
                     weight.dense().pow(2).sum().backward()
                     optimizer.step()
                 step(weight, optimizer, number)
-        assert weights[0].pending is None and is_close(weights[0].values, weights[1].values)
+        assert weights[0].reader.pending is None and is_close(weights[0].values, weights[1].values)
         assert weights[0].values.grad.is_sparse is False
 
 

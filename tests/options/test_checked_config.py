@@ -8,7 +8,7 @@ from recbole.model.general_recommender import BPR
 
 from recbole_dsl import DSLError, command_line_options, run, run_recbole_dsl
 from recbole_dsl.distributed import process_group
-from recbole_dsl.distributed.process_watch import Watch
+from recbole_dsl.distributed.heartbeat import Heartbeat
 from recbole_dsl.options import checked_config
 from recbole_dsl.options.checked_config import CheckedConfig, refused_in_one_line
 from recbole_dsl.options.checks import check_options
@@ -155,9 +155,9 @@ def test_a_fault_of_what_is_called_is_one_line():
 
 @pytest.mark.parametrize("words", ["cannot restore the state", "the store of gloo", "connection"])
 def test_the_words_of_an_error_do_not_make_it_one_of_a_connection(monkeypatch, words):
-    watch = Watch(dist.HashStore(), rank=0, world_size=1, limit=0.01)
-    monkeypatch.setattr(process_group, "_watch", watch)
-    monkeypatch.setattr("recbole_dsl.distributed.process_watch._SUSPICION", 0.01)
+    heartbeat = Heartbeat(dist.HashStore(), rank=0, world_size=1, limit=0.01)
+    monkeypatch.setattr(process_group, "_heartbeat", heartbeat)
+    monkeypatch.setattr("recbole_dsl.distributed.heartbeat._SUSPICION", 0.01)
     with pytest.raises(RuntimeError, match=words), process_group.told_to_others():
         raise RuntimeError(words)
 
@@ -166,3 +166,18 @@ def test_the_words_of_an_error_do_not_make_it_one_of_a_connection(monkeypatch, w
 def test_metrics_of_another_kind_are_refused_in_one_line(options, metrics):
     with pytest.raises(DSLError, match=r"^metrics=.*: must be one of"):
         build_config("BPR", "tiny", None, {**options, "metrics": metrics})
+
+
+@pytest.mark.parametrize(
+    "given, line",
+    [
+        ({"model": "bpr"}, "model=bpr: did you mean BPR?"),
+        ({"embedding_size": float("inf")}, "embedding_size=inf: must be an integer >= 1"),
+        ({"embedding_size": 2**31}, "embedding_size=2147483648: must be at most 2147483647"),
+    ],
+    ids=str,
+)
+def test_what_is_nearly_right_is_refused_by_its_own_line(options, given, line):
+    with pytest.raises(DSLError) as error:
+        CheckedConfig(given.get("model", "BPR"), "tiny", config_dict={**options, **given})
+    assert str(error.value) == line

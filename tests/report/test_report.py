@@ -115,9 +115,18 @@ def test_names_in_a_file_are_shown_and_not_run(trained, data_path):
     script = "<script>alert(1)</script>"
     checkpoint["config"]["own_options"] = [script]
     checkpoint["record"]["versions"] = {script: script}
+    checkpoint["record"]["valid"] = {script: checkpoint["record"]["valid"]["ndcg@10"]}
+    checkpoint["best_valid_result"] = {script: 0.5}
+    for update in checkpoint["topology"]["updates"]:
+        update["density"] = {f"{script}{name}": value for name, value in update["density"].items()}
     write_checkpoint("saved/hostile.pth", checkpoint)
-    write_report(["saved/hostile.pth"], "page.html", data_path)
-    assert "&lt;script&gt;" in Page("page.html").text
+    write_report(["saved/hostile.pth", trained.saved_model_file], "page.html", data_path)
+    page = Page("page.html")
+    # the title twice, the metric in the table, in figures and their points, a legend, an option, a version
+    assert page.text.count("&lt;script&gt;") > 12
+    assert "<script" not in page.text
+    for svg in re.findall(r"<svg.*?</svg>", page.text, flags=re.S):
+        ET.fromstring(svg)
 
 
 def test_several_runs_stand_side_by_side(trained, options, data_path, capsys):

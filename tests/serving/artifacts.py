@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from recbole_dsl.serving.artifact import write_artifact
-from recbole_dsl.serving.entries import Entries
-from recbole_dsl.serving.lists import Lists
-from recbole_dsl.serving.seen import Seen
-from recbole_dsl.serving.tables import Table
+from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.packed_table import PackedTable
 from recbole_dsl.serving.tokens import Tokens
+from recbole_dsl.serving.user_histories import UserHistories
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ def make(seed=0, n_users=12, n_items=20, n_columns=8, density=0.4, values="fp32"
     everything = [random.permutation(n_items)[: random.integers(1, n_items // 2)] for _ in range(n_users - 1)]
     everything.append(random.permutation(n_items))
     trained = [of_user[: random.integers(0, len(of_user) + 1)] for of_user in everything]
-    tables = {"users": Table.of(Entries.of(users), n_columns, values)}
-    tables["items"] = Table.of(Entries.of(items), n_columns, values)
+    tables = {"users": PackedTable.of(CSR.of_nonzero(users), values)}
+    tables["items"] = PackedTable.of(CSR.of_nonzero(items), values)
     scorer = {side: table.describe() for side, table in tables.items()}
     header = {
         "kind": "product",
@@ -56,11 +55,11 @@ def make(seed=0, n_users=12, n_items=20, n_columns=8, density=0.4, values="fp32"
     arrays = {
         **Tokens.of([f"u{user}" for user in range(n_users)], "users").arrays("users"),
         **Tokens.of([f"i{item}" for item in range(n_items)], "items").arrays("items"),
-        **Seen.of(Lists.of(trained), Lists.of(everything), n_items, level).arrays(),
+        **UserHistories.of(CSR.of_lists(trained), CSR.of_lists(everything), n_items, level).arrays(),
         **tables["users"].arrays("product.users"),
         **tables["items"].arrays("product.items"),
     }
-    decoded = [table.rows(0, table.n_rows).dense(n_columns) for table in tables.values()]
+    decoded = [table.rows(0, table.n_rows).dense() for table in tables.values()]
     return Made(header, arrays, *decoded, trained, everything)
 
 

@@ -12,7 +12,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.serving import Recommender, product, top_k
 from recbole_dsl.serving import recommender as recommending
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.lists import Lists
+from recbole_dsl.serving.csr import CSR
 from tests.serving.artifacts import brute_force, make
 
 MADE = make()
@@ -95,7 +95,7 @@ def test_a_history_is_folded_in_by_least_squares(recommender):
     rows = np.vstack([items, items[history], np.sqrt(ridge) * np.eye(items.shape[1])])
     wanted = np.concatenate([np.zeros(len(items)), np.ones(len(history)), np.zeros(items.shape[1])])
     vector = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    assert np.allclose(recommender.scorer.fold_in(Lists.of([history]))[0], vector, atol=1e-6)
+    assert np.allclose(recommender.scorer.fold_in(CSR.of_lists([history]))[0], vector, atol=1e-6)
     found, scores = recommender.recommend_for([[f"i{item}" for item in history]], 20)
     assert len(found[0]) == 20 and found[0, 17:].tolist() == [None] * 3
     assert not set(found[0]) & {f"i{item}" for item in history}
@@ -149,14 +149,12 @@ def test_answers_are_the_same_before_while_and_after_it_is_prepared(density, lev
 def test_nothing_is_made_in_a_request_after_it_was_prepared(monkeypatch):
     recommender = load(make(n_columns=9))
     recommender.prepare()
-    made = [
-        set(vars(part)) for part in (recommender, recommender.scorer, recommender.seen, recommender.scorer.items)
-    ]
-    monkeypatch.setattr(top_k, "build_lists", lambda table: pytest.fail("in a request"))
+    parts = (recommender, recommender.scorer, recommender.user_histories, recommender.scorer.items)
+    made = [set(vars(part)) for part in parts]
+    monkeypatch.setattr(top_k, "build_index", lambda table: pytest.fail("in a request"))
     monkeypatch.setattr(top_k, "_compiled", lambda: pytest.fail("in a request"))
     answers(recommender)
     recommender.prepare()
-    parts = (recommender, recommender.scorer, recommender.seen, recommender.scorer.items)
     assert made == [set(vars(part)) for part in parts]
 
 
@@ -178,7 +176,7 @@ def test_a_job_of_much_work_is_prepared_and_a_request_never_is(monkeypatch):
 def test_items_alike_are_found_in_the_table_of_the_products(recommender):
     recommender.prepare()
     by_product, by_cosine = recommender.scorer._by_product, recommender.scorer._by_cosine
-    assert by_cosine._table.values is by_product._table.values and by_cosine._lists is by_product._lists
+    assert by_cosine._table.values is by_product._table.values and by_cosine._index is by_product._index
 
 
 def test_similar_items_are_those_of_the_highest_cosine(recommender):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.serving import item_lists, plain_top_k, top_k
-from recbole_dsl.serving.lists import Lists
+from recbole_dsl.serving import inverted_index, top_k, top_k_numpy
+from recbole_dsl.serving.csr import CSR
 from recbole_dsl.serving.top_k import ExactTopK
 
 needs_numba = pytest.mark.skipif(top_k._compiled() is None, reason="Numba is not there")
@@ -42,10 +42,10 @@ def small_blocks(monkeypatch):
     """Tables of the size of tests have several blocks too."""
     monkeypatch.setattr(top_k, "_BATCH", 3)
     monkeypatch.setattr(top_k, "_ITEMS", 7)
-    monkeypatch.setattr(top_k, "build_lists", lambda table: item_lists.build_lists(table, 8))
-    monkeypatch.setattr(item_lists, "_BLOCKS", 2)
-    monkeypatch.setattr(item_lists, "_ROWS", 5)
-    monkeypatch.setattr(plain_top_k, "_ITEMS", 11)
+    monkeypatch.setattr(top_k, "build_index", lambda table: inverted_index.build_index(table, 8))
+    monkeypatch.setattr(inverted_index, "_BLOCKS", 2)
+    monkeypatch.setattr(inverted_index, "_ROWS", 5)
+    monkeypatch.setattr(top_k_numpy, "_ITEMS", 11)
 
 
 def brute_force(table, queries, k, allowed, factors=None):
@@ -153,7 +153,7 @@ def test_only_candidates_are_found(force, monkeypatch, way, few):
         chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(table), max_size=len(table))), bool)
         expected = brute_force(table, queries, k, allowed & chosen)
         search = search_of(table)
-        lists = Lists.of([np.flatnonzero(~row) for row in allowed])
+        lists = CSR.of_lists([np.flatnonzero(~row) for row in allowed])
         assert_same(search.search(queries, k, lists, chosen), expected)
         assert_same(search.search(queries, k, sp.csr_matrix(~allowed), np.flatnonzero(chosen)), expected)
 
@@ -197,7 +197,7 @@ def test_a_large_table_is_searched_alike_every_way(force, monkeypatch):
 def test_no_search_waits_for_what_prepare_makes(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(top_k, "_compiled", lambda: pytest.fail("in a search"))
-    monkeypatch.setattr(top_k, "build_lists", lambda table: pytest.fail("in a search"))
+    monkeypatch.setattr(top_k, "build_index", lambda table: pytest.fail("in a search"))
     random = np.random.default_rng(0)
     search = search_of(sparse_normal(random, 8192))
     queries = sparse_normal(random, 256)
@@ -244,8 +244,8 @@ def test_nothing_is_compiled_after_prepare(monkeypatch, keep):
 @needs_numba
 def test_preparing_again_or_from_several_threads_makes_everything_once(monkeypatch):
     made = []
-    build = top_k.build_lists
-    monkeypatch.setattr(top_k, "build_lists", lambda table: made.append(table.n_items) or build(table))
+    build = top_k.build_index
+    monkeypatch.setattr(top_k, "build_index", lambda table: made.append(table.n_rows) or build(table))
     search = search_of(np.eye(64, dtype=np.float32))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: search.prepare(), range(8)))
@@ -255,7 +255,7 @@ def test_preparing_again_or_from_several_threads_makes_everything_once(monkeypat
     scaled = other.scaled(np.ones(64, np.float32))
     scaled.prepare()
     other.prepare()
-    assert other._lists is scaled._lists
+    assert other._index is scaled._index
 
 
 def test_it_works_without_numba_and_imports_neither_torch_nor_recbole():

@@ -5,6 +5,7 @@ such a step is compared on the CPU.
 """
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from recbole_dsl import DSLConfig, DynamicTopology, sparsify
-from recbole_dsl.sparse.padded_rows import padded_rows
 from recbole_dsl.sparse.weight import SparseWeight
 from tests.running import prepare
 from tests.sparse.test_weight import masked
@@ -38,7 +38,7 @@ def test_rows_read_without_waiting_are_those_that_are_read(weight, data):
     dense, positions, _ = weight
     sparse = SparseWeight.of(dense, positions)
     ids = torch.tensor(data.draw(st.lists(st.integers(0, len(dense) - 1), max_size=12)), dtype=torch.long)
-    out = padded_rows(sparse.index, sparse.values, ids, sparse.longest_row)
+    out = replace(sparse.index, values=sparse.values).padded_rows(ids)
     expected = sparse.rows(ids)
     assert torch.equal(out, expected)
     upstream = torch.randn_like(expected)
@@ -50,12 +50,12 @@ def test_rows_read_without_waiting_are_those_that_are_read(weight, data):
 def test_the_longest_row_is_that_of_the_topology_there_is():
     mask = torch.tensor([[True, True, False], [False, False, True]])
     sparse = SparseWeight((2, 3), [mask])
-    assert sparse.longest_row == 2
+    assert sparse.index.longest_row == 2
     exchange_at(sparse, [0, 1], [3, 4])
-    assert sparse.longest_row == 3
+    assert sparse.index.longest_row == 3
     other = SparseWeight((2, 3), [mask])
     other.load_state_dict(sparse.state_dict())
-    assert other.longest_row == copy.deepcopy(sparse).longest_row == 3
+    assert other.index.longest_row == copy.deepcopy(sparse).index.longest_row == 3
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -65,7 +65,7 @@ def test_a_training_step_asks_a_device_for_nothing(options, model):
     report = sparsify(network, config)
     topology = DynamicTopology(report.weights, config, total_steps=1000)
     for weight in report.weights.values():
-        assert weight.longest_row
+        assert weight.index.longest_row
     network.to("meta")
     network.device = torch.device("meta")
     optimizer = torch.optim.Adam(network.parameters())

@@ -57,11 +57,11 @@ def test_a_copy_is_the_same_model_and_shares_nothing(make, kind):
     run = (lambda m: m(items)[0]) if kind is Shared else (lambda m: m(items % 12, items))
     run(model).sum().backward()
     for weight in weights.values():
-        weight.gradient_sink = lambda ids, gradient: pytest.fail("a copy told who watches the original")
-        weight._keeps_dense = True
+        weight.reader.gradient_sink = lambda ids, gradient: pytest.fail("a copy told who watches the original")
+        weight.reader.keeps_dense = True
     made = make(model)
     for weight in weights.values():
-        weight.gradient_sink, weight._keeps_dense = None, False
+        weight.reader.gradient_sink, weight.reader.keeps_dense = None, False
     assert [type(m) for m in made.modules()] == [type(m) for m in model.modules()]
     assert [n for n, _ in made.named_parameters()] == [n for n, _ in model.named_parameters()]
     assert torch.equal(run(made), run(model))

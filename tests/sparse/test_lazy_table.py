@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_dsl.sparse import lazy_tensor as unmade
+from recbole_dsl.sparse import lazy_tensor
 from recbole_dsl.sparse.lazy_scores import LazyScores
 from recbole_dsl.sparse.lazy_table import LazyTable
 from recbole_dsl.sparse.modules import SparseEmbedding
@@ -29,8 +29,8 @@ def embedding():
 @pytest.fixture
 def made(caplog):
     """The functions for which something was made dense."""
-    unmade._say_that_made.cache_clear()
-    with caplog.at_level(logging.DEBUG, logger=unmade.__name__):
+    lazy_tensor._say_that_made.cache_clear()
+    with caplog.at_level(logging.DEBUG, logger=lazy_tensor.__name__):
         yield lambda: {record.message.partition(":")[0] for record in caplog.records}
 
 
@@ -128,11 +128,11 @@ def test_gradients_of_what_is_not_alive(embedding):
     for name, loss_of in LOSSES.items():
         collected = {}
         for kind in ("ours", "dense"):
-            weight.gradient_sink, sums = collector()
+            weight.reader.gradient_sink, sums = collector()
             view = embedding.weight if kind == "ours" else weight.dense()
             loss_of(view, h).backward()
             collected[kind] = sums
-        weight.gradient_sink = None
+        weight.reader.gradient_sink = None
         # an alive entry's own gradient comes from elsewhere
         alive = weight.alive_in(0, ROWS)
         difference = (collected["ours"] - collected["dense"]).masked_fill(alive, 0)

@@ -1,4 +1,5 @@
 import copy
+import operator
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_dsl.sparse.gather import smallest_unsigned
+from recbole_dsl.sparse.compressed_rows import smallest_unsigned
 from recbole_dsl.sparse.weight import SparseWeight
 from tests.toy import exchange_at
 
@@ -97,7 +98,7 @@ def test_columns_take_the_smallest_unsigned_type(columns, dtype):
 
 def test_positions_are_counted_in_64_bits():
     sparse = SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 3]))
-    assert sparse.row_of_slots().dtype is sparse.positions().dtype is torch.int64
+    assert sparse.index.rows.dtype is sparse.positions().dtype is torch.int64
 
 
 def test_ids_outside_the_table_are_refused():
@@ -148,7 +149,7 @@ def test_gradient_sink_gets_the_same_sum_however_rows_are_looked_up(n):
     def collect(rows, gradient):
         collected.index_add_(0, torch.arange(10) if rows is None else rows, gradient)
 
-    sparse.gradient_sink = collect
+    sparse.reader.gradient_sink = collect
     (sparse.rows(ids) * upstream).sum().backward()
     assert torch.allclose(collected, torch.zeros(10, 3).index_add_(0, ids, upstream), atol=1e-6)
 
@@ -157,7 +158,7 @@ def test_gradient_sink_sees_the_dense_gradient_of_what_was_read():
     dense = torch.randn(5, 3)
     sparse = SparseWeight.of(dense, torch.tensor([0, 4, 11]))
     seen = []
-    sparse.gradient_sink = lambda ids, gradient: seen.append((ids, gradient.clone()))
+    sparse.reader.gradient_sink = lambda ids, gradient: seen.append((ids, gradient.clone()))
     sparse.rows(torch.tensor([[1, 3]])).sum().backward()
     (2 * sparse.dense()).sum().backward()
     assert seen[0][0].tolist() == [1, 3] and torch.equal(seen[0][1], torch.ones(2, 3))
@@ -184,12 +185,12 @@ def test_a_change_of_size_outlives_the_loss_of_the_step_before():
 
 
 def test_the_gradients_of_look_ups_in_a_large_weight_are_added_up(monkeypatch):
-    monkeypatch.setattr("recbole_dsl.sparse.weight._MANY", 1)
+    monkeypatch.setattr("recbole_dsl.sparse.reading._ONE_GRADIENT_FROM", 1)
     weights = [SparseWeight.of(torch.arange(12.0).view(6, 2), torch.tensor([1, 2, 5, 6, 9])) for _ in range(2)]
     weights[1].rows(torch.tensor([0])).sum().backward()
     weights.append(copy.deepcopy(weights[1]))
     for weight in weights:
-        monkeypatch.setattr("recbole_dsl.sparse.weight._MANY", 100 if weight is weights[0] else 1)
+        monkeypatch.setattr("recbole_dsl.sparse.reading._ONE_GRADIENT_FROM", 100 if weight is weights[0] else 1)
         for _ in range(2):
             weight.values.grad = None
             (weight.rows(torch.tensor([1, 4, 1])) * 2 + weight.rows(torch.tensor([0, 2, 4]))).sum().backward()
@@ -213,3 +214,15 @@ def test_the_dense_form_is_made_once_where_it_is_kept_and_not_with_a_gradient():
     with torch.no_grad():
         weight.values.mul_(2)
         assert torch.equal(weight.dense(), 2 * expected) and torch.equal(weight.rows(ids), 2 * rows)
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("brought", "pretrained"), *((n, f"reader.{n}") for n in ("pending", "gradient_sink", "sparse_gradient"))],
+)
+def test_attributes_keep_their_former_names_for_now(old, new):
+    weight = SparseWeight.of(torch.ones(3, 2), torch.tensor([0, 3]))
+    with pytest.warns(DeprecationWarning, match=f"use {new}"):
+        setattr(weight, old, "value")
+    with pytest.warns(DeprecationWarning, match=f"use {new}"):
+        assert getattr(weight, old) == operator.attrgetter(new)(weight) == "value"

@@ -178,11 +178,11 @@ def test_gradients_are_collected_in_the_window_only():
     generator = torch.Generator().manual_seed(1)
     watched = []
     for _ in range(10):
-        watched.append(report.weights["user.weight"].gradient_sink is not None)
+        watched.append(report.weights["user.weight"].reader.gradient_sink is not None)
         train_step(model, optimizer, toy_batch(generator))
     assert watched == [False, False, False, True, True] * 2
     assert topology.growth_peak_bytes > 0
-    assert all(weight.gradient_sink is None for weight in report.weights.values())
+    assert all(weight.reader.gradient_sink is None for weight in report.weights.values())
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import torch.distributed as dist
 from recbole.trainer import Trainer
 
 from recbole_dsl import cli
-from recbole_dsl.checkpoint import whole_files
+from recbole_dsl.checkpoint import archive
 from recbole_dsl.training.trainer import DSLMixin
 
 _PHASE, _RANK, _SIGNAL = os.environ["LOST"].split()
 # the process is lost when there is a state to go on from
 _KEPT_STATES = 3
 # the first process is lost with a state half written, the others when they wait for it
-_SAVING = (whole_files, "_append_checksum") if _RANK == "0" else (DSLMixin, "_keep_last")
+_SAVING = (archive, "_append_checksum") if _RANK == "0" else (DSLMixin, "_keep_last")
 _EVALUATING = Trainer, "_full_sort_batch_eval"
 _kept = 0
 

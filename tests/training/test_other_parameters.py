@@ -13,8 +13,12 @@ from torch import nn
 
 from recbole_dsl import DSLError, DSLTrainer
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint, write_checkpoint
-from recbole_dsl.training.model_caches import derived_names, restore_model
-from recbole_dsl.training.other_parameters import read_other_parameters, save_other_parameters
+from recbole_dsl.training.model_state import (
+    derived_names,
+    read_other_parameters,
+    restore_model,
+    save_other_parameters,
+)
 from tests.running import prepare
 
 KEPT = {
@@ -187,7 +191,7 @@ def test_damaged_data_is_one_line(options, value):
     model = prepare("BPR", options)[1]
     model.other_parameter_name, model.mine = ["mine"], 1
     with pytest.raises(DSLError, match=r"^model_file=a file: other_parameter is damaged: .*$"):
-        read_other_parameters(model, {"mine": value}, frozenset(), "a file")
+        read_other_parameters(model, {"mine": value}, "a file")
 
 
 class OwnGraph(LightGCN):
@@ -228,6 +232,6 @@ def test_tensors_are_saved_without_history_and_the_memory_around_them(options):
     model.other_parameter_name = ["part", "with_history", "parameter"]
     model.part, model.with_history = torch.zeros(1000)[:2], torch.ones(2, requires_grad=True) * 2
     object.__setattr__(model, "parameter", nn.Parameter(torch.ones(2)))
-    saved = save_other_parameters(model, frozenset())
+    saved = save_other_parameters(model)
     assert saved["part"].untyped_storage().nbytes() == 8
     assert all(type(tensor) is torch.Tensor and not tensor.requires_grad for tensor in saved.values())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recbole_dsl import DSLError, DSLTrainer, run_recbole_dsl
-from recbole_dsl.checkpoint.whole_files import damage
+from recbole_dsl.checkpoint.archive import damage
 from tests.running import prepare
 
 # an interval of 7 steps does not divide an epoch, so that epochs end in the middle of windows of summed gradients

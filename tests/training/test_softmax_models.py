@@ -12,8 +12,7 @@ from recbole.utils import get_model, init_seed
 
 from benchmarks.model_cases import CASES, model_of
 from recbole_dsl import DSLTrainer, densify
-from recbole_dsl.sparse import lazy_tensor as unmade
-from recbole_dsl.sparse import weight
+from recbole_dsl.sparse import lazy_tensor, weight
 from recbole_dsl.sparse.modules import sparse_weights
 from tests.training.test_models import options_of
 
@@ -61,10 +60,10 @@ def gradients(model, batch):
 def test_loss_and_gradients_are_those_of_the_dense_model(family, case, data_path, monkeypatch, caplog):
     # as if its tables were large
     monkeypatch.setattr(weight, "LAZY_FROM", 0)
-    unmade._say_that_made.cache_clear()
+    lazy_tensor._say_that_made.cache_clear()
     model, batch = prepared(family, case, data_path)
     dense = densify(copy.deepcopy(model))
-    with caplog.at_level(logging.DEBUG, logger=unmade.__name__):
+    with caplog.at_level(logging.DEBUG, logger=lazy_tensor.__name__):
         loss = gradients(model, batch)
     items = {str(model.n_items + more) for more in (0, 1)}
     of_all_items = [r.message for r in caplog.records if items & set(re.findall(r"\d+", r.message))]

@@ -1,16 +1,12 @@
 """The product of mostly zero inputs, such as the items of users, with a sparse layer."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_dsl.sparse.compressed_rows import CompressedRows, true_at
-from recbole_dsl.sparse.gather import signed_view
-from recbole_dsl.sparse.softmax.table import Table, as_int64
+from recbole_dsl.sparse.compressed_rows import CompressedRows, as_int64, signed_view, true_at, weighted_sums
 
-# entries of an input that may differ from zero, as a share of all
+# share of non-zero entries up to which an input is mostly zero
 _FEW = 0.02
 
 
@@ -21,7 +17,7 @@ def is_mostly_zero(inputs: Tensor) -> bool:
     return int(inputs.count_nonzero()) <= _FEW * inputs.numel()
 
 
-def times_transposed(inputs: Tensor, table: Table) -> Tensor:
+def times_transposed(inputs: Tensor, table: CompressedRows) -> Tensor:
     """``inputs`` (n, columns), mostly zero, times ``table`` (rows, columns) transposed: (n, rows).
 
     Of the table only the columns where some input is not zero take part. It is differentiable in the values of
@@ -33,20 +29,15 @@ def times_transposed(inputs: Tensor, table: Table) -> Tensor:
 
 class _SparseInput(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, table: Table, n: int, samples: Tensor, columns: Tensor, inputs: Tensor):
+    def forward(
+        ctx, values: Tensor, table: CompressedRows, n: int, samples: Tensor, columns: Tensor, inputs: Tensor
+    ):
         used, places = columns.unique(return_inverse=True)
         slots, at = _entries_in(table, used)
         # the rows of the used columns: (used, rows)
-        turned = values.new_zeros(len(used) * table.n_rows).index_copy_(0, at, values[slots])
+        transposed = values.new_zeros(len(used) * table.n_rows).index_copy_(0, at, values[slots])
         starts = torch.searchsorted(samples, torch.arange(n + 1, device=samples.device))
-        out = F.embedding_bag(
-            places,
-            turned.view(len(used), table.n_rows),
-            starts,
-            mode="sum",
-            per_sample_weights=inputs,
-            include_last_offset=True,
-        )
+        out = weighted_sums(places, transposed.view(len(used), table.n_rows), starts, inputs)
         ctx.save_for_backward(samples, inputs, used, places, slots, at)
         ctx.table = table
         return out
@@ -55,29 +46,24 @@ class _SparseInput(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
         samples, inputs, used, places, slots, at = ctx.saved_tensors
-        table: Table = ctx.table
+        table: CompressedRows = ctx.table
         order = places.argsort(stable=True)
         starts = F.pad(torch.bincount(places, minlength=len(used)).cumsum(0), (1, 0))
-        of_turned = F.embedding_bag(
-            samples[order],
-            gradient.contiguous(),
-            starts,
-            mode="sum",
-            per_sample_weights=inputs[order],
-            include_last_offset=True,
-        )
-        of_values = torch.zeros_like(table.values).detach().index_copy_(0, slots, of_turned.view(-1)[at])
-        if table.sink is not None:
-            _collect(table, used, of_turned)
+        of_transposed = weighted_sums(samples[order], gradient.contiguous(), starts, inputs[order])
+        of_values = torch.zeros_like(table.values).detach().index_copy_(0, slots, of_transposed.view(-1)[at])
+        for start, stop, _, _ in table.blocks() if table.sink is not None else ():
+            of_rows = of_transposed.new_zeros(stop - start, table.n_columns)
+            of_rows[:, used] = of_transposed[:, start:stop].t()
+            table.sink(torch.arange(start, stop, device=used.device) + table.first_row, of_rows)
         return of_values, None, None, None, None, None
 
 
-def _entries_in(table: Table, used: Tensor) -> tuple[Tensor, Tensor]:
+def _entries_in(table: CompressedRows, used: Tensor) -> tuple[Tensor, Tensor]:
     """The slots of the entries in the columns ``used``, ascending, and where each is in (used, rows), int64."""
     place = torch.full((table.n_columns,), -1, dtype=torch.int32, device=used.device)
     place[used] = torch.arange(len(used), dtype=torch.int32, device=used.device)
     slots, at = [], []
-    for start, stop, first, last in _blocks(table):
+    for start, stop, first, last in table.blocks():
         narrow = signed_view(table.columns[first:last])
         columns = narrow if narrow.dtype == torch.int32 else as_int64(table.columns[first:last])
         of_block = place.index_select(0, columns)
@@ -86,16 +72,3 @@ def _entries_in(table: Table, used: Tensor) -> tuple[Tensor, Tensor]:
         slots.append(within + first)
         at.append(of_block[within].long() * table.n_rows + rows[within] + start)
     return torch.cat(slots), torch.cat(at)
-
-
-def _blocks(table: Table) -> Iterator[tuple[int, int, int, int]]:
-    base = int(table.row_offsets[0])
-    for start, stop, first, last in CompressedRows(table.n_columns, table.columns, table.row_offsets).blocks():
-        yield start, stop, first - base, last - base
-
-
-def _collect(table: Table, used: Tensor, of_turned: Tensor) -> None:
-    for start, stop, _, _ in _blocks(table):
-        gradient = of_turned.new_zeros(stop - start, table.n_columns)
-        gradient[:, used] = of_turned[:, start:stop].t()
-        table.sink(torch.arange(start, stop, device=used.device) + table.first_row, gradient)

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from recbole_dsl.sparse.modules import SparseEmbedding
-from recbole_dsl.sparse.softmax import table as tables
+from recbole_dsl.sparse.softmax import cross_entropy as tables
 from recbole_dsl.sparse.weight import SparseWeight
 
 ROWS, COLUMNS, N = 30_000, 64, 128
@@ -38,7 +38,7 @@ def test_neither_the_table_nor_its_scores_are_made(collects, compiles, monkeypat
     monkeypatch.setattr(tables, "_WORTH_COMPILING", 0 if compiles else 2**62)
     items, h = embedding(ROWS, COLUMNS), torch.randn(N, COLUMNS, requires_grad=True)
     if collects:
-        items._modules["weight"].gradient_sink = lambda ids, gradient: None
+        items._modules["weight"].reader.gradient_sink = lambda ids, gradient: None
     with Largest() as largest:
         F.cross_entropy(h @ items.weight.t() / 2, torch.arange(N)).backward()
     # the gradient of the alive entries, and what is larger than a chunk
@@ -52,7 +52,7 @@ def test_no_layer_of_an_autoencoder_is_made(collects):
     ratings[torch.arange(N), torch.arange(N) * 7 % 50] = 1
     if collects:
         for layer in (encoder, decoder):
-            layer._modules["weight"].gradient_sink = lambda ids, gradient: None
+            layer._modules["weight"].reader.gradient_sink = lambda ids, gradient: None
     with Largest() as largest:
         scores = F.linear(torch.tanh(F.linear(ratings, encoder.weight)), decoder.weight, torch.zeros(ROWS))
         (-(F.log_softmax(scores, 1) * ratings).sum(1).mean()).backward()

@@ -1,11 +1,12 @@
 """The product of mostly zero inputs with a sparse layer against that with the dense one."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_dsl.sparse.softmax.sparse_input import is_mostly_zero, times_transposed
-from recbole_dsl.sparse.softmax.table import Table
 from recbole_dsl.sparse.weight import SparseWeight
 from tests.toy import blocks_of
 
@@ -30,7 +31,7 @@ def test_is_that_of_the_dense_layer(n, rows, columns, density, k, seed, collects
     inputs[at[0], at[1]] = torch.randn(k, generator=generator, dtype=torch.float64)
     collected = torch.zeros(rows, columns, dtype=torch.float64)
     sink = (lambda ids, gradient: collected.index_add_(0, ids, gradient)) if collects else None
-    table = Table(weight.values, weight.columns, weight.row_offsets, columns, sink)
+    table = replace(weight.index, values=weight.values, sink=sink)
     with blocks_of(50_000):
         out = times_transposed(inputs, table)
         whole = weight.dense()

@@ -1,0 +1,72 @@
+"""Tokens of users, items and features in few bytes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_dsl.checkpoint.forms import is_count, kind, list_of, named, record, vector
+
+# integers of more digits stay text
+_MOST_DIGITS = 18
+_INTEGERS = vector(torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+def pack_tokens(tokens: Sequence[str]) -> dict[str, Tensor]:
+    """{"numbers": (n,) integers} if ``tokens`` are such, or {"text": (bytes,) uint8 of UTF-8, "lengths": (n,)}."""
+    joined = "".join(tokens)
+    if (
+        joined.isascii()
+        and joined.isdigit()
+        and max(map(len, tokens)) <= _MOST_DIGITS
+        # without leading zeros, which an integer does not keep
+        and all(token and (token[0] != "0" or token == "0") for token in tokens)
+    ):
+        return {"numbers": _smallest(np.array(list(map(int, tokens)), np.int64))}
+    encoded = [token.encode(errors="surrogatepass") for token in tokens]
+    text = np.frombuffer(b"".join(encoded), np.uint8).copy()
+    return {"text": torch.from_numpy(text), "lengths": _smallest(np.array(list(map(len, encoded)), np.int64))}
+
+
+def unpack_tokens(packed: Mapping[str, Tensor]) -> list[str]:
+    """The tokens that `pack_tokens` was given."""
+    if "numbers" in packed:
+        return list(map(str, packed["numbers"].tolist()))
+    text = packed["text"].numpy(force=True).tobytes()
+    ends = packed["lengths"].long().cumsum(0).tolist()
+    return [text[a:b].decode(errors="surrogatepass") for a, b in zip([0, *ends], ends)]
+
+
+def are_packed_tokens(value: Any) -> bool:
+    """Whether ``value`` is what `pack_tokens` returns."""
+    if record(numbers=_INTEGERS)(value):
+        return bool((value["numbers"] >= 0).all())
+    if not record(text=vector(torch.uint8), lengths=_INTEGERS)(value) or (value["lengths"] < 0).any():
+        return False
+    try:
+        return value["lengths"].double().sum() == len(value["text"]) and unpack_tokens(value) is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def are_rows(value: Any) -> bool:
+    """Whether ``value`` is what `recbole_dsl.data.rows.rows_of` returns, or empty."""
+    form = record(order=list_of(kind(str)), fields=named(is_count), tokens=list_of(are_packed_tokens))
+    return value == {} or (form(value) and max(value["fields"].values(), default=-1) < len(value["tokens"]))
+
+
+def is_same_packed(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Whether both are of the same tokens."""
+    return some.keys() == others.keys() and all(
+        some[name].shape == others[name].shape and torch.equal(some[name].cpu().long(), others[name].long())
+        for name in some
+    )
+
+
+def _smallest(numbers: NDArray[np.int64]) -> Tensor:
+    largest = numbers.max(initial=0)
+    kinds = (np.uint8, np.int16, np.int32, np.int64)
+    return torch.from_numpy(numbers.astype(next(kind for kind in kinds if largest <= np.iinfo(kind).max)))

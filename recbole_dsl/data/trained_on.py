@@ -1,0 +1,122 @@
+"""Which interactions a model was trained on, by token: a sum that tells data apart, and a sample of fixed size."""
+
+import hashlib
+from collections.abc import Mapping
+from logging import getLogger
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from recbole.data.dataset import Dataset
+from torch import Tensor
+
+from recbole_dsl.checkpoint.run_state import SAMPLE
+from recbole_dsl.data.rows import FileRows, rows_of
+
+# interactions that are hashed at once
+_BLOCK = 2**22
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_known: "WeakKeyDictionary[Dataset, dict[str, Any]]" = WeakKeyDictionary()
+# the digests of files that the user has been told of, for each dataset
+_told: "WeakKeyDictionary[Dataset, set[int]]" = WeakKeyDictionary()
+
+
+def trained_on(dataset: Dataset, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The interactions of ``dataset``, the training part, for a checkpoint; hashed once.
+
+    Args:
+        earlier: the same of the file that the training goes on from, which counts where its data were others.
+
+    Returns:
+        digest, an integer of 63 bits that does not depend on the order; sample, (n <= 1024,) int64, ascending.
+    """
+    if dataset not in _known:
+        _known[dataset] = _digest_of(dataset)
+    own = _known[dataset]
+    if not earlier or earlier["digest"] == own["digest"]:
+        return own
+    both = torch.cat([own["sample"], earlier["sample"].cpu()]).unique()[:SAMPLE]
+    return {"digest": (own["digest"] + earlier["digest"]) % 2**63, "sample": both}
+
+
+def mark_of(dataset: Dataset) -> str:
+    """Hexadecimal digits that are others for other ids or other interactions of ``dataset``, the training part."""
+    rows = rows_of(dataset)
+    digest = hashlib.sha256(repr((rows["order"], rows["fields"], trained_on(dataset)["digest"])).encode())
+    for tokens in rows["tokens"]:
+        for name, tensor in tokens.items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def warn_of_other_interactions(
+    file: FileRows, train: Dataset | None, others: Mapping[str, Dataset | None]
+) -> None:
+    """Say once if ``file`` was trained on other interactions than ``train``, and which share of ``others`` it saw.
+
+    Args:
+        others: what is validated or tested with, by the words for it.
+    """
+    if not file.trained_on:
+        return
+    digest = file.trained_on["digest"]
+    told = [_told.setdefault(dataset, set()) for dataset in (train, *others.values()) if dataset is not None]
+    if all(digest in digests for digests in told):
+        return
+    for digests in told:
+        digests.add(digest)
+    if train is not None and trained_on(train)["digest"] == digest:
+        return
+    shares = {words: _share(one, file.trained_on["sample"]) for words, one in others.items() if one is not None}
+    if train is None and not any(shares.values()):
+        return
+    what = "" if train is None else "was trained on other interactions than the training data of today, and "
+    seen = " and ".join(f"{share:.0%} of the {words} data" for words, share in shares.items()) or "none held out"
+    getLogger().warning(f"{file.named}: {what}has seen about {seen} in training")
+
+
+def _digest_of(dataset: Dataset) -> dict[str, Any]:
+    total, smallest = 0, np.zeros(0, np.int64)
+    for hashes in _hashes(dataset):
+        total += int(hashes.sum(dtype=np.uint64))
+        smallest = np.unique(np.concatenate([smallest, hashes]))[:SAMPLE]
+    return {"digest": total % 2**63, "sample": torch.from_numpy(smallest)}
+
+
+def _share(dataset: Dataset, sample: Tensor) -> float:
+    """About which share of ``dataset`` belongs to what ``sample`` is of."""
+    smallest = sample.numpy(force=True)
+    last = smallest[-1] if len(smallest) == SAMPLE else np.iinfo(np.int64).max
+    seen = compared = 0
+    for hashes in _hashes(dataset):
+        hashes = hashes[hashes <= last]
+        seen += int(np.isin(hashes, smallest).sum())
+        compared += len(hashes)
+    return seen / compared if compared else 0.0
+
+
+def _hashes(dataset: Dataset) -> "list[NDArray[np.int64]]":
+    """One of 63 bits for each interaction, by its user and item, or all tokens where the data has no such."""
+    feat = dataset.inter_feat
+    fields = [dataset.uid_field, dataset.iid_field]
+    if None in fields:
+        fields = [field for field in feat if field in dataset.field2id_token and feat[field].ndim == 1]
+    columns = [np.asarray(feat[field]) for field in fields]
+    tokens = [pd.util.hash_array(_texts(dataset.field2id_token[field]), categorize=False) for field in fields]
+    found = []
+    for start in range(0, len(columns[0]) if columns else 0, _BLOCK):
+        mixed = np.uint64(0)
+        for column, of_token in zip(columns, tokens):
+            of_column = of_token[column[start : start + _BLOCK]]
+            mixed = pd.util.hash_array(mixed * _FACTOR + of_column, categorize=False)
+        found.append((mixed >> np.uint64(1)).astype(np.int64))
+    return found
+
+
+def _texts(tokens: NDArray) -> NDArray[np.object_]:
+    texts = map(str, tokens)
+    # pandas hashes whole characters only
+    return np.array([t if t.isascii() else t.encode(errors="backslashreplace").decode() for t in texts], object)

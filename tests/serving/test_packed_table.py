@@ -1,0 +1,144 @@
+"""A table in few bits: what comes back, and what a file may not hold."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_dsl.errors import DSLError
+from recbole_dsl.serving.artifact import Artifact
+from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
+from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.packed_table import PackedTable
+from recbole_dsl.serving.quantising import VALUES
+
+SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 70), st.sampled_from([0, 0.05, 0.1, 0.4, 0.9, 1]))
+
+
+def dense(seed, n_rows, n_columns, density):
+    random = np.random.default_rng(seed)
+    scales = 10.0 ** random.integers(-2, 3, n_columns)
+    values = (random.normal(size=(n_rows, n_columns)) * scales).astype(np.float32)
+    return values * (random.random(values.shape) < density)
+
+
+def read(table, n_rows=None, description=None, **changed):
+    artifact = Artifact("a.rdsl", {}, {**table.arrays("t"), **{f"t.{name}": a for name, a in changed.items()}})
+    return PackedTable.read(artifact, "t", n_rows or table.n_rows, {**table.describe(), **(description or {})})
+
+
+@given(st.integers(1, 20), st.data())
+def test_packed_numbers_come_back_from_any_place(bits, data):
+    numbers = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=40))
+    packed = pack(np.array(numbers, np.uint32), bits)
+    assert packed.dtype == np.uint8 and len(packed) == packed_bytes(len(numbers), bits)
+    start = data.draw(st.integers(0, len(numbers)))
+    stop = data.draw(st.integers(start, len(numbers)))
+    assert unpack(packed, bits, start, stop).tolist() == numbers[start:stop]
+
+
+@given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES))
+def test_a_table_that_is_written_and_read_is_the_same_to_the_bit(seed, shape, values):
+    x = dense(seed, *shape)
+    table = PackedTable.of(CSR.of_nonzero(x), values)
+    again = read(table)
+    assert (again.rows(0, len(x)).dense() == table.rows(0, len(x)).dense()).all()
+    # what is in few bits loses nothing by being written so again
+    twice = PackedTable.of(table.rows(0, len(x)), values)
+    assert table.parts.keys() == twice.parts.keys()
+    decoded, anew = (t.rows(0, len(x)).dense() for t in (table, twice))
+    assert (decoded == anew).all()
+
+
+@given(st.integers(0, 99), SHAPES)
+def test_the_error_of_few_bits_is_within_its_bound(seed, shape):
+    x = dense(seed, *shape)
+    entries = CSR.of_nonzero(x)
+    for values in VALUES:
+        table = PackedTable.of(entries, values)
+        error = np.abs(table.rows(0, len(x)).dense() - x)
+        if values == "fp32":
+            bound = np.zeros_like(x)
+        elif values == "fp16":
+            bound = np.abs(x) * 2.0**-11 + 2.0**-25
+        elif values == "int8":
+            scales = table.parts["scales"]
+            bound = np.maximum(scales / 2, np.abs(x) - 127 * scales)
+        else:
+            scales = (table.parts["scales"].astype(np.float32) * table.parts["unit"])[:, None]
+            bound = np.maximum(scales / 2, np.abs(x) - 7 * scales)
+        # the bound's own difference is rounded to float32
+        assert (error <= bound * (1 + 1e-5) + 2.0**-22 * np.abs(x)).all()
+
+
+@given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES), st.data())
+def test_any_rows_are_those_of_the_whole(seed, shape, values, data):
+    x = dense(seed, *shape)
+    table = PackedTable.of(CSR.of_nonzero(x), values)
+    whole = table.rows(0, len(x)).dense()
+    start = data.draw(st.integers(0, len(x)))
+    stop = data.draw(st.integers(start, len(x)))
+    assert (table.rows(start, stop).dense() == whole[start:stop]).all()
+    ids = np.array(data.draw(st.lists(st.integers(0, len(x) - 1), max_size=5)), np.int64)
+    assert (table.dense_rows(ids) == whole[ids]).all()
+
+
+def test_a_row_of_64_takes_15_bytes_at_a_tenth_in_int8_and_no_index_when_it_is_full():
+    x = dense(0, 2000, 64, 0.1)
+    table = PackedTable.of(CSR.of_nonzero(x), "int8")
+    assert table.index == "columns" and table.nbytes <= 15 * 2000
+    assert PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, 0.4)), "int8").index == "bitmap"
+    full = PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, 1)), "int8")
+    assert full.index == "full" and full.nbytes == 2000 * 64 + 4 * 64
+
+
+def test_a_table_with_a_value_too_large_for_half_precision_is_refused():
+    with pytest.raises(DSLError, match="values=fp16: must be another, as the model has a value of 1e"):
+        PackedTable.of(CSR.of_nonzero(np.full((2, 2), 1e6, np.float32)), "fp16")
+    with pytest.raises(DSLError, match="too large or no numbers"):
+        PackedTable.of(CSR.of_nonzero(np.full((2, 2), np.inf, np.float32)), "int8")
+
+
+TABLE = PackedTable.of(CSR.of_nonzero(dense(0, 9, 40, 0.1)), "int8")
+WRONG = {
+    "too many entries a row": {"counts": np.full(9, 41, np.uint8)},
+    "counts of other columns": {"counts": TABLE.parts["counts"] + np.uint8(1)},
+    "counts of another type": {"counts": TABLE.parts["counts"].astype(np.uint16)},
+    "columns cut off": {"columns": TABLE.parts["columns"][:-1]},
+    "columns out of range": {"columns": np.full_like(TABLE.parts["columns"], 255)},
+    "columns that do not ascend": {"columns": np.zeros_like(TABLE.parts["columns"])},
+    "codes cut off": {"codes": TABLE.parts["codes"][1:]},
+    "scales of another number": {"scales": TABLE.parts["scales"][1:]},
+    "a scale that is no number": {"scales": np.full(40, np.nan, np.float32)},
+    "a scale below 0": {"scales": np.full(40, -1, np.float32)},
+    "a scale whose products are not finite": {"scales": np.full(40, 3e38, np.float32)},
+}
+
+
+@pytest.mark.parametrize("changed", WRONG.values(), ids=WRONG.keys())
+def test_arrays_that_are_no_table_are_refused_in_one_line(changed):
+    with pytest.raises(DSLError, match=r"artifact=a.rdsl: t\.\w+ .*must") as refused:
+        read(TABLE, **changed)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [{"n_columns": n} for n in (0, -1, 41, True, 1.5, "20", None, 2**40)]
+    + [{"values": values} for values in ("fp64", None, 8, [], {})]
+    + [{"index": index} for index in ("rows", None, "full", "bitmap", [])],
+)  # fmt: skip
+def test_descriptions_of_another_table_are_refused_in_one_line(description):
+    with pytest.raises(DSLError, match=r"artifact=a\.rdsl: "):
+        read(TABLE, description=description)
+
+
+def test_bits_beyond_the_last_column_are_refused():
+    table = PackedTable.of(CSR.of_nonzero(dense(0, 9, 20, 0.5)), "fp32")
+    assert table.index == "bitmap"
+    with pytest.raises(DSLError, match="no bits beyond column 19"):
+        read(table, bitmap=np.full_like(table.parts["bitmap"], 255))
+
+
+def test_there_are_enough_bits_for_every_column():
+    assert [bits_for(n) for n in (1, 2, 3, 4, 64, 65, 256, 257)] == [1, 1, 2, 2, 6, 7, 8, 9]
