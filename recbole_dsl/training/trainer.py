@@ -36,8 +36,9 @@ from recbole_dsl.distributed.agreement import (
     sent_checkpoint,
 )
 from recbole_dsl.errors import DSLError
+from recbole_dsl.evaluation.full_sort import ranked
 from recbole_dsl.evaluation.processes import shared_evaluation
-from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
+from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, in_bounded_batches
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.optim.fused import make_fast
@@ -262,6 +263,7 @@ class DSLMixin(Resumable):
                     eval_data = kept.enter_context(shared_evaluation(self, eval_data))
                     kept.enter_context(random_numbers_of_first(self.config))
                 kept.enter_context(said_in_one_line(self.config, "the evaluation", lambda: self._has_evaluated))
+                eval_data = ranked(self, eval_data)
                 result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
                 self._has_evaluated = True
                 return result
@@ -349,6 +351,8 @@ class DSLMixin(Resumable):
 
     def _full_sort_batch_eval(self, batched_data):
         give_way(shared_state, restore_shared_state)
+        if isinstance(batched_data, Ranked):
+            return None, batched_data, None, None
         return super()._full_sort_batch_eval(batched_data)
 
     def _neg_sample_batch_eval(self, batched_data):
