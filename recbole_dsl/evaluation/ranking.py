@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +26,12 @@ class Ranked(NamedTuple):
     Attributes:
         top: (users, k) int64.
         positive: the items that are to be found.
+        candidates: ids and scores, (users, width) each, where they are not all items; -inf after the last.
     """
 
     top: Tensor
     positive: Pairs
+    candidates: tuple[Tensor, Tensor] | None = None
 
 
 class RankingCollector(Collector):
@@ -67,7 +70,13 @@ class RankingCollector(Collector):
         if self.needs_items:
             self.data_struct.update_tensor("rec.items", scores_tensor.top)
         if self.register.need("rec.topk"):
-            self.data_struct.update_tensor("rec.topk", _found(*scores_tensor))
+            self.data_struct.update_tensor("rec.topk", _found(scores_tensor.top, scores_tensor.positive))
+        if scores_tensor.candidates is not None and self.register.need("rec.meanrank"):
+            ids, scores = scores_tensor.candidates
+            ranks = copy.copy(self)
+            ranks.register = SimpleNamespace(need="rec.meanrank".__eq__)
+            is_positive = is_among(ids, scores_tensor.positive) & (ids > 0)
+            Collector.eval_batch_collect(ranks, scores, interaction, *is_positive.nonzero().unbind(1))
 
 
 def in_bounded_batches(loader: AbstractDataLoader) -> AbstractDataLoader:

@@ -56,15 +56,9 @@ class Search:
         ids, scores = self._by_loops(users, left_out) if self._exact else self._by_blocks(operands, left_out)
         # of two scores, each added up in any order, and of exact ones that are rounded
         margins *= 4 * (len(items) + 2) * 2.0**-24
-        hits = is_among(ids, positive)
-        near = scores[:, :-1] - scores[:, 1:] <= margins[:, None]
-        if self._in_order:
-            undecided = near.any(1) | (scores[:, self._k - 1] == -torch.inf)
-        else:
-            # what comes after the last is not known
-            undecided = (near[:, :-1] & (hits[:, 1:-1] != hits[:, :-2])).any(1) | near[:, -1]
+        open_ = undecided(scores, is_among(ids, positive), margins[:, None], self._in_order)
         ids = ids[:, : self._k].contiguous()
-        self._decide(ids, undecided, operands, left_out)
+        self._decide(ids, open_, operands, left_out)
         return ids
 
     def _take(self, items: Tensor) -> None:
@@ -108,6 +102,19 @@ class Search:
             here = slice(first, first + rows)
             top = torch.topk(_scores(operands, left_out, here.start, here.stop), self._k).indices
             ids[here] = torch.where(undecided[here, None], top, ids[here])
+
+
+def undecided(scores: Tensor, hits: Tensor, margins: Tensor | float, in_order: bool) -> Tensor:
+    """(n,) bool: whether metrics of the best k items could be others where scores are off by ``margins`` together.
+
+    Args:
+        scores: (n, k + 1), descending.
+        hits: (n, k + 1) bool, which of the items are positive.
+        in_order: whether the order of all items matters, not that of positive and other ones alone.
+    """
+    near = scores[:, 1:] >= scores[:, :-1] - margins
+    # what comes after the last is not known
+    return near.any(1) if in_order else near[:, -1] | (near[:, :-1] & (hits[:, 1:-1] != hits[:, :-2])).any(1)
 
 
 def _scores(operands: Operands, left_out: Pairs, first: int, stop: int) -> Tensor:

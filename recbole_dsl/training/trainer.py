@@ -39,6 +39,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.evaluation.full_sort import ranked
 from recbole_dsl.evaluation.processes import shared_evaluation
 from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, in_bounded_batches
+from recbole_dsl.evaluation.sampled import Sampled, in_blocks, rank
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.optim.fused import make_fast
@@ -263,7 +264,7 @@ class DSLMixin(Resumable):
                     eval_data = kept.enter_context(shared_evaluation(self, eval_data))
                     kept.enter_context(random_numbers_of_first(self.config))
                 kept.enter_context(said_in_one_line(self.config, "the evaluation", lambda: self._has_evaluated))
-                eval_data = ranked(self, eval_data)
+                eval_data = in_blocks(self, ranked(self, eval_data))
                 result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
                 self._has_evaluated = True
                 return result
@@ -357,6 +358,8 @@ class DSLMixin(Resumable):
 
     def _neg_sample_batch_eval(self, batched_data):
         give_way(shared_state, restore_shared_state)
+        if isinstance(batched_data, Sampled):
+            return rank(self, batched_data)
         return super()._neg_sample_batch_eval(batched_data)
 
     def _valid_epoch(self, valid_data, show_progress=False):

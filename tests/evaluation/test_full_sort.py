@@ -7,15 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recbole.evaluator import Collector
 from recbole.model.general_recommender import BPR
-from recbole.trainer import Trainer
-from recbole.utils import init_seed
 
 from recbole_dsl.evaluation import full_sort, ranking, search
 from recbole_dsl.evaluation.pairs import Pairs
 from recbole_dsl.evaluation.product import Operands, operands_of
 from recbole_dsl.evaluation.search import Search
+from tests.evaluation.both import assert_equal, both
 from tests.running import train
 from tests.tiny import ITEMS
 
@@ -28,32 +26,6 @@ METRICS = [
     *("Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "ItemCoverage"),
     *("AveragePopularity", "GiniIndex", "ShannonEntropy", "TailPercentage"),
 ]
-
-
-def evaluated(trainer, evaluate):
-    """(metrics, what they were computed of, the random numbers that come next)."""
-    found = {}
-    usual = trainer.eval_collector.get_data_struct
-
-    def get_data_struct():
-        struct = usual()
-        found.update({name: struct.get(name) for name in ("rec.items", "rec.topk") if name in struct})
-        return struct
-
-    trainer.eval_collector.get_data_struct = get_data_struct
-    init_seed(0, True)
-    result = evaluate()
-    del trainer.eval_collector.get_data_struct
-    return result, found, (torch.rand(1).item(), np.random.rand())
-
-
-def both(trainer, test_data):
-    ours = evaluated(trainer, lambda: trainer.evaluate(test_data, load_best_model=False))
-    kept, trainer.eval_collector = trainer.eval_collector, Collector(trainer.config)
-    trainer.eval_collector.data_collect(trainer.train_data)
-    stock = evaluated(trainer, lambda: Trainer.evaluate(trainer, test_data, load_best_model=False))
-    trainer.eval_collector = kept
-    return ours, stock
 
 
 @pytest.fixture
@@ -94,9 +66,7 @@ def test_every_list_is_that_of_recbole(options, monkeypatch, ranks, model, is_pr
         model, {**options, "metrics": METRICS, "topk": [1, 5], "epochs": 1, "valid_metric": "MRR@5", **more}
     )
     ranks.blocks = 0
-    (metrics, found, drawn), (of_recbole, wanted, drawn_by_recbole) = both(trainer, test_data)
-    assert (metrics, drawn) == (of_recbole, drawn_by_recbole)
-    assert all(found[name].equal(wanted[name]) for name in ("rec.items", "rec.topk"))
+    assert_equal(*both(trainer, test_data))
     assert (ranks.blocks > 0) == is_product
 
 
@@ -171,9 +141,7 @@ def test_a_model_of_ones_own_that_is_no_product_goes_the_way_of_recbole(options,
     metrics = {"metrics": ["NDCG", "ItemCoverage"], "topk": [5], "valid_metric": "NDCG@5"}
     trainer, test_data = train("BPR", {**options, "epochs": 1, "eval_batch_size": ITEMS + 1, **metrics})
     trainer.model.__class__ = kind
-    (metrics, found, drawn), (of_recbole, wanted, drawn_by_recbole) = both(trainer, test_data)
-    assert metrics == of_recbole and found["rec.items"].equal(wanted["rec.items"])
-    assert drawn == drawn_by_recbole
+    assert_equal(*both(trainer, test_data))
 
 
 def test_a_trainer_of_ones_own_ranks_by_itself(options, ranks):
@@ -195,8 +163,7 @@ def test_scores_beyond_float32_go_the_way_of_recbole(options):
     trainer, test_data = train("BPR", {**options, "epochs": 1})
     for weight in trainer.sparsity.weights.values():
         weight.values.data.fill_(torch.inf)
-    (metrics, *_), (of_recbole, *_) = both(trainer, test_data)
-    assert metrics == of_recbole
+    assert_equal(*both(trainer, test_data))
 
 
 def test_nothing_of_the_size_of_all_scores_is_made(options):
