@@ -11,7 +11,7 @@ from recbole_dsl.serving.top_k import ExactTopK
 from recbole_dsl.sparse.modules import sparse_weights
 
 # scores of an evaluation from which on loading the compiled search, or compiling it, is worth it
-_WORTH_COMPILING = 2**28
+_WORTH_COMPILING = 2**26
 # scores that are there at once: 4 MB, which stay in a processor's cache from the product to the search
 SCORES = 2**20
 _SCORES_ON_GPU = 2**26
