@@ -87,7 +87,9 @@ def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
     best, places = torch.topk(values, k + 1)
     top = ids.gather(1, places)
     # of equal scores RecBole takes those that come first among all items, in an order of its own
-    for rows in _in_parts(undecided(best, is_among(top, pairs), 0, collector.needs_items), n_items):
+    is_other = is_among(ids, pairs).scatter_(1, places, False)
+    others = values.masked_fill(~is_other, -torch.inf).amax(1)
+    for rows in _in_parts(undecided(best, is_among(top, pairs), others, 0, collector.needs_items), n_items):
         dense = values.new_full((len(rows), n_items), -torch.inf).scatter_(1, ids[rows], values[rows])
         top[rows, :k] = torch.topk(dense, k).indices
     return interaction, Ranked(top[:, :k].contiguous(), pairs, (ids, values)), None, None

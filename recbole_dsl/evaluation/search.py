@@ -56,7 +56,8 @@ class Search:
         ids, scores = self._by_loops(users, left_out) if self._exact else self._by_blocks(operands, left_out)
         # of two scores, each added up in any order, and of exact ones that are rounded
         margins *= 4 * (len(items) + 2) * 2.0**-24
-        open_ = undecided(scores, is_among(ids, positive), margins[:, None], self._in_order)
+        others = margins if self._in_order else _others(operands, positive, ids)
+        open_ = undecided(scores, is_among(ids, positive), others, margins, self._in_order)
         ids = ids[:, : self._k].contiguous()
         self._decide(ids, open_, operands, left_out)
         return ids
@@ -104,17 +105,34 @@ class Search:
             ids[here] = torch.where(undecided[here, None], top, ids[here])
 
 
-def undecided(scores: Tensor, hits: Tensor, margins: Tensor | float, in_order: bool) -> Tensor:
+def undecided(scores: Tensor, hits: Tensor, others: Tensor, margins: Tensor | float, in_order: bool) -> Tensor:
     """(n,) bool: whether metrics of the best k items could be others where scores are off by ``margins`` together.
 
     Args:
         scores: (n, k + 1), descending.
         hits: (n, k + 1) bool, which of the items are positive.
+        others: (n,), the highest score of a positive item that is not among these; -inf if there is none.
+        margins: of each user, (n,).
         in_order: whether the order of all items matters, not that of positive and other ones alone.
     """
-    near = scores[:, 1:] >= scores[:, :-1] - margins
-    # what comes after the last is not known
-    return near.any(1) if in_order else near[:, -1] | (near[:, :-1] & (hits[:, 1:-1] != hits[:, :-2])).any(1)
+    near = scores[:, 1:] >= scores[:, :-1] - (margins[:, None] if isinstance(margins, Tensor) else margins)
+    if in_order:
+        return near.any(1)
+    mixed = (near & (hits[:, 1:] != hits[:, :-1])).any(1)
+    # what comes after the last is not known, but for positive items
+    at_end = near[:, -1] & hits[:, -2]
+    return mixed | at_end | ((others > -torch.inf) & (others >= scores[:, -2] - margins))
+
+
+def _others(operands: Operands, positive: Pairs, ids: Tensor) -> Tensor:
+    """(n,): the highest score of a positive item that is not among ``ids`` (n, k + 1) of its user."""
+    positive = positive.distinct()
+    found = Pairs(torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1]), ids.flatten())
+    n_items = operands.items.shape[1]
+    is_other = torch.isin(positive.keys(n_items), found.keys(n_items), invert=True)
+    users, items = positive.users[is_other], positive.items[is_other]
+    scores = (operands.users[users] * operands.items.t()[items]).sum(1)
+    return scores.new_full((len(ids),), -torch.inf).scatter_reduce_(0, users, scores, "amax")
 
 
 def _scores(operands: Operands, left_out: Pairs, first: int, stop: int) -> Tensor:
