@@ -101,8 +101,8 @@ class Search:
         for batch in torch.unique(undecided.nonzero()[:, 0] // rows).tolist():
             first = min(batch * rows, last)
             here = slice(first, first + rows)
-            top = torch.topk(_scores(operands, left_out, here.start, here.stop), self._k).indices
-            ids[here] = torch.where(undecided[here, None], top, ids[here])
+            top = torch.topk(_scores(operands, left_out, here.start, here.stop), self._k)
+            ids[here] = torch.where(undecided[here, None], top.indices, ids[here])
 
 
 def undecided(scores: Tensor, hits: Tensor, others: Tensor, margins: Tensor | float, in_order: bool) -> Tensor:
