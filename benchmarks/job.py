@@ -24,7 +24,8 @@ from benchmarks.report import parse, print_header, print_table
 from benchmarks.sides import SIDE_NAMES
 
 PARTS = ("load", "split", "start", "train", "evaluate", "save")
-_SIDES = ("stock", "stock_fused", "ours")
+_SIDES = ("stock", "stock_fused", "ours", "ours_again")
+_NAMES = {**SIDE_NAMES, "ours": "ours, the first run", "ours_again": "ours, any later run"}
 _DENSITY = 0.1
 # of the dense model's best score on the validation data
 _QUALITY = 0.99
@@ -46,9 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.power_law:
         options.dataset = ensure_power_law(options.data_path, *options.power_law)
     jobs: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
-    for _ in range(options.rounds):
-        for side, done in jobs.items():
-            done.append(_job(options, side))
+    with tempfile.TemporaryDirectory() as cache:
+        if "ours_again" in jobs:
+            # fills the cache
+            _job(options, "ours_again", cache)
+        for _ in range(options.rounds):
+            for side, done in jobs.items():
+                done.append(_job(options, side, cache))
     print_header(
         f"{options.model} on {options.dataset}: a whole job",
         options,
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_times_to_quality(jobs)
 
 
-def _job(options: argparse.Namespace, side: str) -> dict[str, Any]:
+def _job(options: argparse.Namespace, side: str, cache: str) -> dict[str, Any]:
     settings = {
         "side": side,
         "model": options.model,
@@ -72,8 +77,8 @@ def _job(options: argparse.Namespace, side: str) -> dict[str, Any]:
     }
     if options.dataset != "ml-100k":
         settings["options"]["data_path"] = os.path.abspath(options.data_path)
-    if side == "ours":
-        settings["options"]["density"] = _DENSITY
+    if side.startswith("ours"):
+        settings["options"].update(density=_DENSITY, data_cache=cache if side == "ours_again" else False)
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
         # a run writes into the folder that it is started in
@@ -97,20 +102,19 @@ def _print_jobs(jobs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     for side, done in jobs.items():
         parts = [middle(side, part) for part in PARTS]
         rest = median(job["process"] - job["imports"] - sum(job["parts"].values()) for job in done)
-        times = (middle(side, "process"), middle(side, "imports"), *parts, rest)
+        times = (middle(side, "process"), middle(side, "imports"), middle(side, "until_trained"), *parts, rest)
         peak = middle(side, "peak")
         shares = (
             [median(job[name] for job in jobs["stock"]) for name in ("process", "peak")] if "stock" in jobs else ()
         )
         compared = [f"{shares[0] / times[0]:.2f} x", f"{peak / shares[1]:.2f}"] if shares else ["-", "-"]
         ndcg = next(value for name, value in done[0]["test"].items() if name.startswith("ndcg"))
-        rows.append(
-            [SIDE_NAMES[side], *(f"{t:.1f}" for t in times), f"{peak / 2**20:,.0f}", *compared, f"{ndcg:.4f}"]
-        )
+        rows.append([_NAMES[side], *(f"{t:.1f}" for t in times), f"{peak / 2**20:,.0f}", *compared, f"{ndcg:.4f}"])
     head = [
         "side",
         "whole job s",
         "imports",
+        "from there to training",
         *PARTS,
         "all else",
         "peak MB",
@@ -137,7 +141,7 @@ def _print_times_to_quality(jobs: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         else:
             cells = ["not reached", "-", "-"]
         best = max(score for job in done for _, score in job["scores"])
-        rows.append([SIDE_NAMES[side], *cells, f"{best:.4f}"])
+        rows.append([_NAMES[side], *cells, f"{best:.4f}"])
     print_table(["side", "s", "epochs", "dense / this", "best validation NDCG@10"], rows)
 
 

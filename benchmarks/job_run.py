@@ -46,9 +46,9 @@ def main() -> None:
 
     if SETTINGS["threads"]:
         torch.set_num_threads(SETTINGS["threads"])
-    stopwatch, scores = Stopwatch(), []
+    stopwatch, scores, began = Stopwatch(), [], []
     run = _ours(stopwatch) if SETTINGS["side"].startswith("ours") else _stock(stopwatch)
-    _watch_trainer(stopwatch, scores)
+    _watch_trainer(stopwatch, scores, began)
     imported = time()
     result = run(
         model=SETTINGS["model"], dataset=SETTINGS["dataset"], config_dict={"state": "ERROR", **SETTINGS["options"]}
@@ -57,6 +57,7 @@ def main() -> None:
     line = {
         "imports": imported - BEGAN,
         "job": ended - imported,
+        "until_trained": began[0] - imported,
         "parts": stopwatch.seconds,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "scores": [(when - SETTINGS["began"], score) for when, score in scores],
@@ -94,9 +95,16 @@ def _stock(stopwatch: Stopwatch) -> Callable[..., dict[str, Any]]:
     return quick_start.run_recbole
 
 
-def _watch_trainer(stopwatch: Stopwatch, scores: list[tuple[float, float]]) -> None:
+def _watch_trainer(stopwatch: Stopwatch, scores: list[tuple[float, float]], began: list[float]) -> None:
     from recbole.trainer import Trainer
 
+    usual_train = Trainer._train_epoch
+
+    def train_epoch(*args: Any, **kwargs: Any) -> Any:
+        began.append(time())
+        return usual_train(*args, **kwargs)
+
+    Trainer._train_epoch = train_epoch
     stopwatch.watch(Trainer, "_train_epoch", "train")
     usual = Trainer._valid_epoch
 

@@ -32,3 +32,13 @@ def restore_random_state(state: Mapping[str, Any], loader_generators: Iterable[t
         torch.cuda.set_rng_state(saved.cpu(), device)
     for generator, saved in zip(loader_generators, state["loaders"]):
         generator.set_state(saved.cpu())
+
+
+def equal_states(one: Any, other: Any) -> bool:
+    """Whether two of what `random_state` returned are the same."""
+    if isinstance(one, torch.Tensor):
+        return one.equal(other)
+    if isinstance(one, (dict, list)):
+        pairs = zip(one.values(), other.values()) if isinstance(one, dict) else zip(one, other)
+        return len(one) == len(other) and all(equal_states(*pair) for pair in pairs)
+    return one == other

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from recbole.data.dataset import Dataset
-from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 from torch import Tensor
 
@@ -238,12 +237,7 @@ def _plain_columns(dataset: Dataset, path: str, source: Any) -> dict[str, Featur
 
 def _parts(dataset: Dataset, places: Sequence[np.ndarray]) -> list[Dataset]:
     dataset._drop_unused_col()
-    found = []
-    for some in places:
-        index = torch.from_numpy(some)
-        columns = dataset.inter_feat.interaction.items()
-        found.append(dataset.copy(Interaction({name: column[index] for name, column in columns})))
-    return found
+    return [dataset.copy(dataset.inter_feat[torch.from_numpy(some)]) for some in places]
 
 
 def _mean_count(column: Any) -> float:

@@ -23,6 +23,7 @@ from recbole_dsl.data.checks import atomic_files
 from recbole_dsl.data.columns import TokenIds
 from recbole_dsl.data.fast_dataset import fast_class
 from recbole_dsl.data.sampling import Pairs
+from recbole_dsl.patching import changes
 
 # bytes of atomic files below which reading them takes no longer than a cache is worth
 _WORTH = 2**20
@@ -153,6 +154,7 @@ def _noted_options(config: Config) -> Iterator[dict[str, str]]:
         config.__class__ = kind
 
 
+@changes("the root logger's handlers", "what RecBole warns of while it reads is said again by the cache")
 @contextmanager
 def _noted_warnings() -> Iterator[list]:
     found: list = []

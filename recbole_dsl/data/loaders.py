@@ -117,7 +117,10 @@ class _ItemsByUser:
 
 class _Positive(_ItemsByUser):
     def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_users: int, n_items: int):
-        pairs = np.unique(users * n_items + items)
+        pairs = users * n_items + items
+        # many times as fast as NumPy's unique, which hashes
+        pairs.sort()
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         self.offsets = np.searchsorted(pairs, np.arange(n_users + 1) * n_items)
         self._values = torch.from_numpy(pairs % n_items)
 

@@ -17,6 +17,9 @@ from recbole.data.dataset import Dataset
 from recbole.data.utils import save_split_dataloaders
 from recbole.utils import ModelType
 
+import recbole_dsl.data.batches
+import recbole_dsl.data.negatives
+import recbole_dsl.data.sequences  # noqa: F401
 from recbole_dsl.data.checks import check_lines, check_loaded, explained
 from recbole_dsl.data.fast_dataset import fast_class
 from recbole_dsl.data.kept_dataset import kept_dataset

@@ -4,11 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from recbole.data.dataset import Dataset
 from recbole.sampler import Sampler
-from torch import Tensor
 
 # low bits of a pair, which hold the first part of the data that has it
 _PART_BITS = 2
@@ -140,15 +138,3 @@ class PairSampler(Sampler):
         if (np.diff(self._pairs.offsets) + 1 == self.item_num).any():
             raise ValueError("Some users have interacted with all items, which leaves no negative items for them.")
         return {phase: UsedItems(self._pairs, number) for number, phase in enumerate(self.phases)}
-
-    def sample_by_key_ids(self, key_ids: Any, num: int) -> Tensor:
-        """``num`` items for each of ``key_ids``, none of them used: as RecBole's."""
-        keys = np.tile(np.asarray(key_ids), num)
-        if len(keys) and not (keys.min() >= 0 and keys.max() < self.user_num):
-            raise IndexError(f"no such user among {self.user_num}")
-        values = np.zeros(len(keys), np.int64)
-        wanted = np.arange(len(keys))
-        while len(wanted):
-            values[wanted] = self.sampling(len(wanted))
-            wanted = wanted[self.used_ids.have(keys[wanted], values[wanted])]
-        return torch.from_numpy(values)

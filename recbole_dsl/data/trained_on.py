@@ -83,7 +83,9 @@ def _digest_of(dataset: Dataset) -> dict[str, Any]:
     total, smallest = 0, np.zeros(0, np.int64)
     for hashes in _hashes(dataset):
         total += int(hashes.sum(dtype=np.uint64))
-        smallest = np.unique(np.concatenate([smallest, hashes]))[:SAMPLE]
+        # many times as fast as NumPy's unique, which hashes
+        both = np.sort(np.concatenate([smallest, hashes]))
+        smallest = both[np.append(True, both[1:] != both[:-1])[: len(both)]][:SAMPLE]
     return {"digest": total % 2**63, "sample": torch.from_numpy(smallest)}
 
 

@@ -1,1 +1,1 @@
-"""Evaluation on RecBole's loaders: in batches of bounded size, and divided among processes."""
+"""Evaluation on RecBole's loaders: in blocks, in batches of bounded size, and divided among processes."""

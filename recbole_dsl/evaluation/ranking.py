@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
@@ -10,10 +12,26 @@ from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector
 from torch import Tensor
 
+from recbole_dsl.evaluation.pairs import Pairs, is_among
+
 # scores of a batch at most: 4 MB, which stay in the processor's cache from the product to the search
 _SCORES = 2**20
 # what metrics may need of a batch beside the ranked items
 _OF_ALL_SCORES = ("rec.meanrank", "rec.score", "data.label")
+
+
+class Ranked(NamedTuple):
+    """The best items of a batch of users, in the place of its scores.
+
+    Attributes:
+        top: (users, k) int64.
+        positive: the items that are to be found.
+        candidates: ids and scores, (users, width) each, where they are not all items; -inf after the last.
+    """
+
+    top: Tensor
+    positive: Pairs
+    candidates: tuple[Tensor, Tensor] | None = None
 
 
 class RankingCollector(Collector):
@@ -22,26 +40,43 @@ class RankingCollector(Collector):
     Metrics that need every score, such as GAUC, are collected as in RecBole.
     """
 
+    @property
+    def needs_ranks_alone(self) -> bool:
+        """Whether no metric asks for more than the best items of each user."""
+        return not any(self.register.need(name) for name in _OF_ALL_SCORES)
+
+    @property
+    def needs_items(self) -> bool:
+        """Whether a metric asks which items are recommended, not only which of them are positive."""
+        return self.register.need("rec.items")
+
     def eval_batch_collect(
-        self, scores_tensor: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
+        self, scores_tensor: Tensor | Ranked, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
     ) -> None:
         """Collect what the metrics need of a batch.
 
         Args:
-            scores_tensor: (users, items), float; -inf for items that are not to be ranked.
+            scores_tensor: (users, items), float; -inf for items that are not to be ranked. Or what is found.
             interaction: the batch.
             positive_u: row of each positive item's user, (positive items,), int64.
             positive_i: the positive items, (positive items,), int64.
         """
-        if any(self.register.need(name) for name in _OF_ALL_SCORES):
-            super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
-            return
-        top = torch.topk(scores_tensor, max(self.topk), dim=-1).indices
-        if self.register.need("rec.items"):
-            self.data_struct.update_tensor("rec.items", top)
+        if not isinstance(scores_tensor, Ranked):
+            if not self.needs_ranks_alone:
+                super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+                return
+            top = torch.topk(scores_tensor, max(self.topk), dim=-1).indices
+            scores_tensor = Ranked(top, Pairs(positive_u, positive_i).to(top.device))
+        if self.needs_items:
+            self.data_struct.update_tensor("rec.items", scores_tensor.top)
         if self.register.need("rec.topk"):
-            found = _found(top, positive_u.to(top.device), positive_i.to(top.device), scores_tensor.shape[1])
-            self.data_struct.update_tensor("rec.topk", found)
+            self.data_struct.update_tensor("rec.topk", _found(scores_tensor.top, scores_tensor.positive))
+        if scores_tensor.candidates is not None and self.register.need("rec.meanrank"):
+            ids, scores = scores_tensor.candidates
+            ranks = copy.copy(self)
+            ranks.register = SimpleNamespace(need="rec.meanrank".__eq__)
+            is_positive = is_among(ids, scores_tensor.positive) & (ids > 0)
+            Collector.eval_batch_collect(ranks, scores, interaction, *is_positive.nonzero().unbind(1))
 
 
 def in_bounded_batches(loader: AbstractDataLoader) -> AbstractDataLoader:
@@ -60,10 +95,22 @@ def samples_at_once(loader: AbstractDataLoader) -> int:
     """
     if type(loader) is FullSortEvalDataLoader:
         return max(1, _SCORES // loader._dataset.item_num)
+    return step_of_recbole(loader)
+
+
+def step_of_recbole(loader: AbstractDataLoader) -> int:
+    """How many samples make a batch of RecBole's in one process."""
     usual = copy.copy(loader)
     # RecBole has divided the size by the number of processes
     usual._init_batch_size_and_step()
     return usual.step
+
+
+def does_as_recbole(trainer: Any, method: str) -> bool:
+    """Whether ``method`` of ``trainer`` is RecBole's, and none of the user's own."""
+    kinds = [kind for kind in type(trainer).__mro__ if method in vars(kind)]
+    is_known = all(kind.__module__.split(".")[0] in ("recbole", "recbole_dsl") for kind in kinds)
+    return is_known and method not in vars(trainer)
 
 
 def with_batches(loader: AbstractDataLoader, batches: Sequence[Tensor]) -> AbstractDataLoader:
@@ -78,8 +125,8 @@ def with_batches(loader: AbstractDataLoader, batches: Sequence[Tensor]) -> Abstr
     return other
 
 
-def _found(top: Tensor, positive_u: Tensor, positive_i: Tensor, n_items: int) -> Tensor:
-    """Which of the ranked items are positive, and after them how many positive items there are.
+def _found(top: Tensor, positive: Pairs) -> Tensor:
+    """Which of the ranked items are positive, and after them how many distinct positive items there are.
 
     Args:
         top: (users, k), int64.
@@ -87,8 +134,6 @@ def _found(top: Tensor, positive_u: Tensor, positive_i: Tensor, n_items: int) ->
     Returns:
         (users, k + 1), int64, as RecBole's metrics read it.
     """
-    rows = torch.arange(len(top), device=top.device)
-    positive = torch.unique(positive_u * n_items + positive_i)
-    counts = torch.bincount(positive // n_items, minlength=len(top))
-    hits = torch.isin(rows[:, None] * n_items + top, positive, assume_unique=True)
-    return torch.cat([hits.long(), counts[:, None]], dim=1)
+    positive = positive.distinct()
+    counts = torch.bincount(positive.users, minlength=len(top))
+    return torch.cat([is_among(top, positive).long(), counts[:, None]], dim=1)

@@ -95,7 +95,11 @@ def _keys(lists: CSR, n_items: int) -> Ids:
     """A number for each list and item, distinct and ascending."""
     keys = lists.row_of_entry() * n_items + lists.columns
     # sorted already, mostly
-    return keys if (keys[1:] > keys[:-1]).all() else np.unique(keys)
+    if (keys[1:] > keys[:-1]).all():
+        return keys
+    # np.unique takes 20 times as long
+    keys.sort()
+    return keys[np.append(True, keys[1:] > keys[:-1])]
 
 
 def _smallest(numbers: NDArray) -> NDArray[np.unsignedinteger]:

@@ -202,6 +202,11 @@ class SparseWeight(nn.Module):
         """
         return self.reader.dense_kept()
 
+    def is_kept_as(self, dense: Tensor) -> bool:
+        """Whether ``dense`` is the tensor that `dense_kept` keeps, or has its memory and shape."""
+        kept = self._kept
+        return kept is not None and kept.data_ptr() == dense.data_ptr() and kept.shape == dense.shape
+
     def view(self) -> Tensor:
         """`dense` as a tensor that refuses to be written to, since the write would be lost.
 

@@ -34,8 +34,10 @@ from recbole_dsl.distributed.agreement import (
     sent_checkpoint,
 )
 from recbole_dsl.errors import DSLError
+from recbole_dsl.evaluation.full_sort import ranked
 from recbole_dsl.evaluation.processes import shared_evaluation
-from recbole_dsl.evaluation.ranking import RankingCollector, in_bounded_batches
+from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, in_bounded_batches
+from recbole_dsl.evaluation.sampled import Sampled, in_blocks, rank
 from recbole_dsl.graphs.propagation import compress_graphs
 from recbole_dsl.measure.cost import Cost, measure_cost
 from recbole_dsl.options.process_options import refuse_different_data, refuse_in_several
@@ -231,6 +233,7 @@ class DSLMixin(WithOptimizers, Resumable):
                     eval_data = kept.enter_context(shared_evaluation(self, eval_data))
                     kept.enter_context(random_numbers_of_first(self.config))
                 kept.enter_context(said_in_one_line(self.config, "the evaluation", lambda: self._has_evaluated))
+                eval_data = in_blocks(self, ranked(self, eval_data))
                 result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
                 self._has_evaluated = True
                 return result
@@ -283,10 +286,14 @@ class DSLMixin(WithOptimizers, Resumable):
 
     def _full_sort_batch_eval(self, batched_data):
         between_steps()
+        if isinstance(batched_data, Ranked):
+            return None, batched_data, None, None
         return super()._full_sort_batch_eval(batched_data)
 
     def _neg_sample_batch_eval(self, batched_data):
         between_steps()
+        if isinstance(batched_data, Sampled):
+            return rank(self, batched_data)
         return super()._neg_sample_batch_eval(batched_data)
 
     def _valid_epoch(self, valid_data, show_progress=False):

@@ -1,0 +1,127 @@
+"""Once this is imported, RecBole's loaders draw batches as arrays of places, and its interactions take these.
+
+The batches are the same, and so are the random numbers that are drawn for them.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataloader import (
+    FullSortEvalDataLoader,
+    KGDataLoader,
+    NegSampleEvalDataLoader,
+    TrainDataLoader,
+    UserDataLoader,
+    abstract_dataloader,
+)
+from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
+from recbole.data.interaction import Interaction
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+
+from recbole_dsl.patching import changes
+
+# each begins by making an array of the places that it is given
+_TAKE_ARRAYS = {
+    loader.collate_fn
+    for loader in (
+        TrainDataLoader, KGDataLoader, UserDataLoader, FullSortEvalDataLoader, NegSampleEvalDataLoader
+    )
+}  # fmt: skip
+
+
+class _Places:
+    """The places of ``n`` samples, each of which is itself, for RecBole's list of them."""
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, place: int) -> int:
+        return place
+
+    def __getitems__(self, places: Any) -> Any:
+        return places
+
+
+class _ArrayBatches(BatchSampler):
+    """PyTorch's batches as arrays of int64, with the random numbers that it draws for them and after them."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        n, sampler = len(self.sampler), self.sampler
+        if type(sampler) is SequentialSampler:
+            for first in range(0, n, self.batch_size):
+                yield np.arange(first, min(first + self.batch_size, n))
+        elif type(sampler) is RandomSampler and sampler.generator is not None:
+            order = self._permutation(n)
+            for first in range(0, n, self.batch_size):
+                batch = order[first : first + self.batch_size].astype(np.int64)
+                if first + self.batch_size > n:
+                    del order
+                    self._permutation(n)
+                yield batch
+            if n % self.batch_size == 0:
+                self._permutation(n)
+        else:
+            for batch in super().__iter__():
+                yield np.array(batch)
+
+    def _permutation(self, n: int) -> np.ndarray:
+        # the numbers do not depend on the type
+        small = n <= torch.iinfo(torch.int32).max
+        return torch.randperm(
+            n, generator=self.sampler.generator, dtype=torch.int32 if small else torch.int64
+        ).numpy()
+
+
+@functools.wraps(AbstractDataLoader.__init__)
+def _init(self: AbstractDataLoader, *args: Any, **kwargs: Any) -> None:
+    _init.__wrapped__(self, *args, **kwargs)
+    batches = self.batch_sampler
+    # code of the user's own is given lists
+    if getattr(self.collate_fn, "__func__", None) in _TAKE_ARRAYS and type(batches) is BatchSampler:
+        # a loader of PyTorch's refuses another one once it is made
+        vars(self)["batch_sampler"] = _ArrayBatches(batches.sampler, batches.batch_size, batches.drop_last)
+
+
+def places_of(index: Any) -> Any:
+    """``index`` as columns take it: an array of integers or of truths as a tensor, others as RecBole has them."""
+    if not isinstance(index, np.ndarray | torch.Tensor):
+        return index
+    array = index.numpy(force=True) if isinstance(index, torch.Tensor) else index
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "biu":
+        return array.tolist()
+    dtype = bool if array.dtype.kind == "b" else np.int64
+    return torch.from_numpy(np.require(array, dtype, ["C", "W"]))
+
+
+@functools.wraps(Interaction.__getitem__)
+def _take(self: Interaction, index: Any) -> Any:
+    # past a table that notes which of its columns others read
+    columns = vars(self)["interaction"]
+    if isinstance(index, str):
+        return columns[index]
+    places = places_of(index)
+    return Interaction({name: column[places] for name, column in columns.items()})
+
+
+def _list(values: Any) -> Any:
+    return _Places(len(values)) if isinstance(values, range) else list(values)
+
+
+@changes(
+    "recbole.data: AbstractDataLoader.__init__, Interaction.__getitem__",
+    "RecBole makes lists of numbers, some 70 bytes a sample, and of each batch",
+    "the process ends",
+)
+def _install() -> None:
+    abstract_dataloader.list = _list
+    AbstractDataLoader.__init__ = _init
+    Interaction.__getitem__ = _take
+
+
+_install()

@@ -1,0 +1,138 @@
+"""Once this is imported, RecBole's samplers draw a batch at a time, the same from the same random numbers."""
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.sampler import KGSampler, RepeatableSampler, Sampler
+from recbole.sampler.sampler import AbstractSampler
+from torch import Tensor
+
+from recbole_dsl.patching import changes
+
+_VALUE_BITS = 32
+
+
+class UsedIds:
+    """Pairs of a key and a value that it must not get, from RecBole's array of a set for each key."""
+
+    def __init__(self, sets: np.ndarray):
+        keys = np.repeat(np.arange(len(sets)), [len(values) for values in sets])
+        pairs = keys << _VALUE_BITS | np.fromiter(chain.from_iterable(sets), np.int64, len(keys))
+        # the last one is above all others that are looked for
+        self._pairs = np.append(np.sort(pairs), np.iinfo(np.int64).max)
+
+    def have(self, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Whether each value is one of its key's, bool."""
+        pairs = keys.astype(np.int64) << _VALUE_BITS | values
+        return self._pairs[np.searchsorted(self._pairs, pairs)] == pairs
+
+
+@functools.wraps(AbstractSampler.sample_by_key_ids)
+def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
+    used, keys = _used_ids(self), np.array(key_ids)
+    if used is None or not len(keys) or keys.min() < 0 or keys.max() >= len(self.used_ids):
+        return _sample_by_key_ids.__wrapped__(self, key_ids, num)
+    keys = np.tile(keys, num)
+    return _sample(self, len(keys), lambda places, values: used.have(keys[places], values))
+
+
+@functools.wraps(RepeatableSampler.sample_by_user_ids)
+def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, num: int) -> Tensor:
+    if type(self).sample_by_key_ids is not _sample_by_key_ids or not len(user_ids):
+        return _sample_by_user_ids.__wrapped__(self, user_ids, item_ids, num)
+    items = np.tile(item_ids, num)
+    return _sample(self, len(items), lambda places, values: items[places] == values)
+
+
+@functools.wraps(RepeatableSampler.get_used_ids)
+def _get_used_ids(self: RepeatableSampler) -> np.ndarray:
+    # an array of RecBole's, with one set instead of one for each user
+    return np.full(self.user_num, frozenset(), object)
+
+
+@functools.wraps(AbstractSampler._pop_sampling)
+def _pop_sampling(self: AbstractSampler, sample_num: int) -> np.ndarray:
+    table = vars(self).get("_alias_arrays")
+    if table is None or table[0] is not self.prob:
+        keys = list(self.prob)
+        columns = (np.array(keys), np.array(list(self.prob.values())), np.array([self.alias[key] for key in keys]))
+        table = self._alias_arrays = (self.prob, *columns)
+    _, keys, kept, other = table
+    places, drawn = np.random.randint(0, len(keys), sample_num), np.random.random(sample_num)
+    return np.where(kept[places] > drawn, keys[places], other[places])
+
+
+@functools.wraps(AbstractSampler._build_alias_table)
+def _build_alias_table(self: AbstractSampler) -> None:
+    parts = _CANDIDATES.get(type(self)._get_candidates_list)
+    if parts is None:
+        _build_alias_table.__wrapped__(self)
+        return
+    codes, keys = pd.factorize(np.concatenate(parts(self)))
+    # by Python's own sum and power, whose last bits are not NumPy's
+    shares = [pow(count / len(codes), self.alpha) for count in np.bincount(codes).tolist()]
+    total = sum(shares)
+    shares = [share / total * len(shares) for share in shares]
+    large = deque(place for place, share in enumerate(shares) if share > 1)
+    small = deque(place for place, share in enumerate(shares) if share < 1)
+    others = [-1] * len(shares)
+    while large and small:
+        much, little = large.popleft(), small.popleft()
+        others[little] = keys[much]
+        shares[much] -= 1 - shares[little]
+        if shares[much] != 1:
+            (small if shares[much] < 1 else large).append(much)
+    self.prob, self.alias = dict(zip(keys, shares)), dict(zip(keys, others))
+
+
+# the arrays that hold what RecBole makes a list of
+_CANDIDATES: dict[Any, Callable[[Any], list[np.ndarray]]] = {
+    Sampler._get_candidates_list: lambda self: [
+        dataset.inter_feat[self.iid_field].numpy() for dataset in self.datasets
+    ],
+    RepeatableSampler._get_candidates_list: lambda self: [self.dataset.inter_feat[self.iid_field].numpy()],
+    KGSampler._get_candidates_list: lambda self: [self.hid_list, self.tid_list],
+}
+
+
+def _used_ids(sampler: AbstractSampler) -> UsedIds | None:
+    """What ``sampler`` must not draw; None if it is of a class that may change it."""
+    if hasattr(sampler.used_ids, "have"):
+        return sampler.used_ids
+    if type(sampler) not in (Sampler, KGSampler):
+        return None
+    known = vars(sampler).get("_used_rows")
+    if known is None or known[0] is not sampler.used_ids:
+        known = sampler._used_rows = (sampler.used_ids, UsedIds(sampler.used_ids))
+    return known[1]
+
+
+def _sample(sampler: AbstractSampler, n: int, is_used: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Tensor:
+    """Samples for ``n`` places, each drawn again until it is not used there."""
+    values, places = np.zeros(n, np.int64), np.arange(n)
+    while len(places):
+        values[places] = drawn = sampler.sampling(len(places))
+        places = places[is_used(places, drawn)]
+    return torch.from_numpy(values)
+
+
+@changes(
+    "recbole.sampler: methods of AbstractSampler and RepeatableSampler",
+    "RecBole looks negative items up one by one, in a set for each user",
+    "the process ends",
+)
+def _install() -> None:
+    AbstractSampler.sample_by_key_ids = _sample_by_key_ids
+    AbstractSampler._pop_sampling = _pop_sampling
+    AbstractSampler._build_alias_table = _build_alias_table
+    RepeatableSampler.sample_by_user_ids = _sample_by_user_ids
+    RepeatableSampler.get_used_ids = _get_used_ids
+
+
+_install()

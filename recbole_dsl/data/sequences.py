@@ -1,0 +1,236 @@
+"""Histories of sequential models that are cut from one flat column when they are read.
+
+Once this is imported, RecBole's ``SequentialDataset`` no longer writes out every prefix of every history.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureType
+from torch import Tensor
+
+from recbole_dsl.data.batches import places_of
+from recbole_dsl.patching import changes
+
+# entries that are cut at a time, whose places take 32 MB
+_ENTRIES = 2**22
+_TYPES = torch.uint8, torch.int16, torch.int32, torch.int64
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Which part of the flat columns each row is.
+
+    Attributes:
+        starts: (rows,), of any integer type.
+        lengths: (rows,), of any integer type.
+    """
+
+    starts: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """A column whose rows are parts of a flat one, padded with zeros.
+
+    Attributes:
+        flat: (interactions, ...), never changed.
+        shape_of_row: (longest part, ...) as the rows of RecBole's column.
+    """
+
+    flat: Tensor
+    spans: Spans
+    shape_of_row: tuple[int, ...]
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((*self.spans.starts.shape, *self.shape_of_row))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.flat.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.flat.device
+
+    def cut(self) -> Tensor:
+        """The column as RecBole has it, of ``shape``."""
+        if not self.shape.numel():
+            return self.flat.new_zeros(self.shape)
+        found = self.flat.new_empty(self.shape)
+        longest, *rest = self.shape_of_row
+        rows = max(1, _ENTRIES // longest)
+        blocks = zip(*(part.flatten().split(rows) for part in (self.spans.starts, self.spans.lengths)))
+        steps = torch.arange(longest)
+        for block, (starts, lengths) in zip(found.view(-1, longest, *rest).split(rows), blocks):
+            places = (starts[:, None] + steps).clamp_(max=len(self.flat) - 1)
+            torch.index_select(self.flat, 0, places.flatten(), out=block.view(-1, *rest))
+            block.masked_fill_((steps >= lengths[:, None]).view(-1, longest, *[1] * len(rest)), 0)
+        return found
+
+    def to(self, device: Any) -> "Histories | Tensor":
+        """Itself, or the cut column where the flat one is not."""
+        return self if torch.device(device) == self.device else self.cut().to(device)
+
+    def __deepcopy__(self, memo: dict) -> "Histories":
+        return self
+
+    def __reduce__(self) -> tuple:
+        # a batch that a worker sends is far smaller than what it is cut from
+        if self.shape.numel() <= self.flat.numel():
+            return _itself, (self.cut(),)
+        return Histories, (self.flat, self.spans, self.shape_of_row)
+
+
+class Columns(MutableMapping, dict):
+    """Columns by name, a dict to RecBole; histories are cut when they are asked for, and kept so from then on."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        value = dict.__getitem__(self, name)
+        if isinstance(value, Histories):
+            value = self[name] = value.cut()
+        return value
+
+    __setitem__, __delitem__, __contains__ = dict.__setitem__, dict.__delitem__, dict.__contains__
+    __len__, clear = dict.__len__, dict.clear
+
+    def __iter__(self) -> Iterator[str]:
+        # PyTorch and Python pass over `__getitem__` where they find dict's own
+        return dict.__iter__(self)
+
+    def copy(self) -> dict[str, Tensor]:
+        return dict(self)
+
+    def __or__(self, other: Any) -> dict[str, Tensor]:
+        return dict(self) | other
+
+    def __ror__(self, other: Any) -> dict[str, Tensor]:
+        return other | dict(self)
+
+    def uncut(self) -> dict[str, Any]:
+        """Columns, and histories as they are."""
+        return dict(zip(dict.keys(self), dict.values(self)))
+
+    def __reduce__(self) -> tuple:
+        return Columns, (self.uncut(),)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return self.__reduce__()
+
+
+class SequenceInteraction(Interaction):
+    """RecBole's ``Interaction`` whose histories are cut when they are read; its parts and copies are such too."""
+
+    def __init__(self, columns: dict[str, Any]):
+        self.interaction = Columns(columns)
+        self.length = max(((*column.shape, 1)[0] for column in columns.values()), default=-1)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return self.interaction[index]
+        places = places_of(index)
+        return self._by_rows(lambda column: column[places])
+
+    def __str__(self) -> str:
+        return Interaction.__str__(SimpleNamespace(length=self.length, interaction=self.interaction.uncut()))
+
+    def to(self, device: Any, selected_field: Any = None) -> "SequenceInteraction":
+        chosen = [selected_field] if isinstance(selected_field, str) else selected_field
+        chosen = self.columns if chosen is None else set(chosen)
+        columns = self.interaction.uncut().items()
+        return SequenceInteraction(
+            {name: column.to(device) if name in chosen else column for name, column in columns}
+        )
+
+    def cpu(self) -> "SequenceInteraction":
+        return self.to("cpu")
+
+    def repeat(self, sizes: int) -> "SequenceInteraction":
+        return self._by_rows(lambda column: column.repeat([sizes] + [1] * (column.ndim - 1)))
+
+    def repeat_interleave(self, repeats: Any, dim: int = 0) -> Interaction:
+        if dim != 0:
+            return super().repeat_interleave(repeats, dim)
+        return self._by_rows(lambda column: column.repeat_interleave(repeats, dim=0))
+
+    def add_prefix(self, prefix: str) -> None:
+        self.interaction = Columns({prefix + name: column for name, column in self.interaction.uncut().items()})
+
+    def _reindex(self, index: Any) -> None:
+        self.interaction.update(self[index].interaction.uncut())
+
+    def _by_rows(self, change: Callable[[Tensor], Tensor]) -> "SequenceInteraction":
+        """Its columns after a ``change`` of the rows, which is made once for all histories of the same spans."""
+        spans: dict[int, Spans] = {}
+
+        def changed(column: Tensor | Histories) -> Tensor | Histories:
+            if not isinstance(column, Histories):
+                return change(column)
+            old = column.spans
+            if id(old) not in spans:
+                spans[id(old)] = Spans(change(old.starts), change(old.lengths))
+            return replace(column, spans=spans[id(old)])
+
+        return SequenceInteraction({name: changed(column) for name, column in self.interaction.uncut().items()})
+
+
+@functools.wraps(SequentialDataset.data_augmentation)
+def _data_augmentation(self: SequentialDataset) -> None:
+    self.logger.debug("data_augmentation")
+    self._aug_presets()
+    self._check_field("uid_field", "time_field")
+    shapes = {field: _shape_of_row(self, field) for field in self.inter_feat if field != self.uid_field}
+    if any(self.inter_feat[field].shape[1:] != shape[1:] for field, shape in shapes.items()):
+        # broadcast or refused, as PyTorch sees fit
+        _data_augmentation.__wrapped__(self)
+        return
+    self.sort(by=[self.uid_field, self.time_field], ascending=True)
+    users = self.inter_feat[self.uid_field]
+    is_first = torch.ones(len(users), dtype=torch.bool)
+    torch.ne(users[1:], users[:-1], out=is_first[1:])
+    targets = (~is_first).nonzero().flatten()
+    firsts = is_first.nonzero().flatten()[is_first.cumsum(0)[targets] - 1]
+    starts = torch.maximum(firsts, targets - self.config["MAX_ITEM_LIST_LENGTH"])
+    lengths = targets - starts
+    columns = {**self.inter_feat[targets].interaction, self.item_list_length_field: lengths}
+    spans = Spans(_small(starts), _small(lengths))
+    for field, shape in shapes.items():
+        list_field = getattr(self, f"{field}_list_field")
+        columns[list_field] = Histories(self.inter_feat[field], spans, tuple(shape))
+    self.inter_feat = SequenceInteraction(columns)
+
+
+def _shape_of_row(dataset: SequentialDataset, field: str) -> tuple[int, ...]:
+    length = dataset.field2seqlen[getattr(dataset, f"{field}_list_field")]
+    shape = (length,) if isinstance(length, int) else tuple(length)
+    is_float = dataset.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
+    return (*shape, 2) if is_float and field in dataset.config["numerical_features"] else shape
+
+
+def _small(values: Tensor) -> Tensor:
+    largest = int(values.max()) if len(values) else 0
+    return values.to(next(kind for kind in _TYPES if largest <= torch.iinfo(kind).max))
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value
+
+
+@changes(
+    "recbole.data.dataset.SequentialDataset.data_augmentation",
+    "RecBole writes out every prefix of every history, for every field",
+    "the process ends",
+)
+def _install() -> None:
+    SequentialDataset.data_augmentation = _data_augmentation
+
+
+_install()

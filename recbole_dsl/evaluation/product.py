@@ -1,0 +1,99 @@
+"""Whether a model's scores of all items are one product of vectors: seen as it computes them, not by its name."""
+
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+from recbole_dsl.private_torch import SEES_ALL, TorchDispatchMode
+
+_aten = torch.ops.aten
+# give the same scores in another shape
+_RESHAPES = {
+    _aten.view.default,
+    _aten._unsafe_view.default,
+    _aten.unsqueeze.default,
+    _aten.squeeze.default,
+    _aten.squeeze.dim,
+    _aten.detach.default,
+    _aten.alias.default,
+}
+
+
+class Operands(NamedTuple):
+    """What a model multiplies: its scores are ``users @ items``.
+
+    Attributes:
+        users: (n, columns) float32.
+        items: (columns, n_items) float32, transposed as the model has it.
+    """
+
+    users: Tensor
+    items: Tensor
+
+
+def operands_of(model: nn.Module, interaction: Interaction, n_items: int) -> Operands | None:
+    """What ``full_sort_predict`` multiplies for ``interaction``; None if its result is not one product.
+
+    The method runs as it is, but the product of (n, columns) and (columns, n_items) is not computed: a tensor
+    without memory takes its place, and has to be the result, in any shape, with nothing else done to it. So this
+    holds for each user that it was called with, whatever the model.
+    """
+    if not SEES_ALL:
+        return None
+    seen = _Product(len(interaction), n_items)
+    try:
+        with seen:
+            result = model.full_sort_predict(interaction)
+    except Exception:
+        # of the model itself it comes again when its scores are computed
+        return None
+    return seen.operands if seen.is_result(result) else None
+
+
+class _OtherUse(Exception):
+    """The product is not the result."""
+
+
+class _Product(TorchDispatchMode or object):
+    def __init__(self, n: int, n_items: int):
+        super().__init__()
+        self._shape = n, n_items
+        self.operands: Operands | None = None
+        self._stand_in: Tensor | None = None
+        self._is_refused = False
+
+    def is_result(self, result: Any) -> bool:
+        is_whole = self._is_stand_in(result) and result.numel() == self._shape[0] * self._shape[1]
+        return is_whole and not self._is_refused
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if self._stand_in is not None:
+            lists = (value if isinstance(value, (list, tuple)) else [value] for value in (*args, *kwargs.values()))
+            if any(map(self._is_stand_in, chain.from_iterable(lists))):
+                if func not in _RESHAPES:
+                    self._refuse()
+                return func(*args, **kwargs)
+        if func is not _aten.mm.default or (args[0].shape[0], args[1].shape[1]) != self._shape:
+            return func(*args, **kwargs)
+        if self._stand_in is not None or {args[0].dtype, args[1].dtype} != {torch.float32}:
+            self._refuse()
+        self.operands = Operands(*args)
+        self._stand_in = args[0].new_empty(1).expand(self._shape)
+        return self._stand_in
+
+    def _refuse(self) -> None:
+        # the model may catch the error
+        self._is_refused = True
+        raise _OtherUse
+
+    def _is_stand_in(self, value: Any) -> bool:
+        return (
+            self._stand_in is not None
+            and isinstance(value, Tensor)
+            and value.layout is torch.strided
+            and value.untyped_storage().data_ptr() == self._stand_in.untyped_storage().data_ptr()
+        )

@@ -1,0 +1,95 @@
+"""Sampled negative items in blocks, against those that RecBole draws."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recbole.data.dataloader import NegSampleEvalDataLoader
+
+from recbole_dsl.evaluation import sampled
+from recbole_dsl.training import trainer as trainer_module
+from tests.evaluation.both import assert_equal, both
+from tests.running import train
+
+LAST = {"order": "RO", "split": {"LS": "valid_and_test"}}
+RATIO = {"order": "RO", "split": {"RS": [0.6, 0.2, 0.2]}}
+LISTS = {"metrics": ["NDCG", "MAP", "ItemCoverage", "GAUC"], "topk": [1, 5], "valid_metric": "NDCG@5"}
+PAIRS = {"metrics": ["AUC", "LogLoss"], "valid_metric": "AUC"}
+SEQUENTIAL = {
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    "train_neg_sample_args": None,
+    **{"hidden_size": 8, "n_heads": 2, "inner_size": 8},
+}
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """The blocks that were ranked."""
+    seen = []
+    usual = sampled.rank
+
+    def rank(trainer, block):
+        seen.append(block)
+        return usual(trainer, block)
+
+    monkeypatch.setattr(trainer_module, "rank", rank)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "more"),
+    [
+        ("BPR", {**LAST, "mode": "uni10"}, LISTS),
+        ("BPR", {**RATIO, "mode": "pop10"}, LISTS),
+        # fewer candidates than are ranked
+        ("BPR", {**LAST, "mode": "uni2"}, LISTS),
+        ("NeuMF", {**RATIO, "mode": "uni40"}, {**LISTS, "eval_batch_size": 300}),
+        ("BPR", {**LAST, "mode": "uni10"}, PAIRS),
+        ("SASRec", {**LAST, "order": "TO", "mode": "uni10"}, {**LISTS, **SEQUENTIAL}),
+        ("BPR", {**LAST, "mode": "pop5"}, {**LISTS, "load_col": None}),
+    ],
+    ids=["uniform", "popular", "few", "by pairs", "values", "sequential", "features"],
+)
+@pytest.mark.parametrize("dense", [0, 4])
+def test_metrics_and_random_numbers_are_those_of_recbole(options, monkeypatch, blocks, model, args, more, dense):
+    monkeypatch.setattr(sampled, "_PAIRS", 100)
+    monkeypatch.setattr(sampled, "_DENSE", dense)
+    trainer, test_data = train(model, {**options, "epochs": 1, "eval_args": args, **more})
+    blocks.clear()
+    assert_equal(*both(trainer, test_data))
+    assert len(blocks) > 1
+
+
+def test_equal_scores_are_decided_as_recbole_decides_them(options, monkeypatch):
+    monkeypatch.setattr(sampled, "_DENSE", 0)
+    trainer, test_data = train("BPR", {**options, "epochs": 1, "eval_args": {**LAST, "mode": "uni20"}, **LISTS})
+    for weight in trainer.sparsity.weights.values():
+        weight.values.data.copy_(weight.values.data.round(decimals=1))
+    assert_equal(*both(trainer, test_data))
+
+
+def test_what_draws_otherwise_is_left_to_recbole(options, blocks):
+    trainer, test_data = train("BPR", {**options, "epochs": 1, "eval_args": {**LAST, "mode": "uni5"}, **LISTS})
+
+    class Own(NegSampleEvalDataLoader):
+        pass
+
+    class OwnSampler(type(test_data._sampler)):
+        pass
+
+    assert isinstance(sampled.in_blocks(trainer, test_data), sampled._Blocks)
+    test_data._sampler.__class__ = OwnSampler
+    assert sampled.in_blocks(trainer, test_data) is test_data
+    test_data._sampler.__class__ = OwnSampler.__base__
+    test_data.__class__ = Own
+    assert sampled.in_blocks(trainer, test_data) is test_data
+
+
+@given(lengths=st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_blocks_hold_all_users_and_are_bounded(lengths):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampled, "_PAIRS", 300)
+        bounds = list(sampled._bounds(np.array(lengths)))
+    assert [first for first, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
+    assert bounds[-1][1] == len(lengths)
+    assert all(stop - first == 1 or (stop - first) * max(lengths[first:stop]) <= 300 for first, stop in bounds)
