@@ -12,6 +12,7 @@ from recbole_dsl.checkpoint.forms import (
     is_count,
     is_int,
     is_number,
+    is_share,
     is_text,
     kind,
     list_of,
@@ -38,7 +39,7 @@ def _are_interactions(value: Any) -> bool:
 
 
 _counts = named(list_of(is_count))
-_is_night = record(run=is_text, rows=_counts, weights=_counts, recoded=list_of(is_text))
+_is_night = record(run=is_text, rows=_counts, weights=_counts, recoded=list_of(is_text), damping=is_share)
 
 
 @dataclass(frozen=True)

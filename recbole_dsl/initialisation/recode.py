@@ -69,7 +69,7 @@ def recode(
         interactions and the old codes give as many.
     """
     transposed = interactions.T.tocsr()
-    some_users, some_items = _most_active(interactions, most), _most_active(transposed, most)
+    some_users, some_items = most_active_of(interactions, most), most_active_of(transposed, most)
     matrix = interactions[some_users][:, some_items]
     across = matrix.T.tocsr()
     shares = [
@@ -257,7 +257,8 @@ def _solver(partners: csr_matrix) -> Callable[[csr_matrix], NDArray[np.float32]]
     return lambda block: (block @ partners).toarray() @ inverse
 
 
-def _most_active(matrix: csr_matrix, most: int) -> NDArray[np.int64]:
+def most_active_of(matrix: csr_matrix, most: int = _MOST) -> NDArray[np.int64]:
+    """The rows with the most entries, ``most`` at most, ascending."""
     return np.sort(np.argsort(-np.diff(matrix.indptr), kind="stable")[:most])
 
 

@@ -25,6 +25,7 @@ from recbole_dsl.data.rows import rows_of
 from recbole_dsl.data.trained_on import trained_on
 from recbole_dsl.errors import DSLError
 from recbole_dsl.graphs.propagation import has_graphs
+from recbole_dsl.initialisation.held_out import best_damping
 from recbole_dsl.initialisation.recode import (
     damped,
     filled,
@@ -43,7 +44,7 @@ from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.model_state import drop_caches
 from recbole_dsl.training.token_axes import Axis, is_by_column, places_in_order, token_axes
 
-# of the interactions that codes are solved from; larger ones lose on the data of benchmarks/nights.py
+# of the interactions that new rows are folded in from
 _DAMPING = 0.25
 _started: "WeakKeyDictionary[nn.Module, Night]" = WeakKeyDictionary()
 
@@ -57,6 +58,7 @@ class Night:
         rows: field -> how many of its tokens were there before, are new, and are gone.
         weights: sparse weight -> how many of its alive entries were alive before, and how many have come.
         recoded: the tables that were coded anew.
+        damping: of the interactions, chosen on the first night.
         seen: a sample of the interactions that the run before was trained on.
         before: those of the nights before.
     """
@@ -67,10 +69,17 @@ class Night:
     rows: dict[str, list[int]] = field(default_factory=dict)
     weights: dict[str, list[int]] = field(default_factory=dict)
     recoded: list[str] = field(default_factory=list)
+    damping: float = _DAMPING
 
     def to_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
-        return {"run": self.run, "rows": self.rows, "weights": self.weights, "recoded": self.recoded}
+        return {
+            "run": self.run,
+            "rows": self.rows,
+            "weights": self.weights,
+            "recoded": self.recoded,
+            "damping": self.damping,
+        }
 
 
 def has_nothing_new(path: str, dataset: Dataset, model: str) -> bool:
@@ -281,7 +290,14 @@ class _Start:
         sides = tables["user"], tables["item"]
         kept = [self._moved(name) for name in sides]
         budgets = tuple(self.weights[name].nnz for name in sides)
-        for name, codes, old in zip(sides, recode(*kept, self.interactions, budgets), kept):
+        interactions = self.dataset.inter_matrix("csr")
+        before = [night["damping"] for night in self.night.before if night["recoded"]]
+        # the choice takes twice the time of all that follows
+        self.night.damping = (
+            before[-1] if before else best_damping(*kept, interactions, budgets, self.options.seed)
+        )
+        interactions = damped(interactions, self.night.damping)
+        for name, codes, old in zip(sides, recode(*kept, interactions, budgets), kept):
             self._set(name, codes, old)
             self.night.recoded.append(name)
 
