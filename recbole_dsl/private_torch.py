@@ -17,7 +17,7 @@ NEEDED = ("torch._C.DisableTorchFunctionSubclass",)
 LOST = {
     "torch.Tensor._make_wrapper_subclass": "large tables, and scores of all items, take the memory of dense ones",
     "torch.Tensor._make_subclass": "propagation matrices stay as they are, and graph models are slower",
-    "torch.utils._python_dispatch.TorchDispatchMode": "FLOPs are not counted",
+    "torch.utils._python_dispatch.TorchDispatchMode": "FLOPs are not counted, and evaluation is slower",
     "torch._C._set_throw_on_mutable_data_ptr": "what writes past PyTorch into a table without memory crashes",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "torch.compile may fail on models with large tables",
     "torch._disable_dynamo": "importing takes a second longer",

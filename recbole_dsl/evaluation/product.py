@@ -7,7 +7,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
-from recbole_dsl.private_torch import SEES_ALL, TorchDispatchMode
+from recbole_dsl.private_torch import TorchDispatchMode
 
 _aten = torch.ops.aten
 # give the same scores in another shape
@@ -41,7 +41,7 @@ def operands_of(model: nn.Module, interaction: Interaction, n_items: int) -> Ope
     without memory takes its place, and has to be the result, in any shape, with nothing else done to it. So this
     holds for each user that it was called with, whatever the model.
     """
-    if not SEES_ALL:
+    if TorchDispatchMode is None:
         return None
     seen = _Product(len(interaction), n_items)
     try:

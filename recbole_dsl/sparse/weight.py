@@ -204,7 +204,7 @@ class SparseWeight(nn.Module):
 
     def is_kept_as(self, dense: Tensor) -> bool:
         """Whether ``dense`` is the tensor that `dense_kept` keeps, or has its memory and shape."""
-        kept = self._kept
+        kept = self.reader.kept
         return kept is not None and kept.data_ptr() == dense.data_ptr() and kept.shape == dense.shape
 
     def view(self) -> Tensor:
