@@ -189,6 +189,8 @@ def run_side(name: str, side: Side, nights: list[Night], found: list[tuple[float
                 "valid_metric": "NDCG@10",
                 "metric_decimal_place": 6,
                 "save_last": False,
+                # every night is new data
+                "data_cache": False,
                 "use_gpu": False,
                 **side.first,
             }

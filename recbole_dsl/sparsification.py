@@ -106,7 +106,8 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
         raise refusal("weights", config.weights, f"at most {numel}, all that the sparse tensors can have")
     density = config.density if config.weights is None else config.weights / numel
     counts = allocate(sizes, density, config.budget or "uniform")
-    is_default = config.sparse_init is None and density < 1
+    # a warm start gives them all others
+    is_default = config.sparse_init is None and density < 1 and config.warm_start is None
     pretrained = pretrained_values(chosen, sites.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}

@@ -447,16 +447,12 @@ class _Start:
                 if axis is None:
                     continue
                 entries = torch.from_numpy(self._entries(axis)).to(before.device)
-                fresh = entries < 0
-                taken = before.index_select(number, entries.clamp(min=0))
-                if self.options.warm_start_rows == "random":
-                    other = tensor.detach().narrow(number, 0, len(entries))
-                    is_same = other.shape == taken.shape
-                else:
-                    other, is_same = before.mean(number, keepdim=True).expand_as(taken), True
-                shape = [1] * taken.dim()
+                shape = [1] * before.dim()
                 shape[number] = -1
-                before = torch.where(fresh.view(shape), other, taken) if is_same else taken
+                taken = before.index_select(number, entries.clamp(min=0))
+                is_random = self.options.warm_start_rows == "random" and tensor.shape == taken.shape
+                other = tensor.detach() if is_random else before.mean(number, keepdim=True)
+                before = torch.where((entries < 0).view(shape), other, taken)
             tensor.detach().copy_(before)
         drop_caches(self.model)
 
