@@ -9,7 +9,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from recbole.config import Config
@@ -19,12 +18,8 @@ from scipy.sparse import csr_matrix, diags, vstack
 from torch import Tensor, nn
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
-from recbole_dsl.checkpoint.tokens import unpack_tokens
 from recbole_dsl.config import DSLConfig
-from recbole_dsl.data.rows import rows_of
 from recbole_dsl.data.trained_on import trained_on
-from recbole_dsl.errors import DSLError
-from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.held_out import best_damping
 from recbole_dsl.initialisation.recode import (
     damped,
@@ -32,17 +27,15 @@ from recbole_dsl.initialisation.recode import (
     folded_in,
     largest_of,
     mean_code,
-    moved,
     new_rows,
     on_budget,
     recode,
 )
 from recbole_dsl.sparse.compressed_rows import new_offsets, row_blocks, smallest_unsigned
-from recbole_dsl.sparse.modules import sparse_weights
-from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.training.model_state import drop_caches
-from recbole_dsl.training.token_axes import Axis, is_by_column, places_in_order, token_axes
+from recbole_dsl.training.old_model import OldModel
+from recbole_dsl.training.token_axes import Axis
 
 # of the interactions that new rows are folded in from
 _DAMPING = 0.25
@@ -109,144 +102,28 @@ def warm_start(config: Config, model: AbstractRecommender, dataset: Dataset) -> 
             there are fewer weights than rows; nothing is changed then.
     """
     if model not in _started:
-        start = _Start(config, model, dataset, DSLConfig.build(config))
-        start.check()
+        old = OldModel(config, model, dataset, DSLConfig.build(config))
+        old.check()
         with torch.no_grad():
-            _started[model] = start.apply()
+            _started[model] = _Start(old).apply()
     return _started[model]
 
 
 class _Start:
-    def __init__(self, config: Config, model: AbstractRecommender, dataset: Dataset, options: DSLConfig):
-        self.model, self.dataset, self.options = model, dataset, options
-        self.path = str(options.warm_start)
-        self.named = f"warm_start={self.path}"
-        self.checkpoint = read_checkpoint(self.path, model=config["model"], option="warm_start")
-        self.old: dict[str, Tensor] = self.checkpoint["state_dict"]
-        if not self.checkpoint["rows"]:
-            raise DSLError(
-                f"{self.named}: does not say whose rows it holds, as no file of before version 4 does: must be a "
-                "checkpoint of this version"
-            )
-        self._compare_tokens(self.checkpoint["rows"])
-        self.weights = sparse_weights(model)
-        self.axes = token_axes(config, model, dataset)
+    def __init__(self, old: OldModel):
+        self.old, self.model, self.dataset, self.options = old, old.model, old.dataset, old.options
+        self.weights = old.weights
+        dataset = old.dataset
         interactions = dataset.inter_matrix("csr") if dataset.uid_field and dataset.iid_field else None
         self.interactions = None if interactions is None else damped(interactions, _DAMPING)
-
-    def _compare_tokens(self, theirs: Mapping[str, Any]) -> None:
-        own = rows_of(self.dataset)
-        self.rows, self.old_order, self.night = own, places_in_order(theirs), self._night()
-        self.maps: dict[int, NDArray[np.int64]] = {}
-        self.old_sizes: dict[int, int] = {}
-        old_places = {}
-        for name in set(own["fields"]) ^ set(theirs["fields"]):
-            whose = f"dataset={self.dataset.dataset_name}" if name in own["fields"] else "the file"
-            raise DSLError(f"{self.named}: only {whose} has {name}: must be data with the columns of the file")
-        for name, place in own["fields"].items():
-            old_places.setdefault(place, theirs["fields"][name])
-            if place in self.maps:
-                continue
-            before = unpack_tokens(theirs["tokens"][theirs["fields"][name]])
-            now = [str(token) for token in self.dataset.field2id_token[name][1:]]
-            index = pd.Index(before, dtype=object)
-            first = ~index.duplicated()
-            found = index[first].get_indexer(pd.Index(now, dtype=object))
-            ids = np.where(found >= 0, np.flatnonzero(first)[found] + 1 if len(before) else 0, -1)
-            self.maps[place], self.old_sizes[place] = np.r_[0, ids].astype(np.int64), len(before) + 1
-            kept = len(np.unique(ids[ids > 0]))
-            self.night.rows[name] = [kept, int((ids < 0).sum()), len(before) - kept]
-        self.old_order = [new for old in self.old_order for new in old_places if old_places[new] == old]
-        sides = [side for side in (self.dataset.uid_field, self.dataset.iid_field) if side] or list(own["fields"])
-        if not any(self.night.rows[side][0] for side in sides if side in self.night.rows):
-            raise DSLError(
-                f"{self.named}: has none of the {' and '.join(map(str, sides))} of "
-                f"dataset={self.dataset.dataset_name}: must be a model of the same ones"
-            )
-
-    def _night(self) -> Night:
-        seen = self.checkpoint["trained_on"].get("sample", torch.empty(0, dtype=torch.int64))
-        return Night(self.checkpoint["run"], seen, self.checkpoint["nights"])
-
-    # what fits
-
-    def check(self) -> None:
-        """Raise a DSLError if the weights of the file are not those of such a model."""
-        for name, axes in self.axes.items():
-            self._check_shape(name, axes)
-        for name in self.old:
-            whole, _, part = name.rpartition(".")
-            if name not in self.axes and not (whole in self.axes and part in ("values", "columns", "row_offsets")):
-                raise DSLError(f"{self.named}: does not fit the model: {name} is unknown")
-        method = self.options.warm_start_rows
-        if method == "recode" and not self._tables():
-            raise DSLError(
-                f"warm_start_rows=recode: must be fold_in or random with {type(self.model).__name__}, whose "
-                "scores are not the products of one table of users and one of items"
-            )
-        for name, weight in self.weights.items():
-            least = weight.n_rows - 1
-            is_table = self.axes[name][0] is not None and weight.n_columns > 1
-            if self.options.weights is not None and is_table and weight.nnz < least:
-                needed = ceil(self.options.weights * least / weight.nnz)
-                raise DSLError(
-                    f"weights={self.options.weights}: must be at least {needed}, one for each row of {name}"
-                )
-
-    @property
-    def _sparse(self) -> dict[str, SparseWeight]:
-        named = self.model.named_modules(remove_duplicate=False)
-        return {name: module for name, module in named if isinstance(module, SparseWeight)}
-
-    def _check_shape(self, name: str, axes: tuple[Axis | None, ...]) -> None:
-        weight = self._sparse.get(name)
-        dense = None if weight is not None else self.model.state_dict().get(name)
-        if weight is None and dense is None:
-            # a buffer that is not saved
-            return
-        now = tuple(dense.shape if weight is None else weight.shape)
-        wanted = tuple(
-            size if axis is None else sum(self.old_sizes[place] for place in axis.places) + axis.extra
-            for size, axis in zip(now, axes)
-        )
-        if weight is None:
-            if f"{name}.values" in self.old and not self._is_trained(name):
-                # a frozen copy, which the model refreshes by itself
-                return
-            if name not in self.old:
-                how = "is sparse there" if f"{name}.values" in self.old else "is missing"
-                raise DSLError(f"{self.named}: does not fit the model: {name} {how}")
-            given = tuple(self.old[name].shape)
-            if given != wanted and not self._is_of_the_data(name):
-                raise DSLError(f"{self.named}: does not fit the model: {name} is {given}, must be {wanted}")
-            return
-        parts = [self.old.get(f"{name}.{part}") for part in ("values", "columns", "row_offsets")]
-        if any(part is None for part in parts):
-            how = "is dense there" if name in self.old else "is missing"
-            raise DSLError(f"{self.named}: does not fit the model: {name} {how}")
-        given = tuple((self.checkpoint.get("shapes") or {}).get(name, wanted))
-        if given != wanted:
-            raise DSLError(f"{self.named}: does not fit the model: {name} is {given}, must be {wanted}")
-        problem = topology_problem(wanted[0], int(np.prod(wanted[1:])), None, *parts)
-        if problem:
-            raise DSLError(f"{self.named}: does not fit the model: {name}: {problem}")
-
-    def _is_of_the_data(self, name: str) -> bool:
-        """Whether a tensor follows from the data of today, rather than from a training."""
-        return not self._is_trained(name) and any(axis is not None for axis in self.axes[name])
-
-    def _is_trained(self, name: str) -> bool:
-        owner, _, attribute = name.rpartition(".")
-        parameter = self.model.get_submodule(owner)._parameters.get(attribute)
-        return parameter is not None and parameter.requires_grad
-
-    # what moves
+        seen = old.checkpoint["trained_on"].get("sample", torch.empty(0, dtype=torch.int64))
+        self.night = Night(old.checkpoint["run"], seen, old.checkpoint["nights"], old.counts)
 
     def apply(self) -> Night:
-        tables = self._tables() if self._recodes() else {}
+        tables = self.old.tables() if self._recodes() else {}
         if tables:
             self._recode(tables)
-        kept = {name: self._moved(name) for name in self.weights if name not in self.night.recoded}
+        kept = {name: self.old.moved(name) for name in self.weights if name not in self.night.recoded}
         codes = {name: self._with_new(name, kept) for name in kept}
         for name, code in codes.items():
             self._set(name, code, kept[name])
@@ -259,36 +136,9 @@ class _Start:
         is_sparse = all(weight.nnz < weight.numel for weight in self.weights.values())
         return method == "recode" or (method is None and is_sparse)
 
-    def _tables(self) -> dict[str, str]:
-        """The table of users and that of items, by their side, if the model is nothing else."""
-        if self.interactions is None or has_graphs(self.model):
-            return {}
-        found = {self._side(name): name for name in self.weights}
-        parameters = {id(weight.values) for weight in self.weights.values()}
-        whole = {id(parameter) for parameter in self.model.parameters()} <= parameters
-        is_pair = set(found) == {"user", "item"} and len(self.weights) == 2
-        if not (whole and is_pair) or len({weight.n_columns for weight in self.weights.values()}) > 1:
-            return {}
-        modules = (self.model.get_submodule(name.rpartition(".")[0]) for name in found.values())
-        return found if all(isinstance(module, nn.Embedding) for module in modules) else {}
-
-    def _side(self, name: str) -> str | None:
-        """Whose table the weight ``name`` is and nothing else, "user" or "item"."""
-        first, *others = self.axes[name]
-        if first is None or first.extra or len(first.places) > 1 or any(axis is not None for axis in others):
-            return None
-        sides = {self.rows["fields"][f]: side for f, side in self._side_fields.items()}
-        return sides.get(first.places[0])
-
-    @property
-    def _side_fields(self) -> dict[str, str]:
-        fields = {self.dataset.uid_field: "user", self.dataset.iid_field: "item"}
-        fields[getattr(self.dataset, "entity_field", None)] = "item"
-        return {name: side for name, side in fields.items() if name in self.rows["fields"]}
-
     def _recode(self, tables: Mapping[str, str]) -> None:
         sides = tables["user"], tables["item"]
-        kept = [self._moved(name) for name in sides]
+        kept = [self.old.moved(name) for name in sides]
         budgets = tuple(self.weights[name].nnz for name in sides)
         interactions = self.dataset.inter_matrix("csr")
         before = [night["damping"] for night in self.night.before if night["recoded"]]
@@ -301,36 +151,9 @@ class _Start:
             self._set(name, codes, old)
             self.night.recoded.append(name)
 
-    def _moved(self, name: str) -> csr_matrix:
-        """The old entries of a sparse weight at their place of today: (rows, columns), float32."""
-        weight, axes = self.weights[name], self.axes[name]
-        parts = (self.old[f"{name}.{part}"].cpu() for part in ("values", "columns", "row_offsets"))
-        values, columns, offsets = (part.numpy() for part in parts)
-        n_old = int(np.prod([self._old_size(axis, size) for axis, size in zip(axes[1:], weight.shape[1:])]))
-        codes = csr_matrix(
-            (values.astype(np.float32), columns.astype(np.int64), offsets), (len(offsets) - 1, n_old)
-        )
-        if axes[0] is not None:
-            codes = moved(codes, self._entries(axes[0]))
-        if len(axes) == 2 and axes[1] is not None:
-            codes = moved(codes.T.tocsr(), self._entries(axes[1])).T.tocsr()
-        return codes
-
-    def _entries(self, axis: Axis) -> NDArray[np.int64]:
-        order = [place for place in self.old_order if place in axis.places]
-        if len(axis.places) > 1 and axis.places[0] != order[0] and self._users_first(axis):
-            order = sorted(order, key=lambda place: place != axis.places[0])
-        return axis.old_entries(self.maps, self.old_sizes, order)
-
-    def _users_first(self, axis: Axis) -> bool:
-        return not any(axis in axes and is_by_column(self.model, name) for name, axes in self.axes.items())
-
-    def _old_size(self, axis: Axis | None, size: int) -> int:
-        return size if axis is None else sum(self.old_sizes[place] for place in axis.places) + axis.extra
-
     def _with_new(self, name: str, kept: Mapping[str, csr_matrix]) -> csr_matrix:
         """The moved entries of a weight with the codes of what is new, on its budget."""
-        weight, axes = self.weights[name], self.axes[name]
+        weight, axes = self.weights[name], self.old.axes[name]
         code, is_turned = kept[name], axes[0] is None and len(axes) == 2 and axes[1] is not None
         axis = axes[1] if is_turned else axes[0]
         if axis is not None:
@@ -339,17 +162,17 @@ class _Start:
             code = code.T.tocsr() if is_turned else code
         elif code.nnz == weight.nnz:
             return code
-        return on_budget(code, weight.nnz, self._side(name) == "user")
+        return on_budget(code, weight.nnz, self.old.side(name) == "user")
 
     def _add_new(
         self, name: str, axis: Axis, code: csr_matrix, budget: int, is_turned: bool, kept: Mapping[str, csr_matrix]
     ) -> csr_matrix:
         """``code`` and that of its new rows, which get as many entries as others, or what those leave."""
-        entries = self._entries(axis)
+        entries = self.old.entries(axis)
         parts, start = [], 0
         n_new = int((entries < 0).sum())
         for place in axis.places:
-            stop = min(start + len(self.maps[place]), code.shape[0])
+            stop = min(start + len(self.old.maps[place]), code.shape[0])
             some = code[start:stop]
             new = np.flatnonzero(entries[start:stop] < 0)
             # the padding is nobody's
@@ -378,7 +201,7 @@ class _Start:
             fresh = fresh.T.tocsr() if is_turned else fresh
             own = np.isin(np.arange(old.shape[0]), new).astype(np.float32)
             return (diags(own) @ fresh[start : start + old.shape[0]]).tocsr()
-        sides = {self.rows["fields"][f]: side for f, side in self._side_fields.items()}
+        sides = {self.old.rows["fields"][f]: side for f, side in self.old.side_fields.items()}
         side = sides.get(place)
         if side is None or self.interactions is None:
             mean = mean_code(old)
@@ -396,16 +219,16 @@ class _Start:
     ) -> csr_matrix:
         """Codes of the other side: the table most like this one by its name, or the sums of these rows' codes."""
         other = "item" if side == "user" else "user"
-        places = {self.rows["fields"][f] for f, s in self._side_fields.items() if s == other}
+        places = {self.old.rows["fields"][f] for f, s in self.old.side_fields.items() if s == other}
         found: dict[str, csr_matrix] = {}
         for one, code in kept.items():
-            axis, start = self.axes[one][0], 0
+            axis, start = self.old.axes[one][0], 0
             if axis is None or code.shape[1] != old.shape[1]:
                 continue
             for place in axis.places:
                 if place in places:
                     found[one] = code[start : start + matrix.shape[1]]
-                start += len(self.maps[place])
+                start += len(self.old.maps[place])
         found = {one: code for one, code in found.items() if code.shape[0] == matrix.shape[1] and code.nnz}
         if found:
             return found[max(found, key=lambda one: (one == name, SequenceMatcher(None, one, name).ratio()))]
@@ -438,15 +261,15 @@ class _Start:
 
     def _take_dense(self) -> None:
         own = self.model.state_dict(keep_vars=True)
-        for name, axes in self.axes.items():
+        for name, axes in self.old.axes.items():
             tensor = own.get(name)
-            if tensor is None or name not in self.old or self._is_of_the_data(name):
+            if tensor is None or name not in self.old.state or self.old.is_of_the_data(name):
                 continue
-            before = self.old[name].to(tensor.device)
+            before = self.old.state[name].to(tensor.device)
             for number, axis in enumerate(axes):
                 if axis is None:
                     continue
-                entries = torch.from_numpy(self._entries(axis)).to(before.device)
+                entries = torch.from_numpy(self.old.entries(axis)).to(before.device)
                 shape = [1] * before.dim()
                 shape[number] = -1
                 taken = before.index_select(number, entries.clamp(min=0))
@@ -466,7 +289,7 @@ class _Start:
         )
         recoded = f"; coded anew: {', '.join(self.night.recoded)}" if self.night.recoded else ""
         getLogger().info(
-            f"{self.named}: {rows}. Weights: {weights}{recoded}. "
+            f"{self.old.named}: {rows}. Weights: {weights}{recoded}. "
             "The optimizer begins anew: its moments are dropped"
         )
 
