@@ -14,6 +14,7 @@ from recbole_dsl import DSLConfig, DSLError, load_data_and_model, run_recbole_ds
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.training.configs import build_config
 from recbole_dsl.training.quick_start import prepare_trial
+from tests.running import train
 from tests.tiny import write_tiny
 from tests.training.test_resuming import Stopped, assert_equal, content, last, stop_after
 
@@ -213,6 +214,14 @@ def test_a_night_is_trained_logged_and_reported(bpr, options):
     assert "u0" in dataset.field2id_token["user_id"]
     run_recbole_dsl("BPR", "before", config_dict={**options, "warm_start": saved()})
     assert read_checkpoint(saved())["nights"][0] == night and len(read_checkpoint(saved())["nights"]) == 2
+
+
+def test_a_script_of_ones_own_starts_from_it_too(bpr, options):
+    trainer, _ = train("BPR", {**options, "warm_start": bpr, "learning_rate": 0.0}, "after")
+    assert trainer.nights[0]["rows"]["user_id"] == [36, 3, 1] and trainer.topology.config.topology == "fixed"
+    model, _ = started("BPR", {**options, "warm_start": bpr})
+    for name, weight in sparse_weights(model).items():
+        assert torch.equal(weight.dense(), sparse_weights(trainer.model)[name].dense())
 
 
 def test_a_topology_that_is_asked_for_is_dynamic(bpr, options):
