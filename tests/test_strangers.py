@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_no_command_touches_files_of_others(here, monkeypatch, nameless):
     pytest.importorskip("hyperopt")
     if not nameless:
         monkeypatch.delattr(os, "O_TMPFILE")
+        monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)
     search = f"tune {COMMON} --params_file=p.hyper --output=search"
     cli.main(search.split())
     # they come when the search has begun, and its trials are gone

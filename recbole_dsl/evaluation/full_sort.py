@@ -33,12 +33,14 @@ def ranked(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
 
     So they are where RecBole's own code would rank what ``full_sort_predict`` of the model gives, no metric wants
     more than the best items, and that method is one product: this is tried with one small batch here, and seen
-    again of every block. A block for which it is not so goes RecBole's way.
+    again of every block. A block for which it is not so goes RecBole's way. So does a model with a method of the
+    user's own, which may keep count of its calls.
     """
     if type(loader) is not FullSortEvalDataLoader or not loader.sample_size:
         return loader
     collector, n_items = trainer.eval_collector, loader._dataset.item_num
     is_known = does_as_recbole(trainer, "_full_sort_batch_eval") and type(collector) is RankingCollector
+    is_known = is_known and type(trainer.model).full_sort_predict.__module__.startswith("recbole.")
     if not is_known or not collector.needs_ranks_alone or max(collector.topk) >= n_items:
         return loader
     trainer.model.eval()
