@@ -11,6 +11,7 @@ from typing import Any
 from recbole_dsl.errors import DSLError, refusal
 
 TOPOLOGIES = ("dynamic", "fixed")
+WARM_START_ROWS = ("recode", "fold_in", "random")
 # the largest number that any option may have
 _LARGEST = 2**63 - 1
 
@@ -50,6 +51,12 @@ def _choice(name: str, value: Any) -> str:
     return value
 
 
+def _path(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise refusal(name, value, "the path of a file")
+    return value
+
+
 def _yes_or_no(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise refusal(name, value, "True or False")
@@ -70,6 +77,12 @@ class DSLConfig:
     """
 
     density: float = _option(0.1, _positive_share, "Alive weights / all weights of the sparse tensors, in (0, 1].")
+    weights: int | None = _option(
+        None,
+        _count,
+        "Alive weights of all the sparse tensors together, in the place of density: a budget that stays the same "
+        "where users and items come and go.",
+    )
     targets: tuple[str, ...] | None = _option(
         None,
         _patterns,
@@ -140,6 +153,20 @@ class DSLConfig:
         _positive_share,
         "Cap on the memory of the gradients collected for a tensor, in (0, 1], as a share of the dense tensor. "
         "Where not all rows fit, a random sample of them is held. None: 0.2, or 16 MB where that is more.",
+    )
+    warm_start: str | None = _option(
+        None,
+        _path,
+        "A checkpoint of an earlier run of the same model to train on from: the best epoch (.pth) or the last "
+        "state (.last). Tokens decide which row is whose. With it, topology is fixed where it is not given.",
+    )
+    warm_start_rows: str | None = _option(
+        None,
+        _choice,
+        "What a warm start makes of rows. recode: those of a table of users and one of items, whose products "
+        "are the scores, are coded anew from yesterday's codes and today's interactions; fold_in: rows that "
+        "were there keep their weights, new ones get codes from their interactions, or the mean; random: new "
+        "ones are at random. None: recode where it can be and the tables are sparse, else fold_in.",
     )
     fast_graph: bool = _option(
         True,
@@ -232,6 +259,7 @@ def _choices() -> dict[str, Iterable[str]]:
         "schedule": SCHEDULES,
         "prune": PRUNE,
         "grow": GROW,
+        "warm_start_rows": WARM_START_ROWS,
     }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from recbole_dsl.config import DSLConfig
-from recbole_dsl.errors import DSLError
+from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.initialisation.freshness import pretrained_values
 from recbole_dsl.initialisation.masks import INITIALISERS, MaskSpec
 from recbole_dsl.sparse.compressed_rows import uniform_blocks
@@ -101,8 +101,13 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
         width = parameter.shape[1:].numel()
         capacity = parameter.numel() - (0 if sites.padding[name] is None else width)
         sizes.append(TensorSize(name, len(parameter), width, capacity))
-    counts = allocate(sizes, config.density, config.budget or "uniform")
-    is_default = config.sparse_init is None and config.density < 1
+    numel = sum(size.numel for size in sizes)
+    if config.weights is not None and config.weights > numel:
+        raise refusal("weights", config.weights, f"at most {numel}, all that the sparse tensors can have")
+    density = config.density if config.weights is None else config.weights / numel
+    counts = allocate(sizes, density, config.budget or "uniform")
+    # a warm start gives them all others
+    is_default = config.sparse_init is None and density < 1 and config.warm_start is None
     pretrained = pretrained_values(chosen, sites.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}

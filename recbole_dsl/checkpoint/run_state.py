@@ -12,6 +12,7 @@ from recbole_dsl.checkpoint.forms import (
     is_count,
     is_int,
     is_number,
+    is_share,
     is_text,
     kind,
     list_of,
@@ -37,6 +38,10 @@ def _are_interactions(value: Any) -> bool:
     return 0 <= value["digest"] < 2**63 and bool(ascends)
 
 
+_counts = named(list_of(is_count))
+_is_night = record(run=is_text, rows=_counts, weights=_counts, recoded=list_of(is_text), damping=is_share)
+
+
 @dataclass(frozen=True)
 class RunState:
     """The state of a run after an epoch, as tensors and plain data; each part with the form that it must have.
@@ -52,6 +57,8 @@ class RunState:
         attributes: what else training has changed, of each module and of the trainer, encoded.
         learners: the class names of the optimizers.
         record: a `RunRecord`, or empty.
+        nights: for each warm start of the weights, the run that it started from, and how many tokens and weights
+            stayed, came and went.
         rows: whose rows the weights are, or empty.
         trained_on: a digest and a sample of the interactions, or empty.
     """
@@ -75,6 +82,7 @@ class RunState:
     topology: Annotated[dict[str, Any], kind(dict)]
     random_state: Annotated[dict[str, Any], kind(dict)]
     record: Annotated[dict[str, Any], is_record]
+    nights: Annotated[list[dict[str, Any]], list_of(_is_night)]
     rows: Annotated[dict[str, Any], are_rows]
     trained_on: Annotated[dict[str, Any], _are_interactions]
 
@@ -87,7 +95,7 @@ class RunState:
 _FORMS: dict[str, Form] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(RunState, include_extras=True).items()
 }
-# what the first versions did not have; files of the first days of version 4 have no shapes either
+# what the first versions did not have; not all files of version 4 have shapes and nights
 _ADDED: dict[str, Any] = {
     "run": "unknown", "attributes": {}, "schedulers": {}, "record": {}, "rows": {}, "trained_on": {}
 }  # fmt: skip
@@ -95,7 +103,7 @@ _ADDED: dict[str, Any] = {
 
 def fill_in(checkpoint: dict[str, Any], is_earlier: bool) -> None:
     """Give ``checkpoint`` the parts that it may lack, as it was made by an earlier version."""
-    for name, value in ({"shapes": None} | (_ADDED if is_earlier else {})).items():
+    for name, value in ({"shapes": None, "nights": []} | (_ADDED if is_earlier else {})).items():
         checkpoint.setdefault(name, value)
 
 

@@ -27,6 +27,7 @@ NOT_STORED = frozenset(
         "save_dataset",
         "single_spec",
         "verbose",
+        "warm_start",
         "world_size",
     }
 )

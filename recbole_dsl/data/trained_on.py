@@ -36,10 +36,11 @@ def trained_on(dataset: Dataset, earlier: Mapping[str, Any] | None = None) -> di
     if dataset not in _known:
         _known[dataset] = _digest_of(dataset)
     own = _known[dataset]
-    if not earlier or earlier["digest"] == own["digest"]:
+    if not earlier:
         return own
     both = torch.cat([own["sample"], earlier["sample"].cpu()]).unique()[:SAMPLE]
-    return {"digest": (own["digest"] + earlier["digest"]) % 2**63, "sample": both}
+    is_same = earlier["digest"] == own["digest"]
+    return {"digest": own["digest"] if is_same else (own["digest"] + earlier["digest"]) % 2**63, "sample": both}
 
 
 def mark_of(dataset: Dataset) -> str:

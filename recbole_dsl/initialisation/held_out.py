@@ -6,6 +6,7 @@ from scipy.sparse import csr_matrix
 
 from recbole_dsl.initialisation.codes import largest
 from recbole_dsl.initialisation.factors import Factors, most_active
+from recbole_dsl.initialisation.recode import damped, most_active_of, recode
 
 # of `Factors`: the larger is better where histories are short, since popular items dominate those
 _DAMPINGS = 0.25, 0.4
@@ -36,9 +37,7 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
         seed: of the held-out interactions, and of `Factors`.
     """
     some = most_active(interactions)
-    counts = np.diff(some.indptr)
-    users = np.random.default_rng(seed).permutation(np.flatnonzero(counts > 1))
-    users = np.sort(users[: min(_MOST_USERS, int(_SHARE * len(users)))])
+    users = _some_users(some, seed)
     if len(users) < _FEWEST_USERS:
         return Factors(interactions, columns, seed, _DAMPINGS[0])
     kept, left_out = _leave_out(some, users, seed)
@@ -53,6 +52,41 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     values = [max(values), *(reached(best.spread(steps, densities)) for steps in _STEPS[1:])]
     steps = _STEPS[np.argmax(values)]
     return Factors(interactions, columns, seed, damping).spread(steps, densities)
+
+
+def best_damping(
+    users: csr_matrix, items: csr_matrix, interactions: csr_matrix, budgets: tuple[int, int], seed: int = 0
+) -> float:
+    """The damping of ``interactions`` with which `recode` ranks best what is held out, as for `best_factors`.
+
+    Args:
+        users, items, budgets: as of `recode`.
+        interactions: (users, items); whatever is not zero counts as 1.
+        seed: of the held-out interactions.
+    """
+    of_users, of_items = most_active_of(interactions), most_active_of(interactions.T.tocsr())
+    some = interactions[of_users][:, of_items]
+    held_out = _some_users(some, seed)
+    if len(held_out) < _FEWEST_USERS:
+        return _DAMPINGS[0]
+    kept, left_out = _leave_out(some, held_out, seed)
+    sides = users[of_users], items[of_items]
+    shares = [
+        round(side.shape[0] / all_rows.shape[0] * budget)
+        for side, all_rows, budget in zip(sides, (users, items), budgets)
+    ]
+
+    def reached(damping: float) -> float:
+        codes = recode(*sides, damped(kept, damping), (shares[0], shares[1]))
+        return _ranked(codes[0][held_out].toarray(), codes[1].toarray(), kept, left_out, held_out)
+
+    return max(_DAMPINGS, key=reached)
+
+
+def _some_users(interactions: csr_matrix, seed: int) -> np.ndarray:
+    """Those of whom some interactions are held out, ascending."""
+    users = np.random.default_rng(seed).permutation(np.flatnonzero(np.diff(interactions.indptr) > 1))
+    return np.sort(users[: min(_MOST_USERS, int(_SHARE * len(users)))])
 
 
 def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[csr_matrix, csr_matrix]:
@@ -78,7 +112,13 @@ def _ndcg(
     """The mean NDCG@10 of ``users``, without the items in ``kept``."""
     sides = factors.users(0, kept.shape[0]).numpy(), factors.items(0, kept.shape[1]).numpy()
     of_users = largest(sides[0], densities[0], by_share=True)[users]
-    of_items = largest(sides[1], densities[1])
+    return _ranked(of_users, largest(sides[1], densities[1]), kept, left_out, users)
+
+
+def _ranked(
+    of_users: np.ndarray, of_items: np.ndarray, kept: csr_matrix, left_out: csr_matrix, users: np.ndarray
+) -> float:
+    """`_ndcg` by codes of ``users`` and of all items."""
     discounts = 1 / np.log2(np.arange(2, _TOP + 2))
     ideal = np.cumsum(discounts)
     total = 0.0

@@ -48,6 +48,9 @@ def resolve_options(config: Config, defaults: dict[str, Any] | None = None) -> D
     _check_names(config)
     needed = facts_of(config["model"]).needs
     given = {**needed, **(defaults or {}), **config.final_config_dict}
+    if given.get("warm_start") is not None and "topology" not in config.external_config_dict:
+        # on data that drifts, the exchange by gradient adds nothing to rows that are coded anew
+        given["topology"] = "fixed"
     if "exclude" in needed:
         chosen = DSLConfig.build({"exclude": given["exclude"]}).exclude
         given["exclude"] = list(dict.fromkeys([*chosen, *needed["exclude"]]))

@@ -79,8 +79,9 @@ def run_config(
 # what may change when a run is resumed: how long it is, where its data and files are, and how it is shown
 MAY_CHANGE = frozenset(
     "epochs stopping_step data_path data_cache checkpoint_dir save_last verbose show_progress state worker gpu_id "
-    "use_gpu eval_batch_size save_dataset save_dataloaders dataset_save_path dataloaders_save_path log_wandb "
-    "report wandb_project local_rank world_size nproc ip port offset group_offset process_timeout".split()
+    "use_gpu eval_batch_size warm_start save_dataset save_dataloaders dataset_save_path dataloaders_save_path "
+    "log_wandb report wandb_project local_rank "
+    "world_size nproc ip port offset group_offset process_timeout".split()
 )
 
 

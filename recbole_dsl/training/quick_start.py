@@ -6,13 +6,13 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from logging import getLogger
 from multiprocessing.queues import SimpleQueue
 from typing import Any
 
+import psutil
 from recbole.config import Config
 from recbole.utils import get_environment, init_seed, set_color
 
@@ -38,6 +38,7 @@ from recbole_dsl.options.process_options import (
 )
 from recbole_dsl.options.recbole_models import is_of_recbole
 from recbole_dsl.options.run_options import OF_A_PROCESS
+from recbole_dsl.patching import Patch
 from recbole_dsl.sparse.deferred import make_the_rest
 from recbole_dsl.training.configs import build_config, config_without_data, run_config, trainer_of
 from recbole_dsl.training.console import say, say_end, say_start
@@ -46,8 +47,10 @@ from recbole_dsl.training.model_building import make_model, sparse_model
 from recbole_dsl.training.model_state import restore_model, save_other_parameters
 from recbole_dsl.training.run_files import from_here
 from recbole_dsl.training.trainer import DSLMixin
+from recbole_dsl.training.warm_start import has_nothing_new, warm_start
 from recbole_dsl.turns import training, turn
 
+_CPU = Patch("psutil", "cpu_percent", "RecBole watches the processor for a second in which nothing is done")
 _REPORT = "recbole_dsl.report.writing"
 # whose warnings the user can do nothing about; those of a model of the user's own are shown
 _OTHERS = r"(recbole|torch|numpy|scipy|pandas)(\.|$)"
@@ -171,6 +174,8 @@ def prepare_trial(
         init_seed(config["seed"], config["reproducibility"])
         trainer_class = trainer_of(config)
         model = sparse_model(config, data, trainer_class)
+        if config["warm_start"] and file is None:
+            warm_start(config, model, data.train._dataset)
         if saved:
             # raises now for what could not be saved later
             save_other_parameters(model)
@@ -255,10 +260,15 @@ def _train_logged(
     logger.info(config)
     data = load_data(config, file=file)
     logger.info(data.dataset)
+    old = config["warm_start"] if file is None else None
+    if old and has_nothing_new(old, data.train._dataset, config["model"]):
+        return _nothing_new(config)
     # the same in all processes, which need the same weights; each draws numbers of its own in training
     init_seed(config["seed"], config["reproducibility"])
     trainer_class = trainer_of(config)
     model = sparse_model(config, data, trainer_class, as_in_run_recbole=True)
+    if old:
+        warm_start(config, model, data.train._dataset)
     if saved:
         # raises now for what could not be saved later
         save_other_parameters(model)
@@ -270,12 +280,14 @@ def _train_logged(
     if file is not None:
         trainer.resume_checkpoint(file.path)
     say_start(config, trainer.sparsity, data.dataset, trainer.saved_model_file if saved else None, log)
+    # from here on it counts what it is asked for below
+    psutil.cpu_percent()
     best = trainer.fit(data.train, data.valid, saved=saved, show_progress=config["show_progress"])
-    with ThreadPoolExecutor(1) as pool:
-        # it measures the processor for a second
-        environment = pool.submit(get_environment, config)
-        test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
-    logger.info("The running environment of this training is as follows:\n" + environment.result().draw())
+    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=config["show_progress"])
+    share = psutil.cpu_percent()
+    with _CPU.by(lambda interval: share):
+        environment = get_environment(config)
+    logger.info("The running environment of this training is as follows:\n" + environment.draw())
     logger.info(set_color("best valid ", "yellow") + f": {best[1]}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
@@ -302,6 +314,16 @@ def _result(config: Config, best: tuple[float, Any], test_result: Any) -> dict[s
         "best_valid_result": best[1],
         "test_result": test_result,
     }
+
+
+def _nothing_new(config: Config) -> dict[str, Any]:
+    """The result of a run that trains nothing, as the file that it would start from knows all there is."""
+    path = config["warm_start"]
+    getLogger().warning(
+        f"warm_start={path}: was trained on these very interactions, none is new: nothing is trained or written"
+    )
+    checkpoint = read_checkpoint(path, option="warm_start")
+    return _result(config, (checkpoint["best_valid_score"], checkpoint["best_valid_result"]), None)
 
 
 def _unread_words(config: Config) -> list[str]:

@@ -43,6 +43,7 @@ from recbole_dsl.training.model_state import (
 )
 from recbole_dsl.training.run_files import best_file, from_here, is_last, last_file
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
+from recbole_dsl.training.warm_start import Night
 
 
 class Resumable:
@@ -51,6 +52,8 @@ class Resumable:
     Attributes:
         last_model_file: where the last state is kept.
         record: losses, results and times of the epochs so far.
+        nights: what each warm start before this run, and that of this run, has done: `Night.to_dict`.
+        night: the warm start of this run; None without one, or if it was resumed.
         resumed: the file that this continues from, if any.
     """
 
@@ -65,6 +68,8 @@ class Resumable:
     run_name: str
     last_model_file: str
     record: RunRecord
+    nights: list[dict[str, Any]]
+    night: Night | None
     resumed: FileRows | None = None
     _has_saved = False
     _random_state: dict | None = None
@@ -97,6 +102,7 @@ class Resumable:
         self.cur_step = state.cur_step
         self.best_valid_score = state.best_valid_score
         self.record = RunRecord.of(state.record)
+        self.nights = state.nights
         result = state.best_valid_result
         self.best_valid_result = None if result is None else OrderedDict(result)
         self._random_state = state.random_state
@@ -134,6 +140,9 @@ class Resumable:
         model, config = self.model, self.config
         data = self.train_data._dataset if self.train_data is not None else None
         earlier = self.resumed.trained_on if self.resumed is not None else None
+        if data is not None and self.night is not None:
+            # a night is known by its own interactions
+            earlier = {"digest": trained_on(data)["digest"], "sample": self.night.seen}
         # RecBole saves the best epoch before it notes the result that made it the best
         result = self.best_valid_result if whole else self.last_valid_result or self.best_valid_result
         return RunState(
@@ -156,6 +165,7 @@ class Resumable:
             topology=self.topology.state_dict(with_window=whole),
             random_state=random_state(_loader_generators(self.train_data)),
             record=self.record.to_dict(),
+            nights=self.nights,
             rows={} if data is None else rows_of(data),
             trained_on={} if data is None else trained_on(data, earlier),
         )

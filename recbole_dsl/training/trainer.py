@@ -57,6 +57,7 @@ from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_name
 from recbole_dsl.training.shared_random import between_steps, guard_seeding
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
+from recbole_dsl.training.warm_start import Night, warm_start
 from recbole_dsl.turns import training, turn
 
 # models that continue a pre-training (S3Rec, RaCT) load its file in their constructor, before they are sparse
@@ -93,6 +94,8 @@ class DSLMixin(WithOptimizers, Resumable):
         self.last_valid_result: dict[str, float] | None = None
         self.run_name = same_for_all(config, secrets.token_hex(8))
         self.record = RunRecord()
+        self.night: Night | None = None
+        self.nights: list[dict[str, Any]] = []
         self.bars = BriefBars(self.topology)
         self._verbose = True
         self._has_evaluated = False
@@ -257,6 +260,11 @@ class DSLMixin(WithOptimizers, Resumable):
         return result
 
     def _start_weights(self, train_data: AbstractDataLoader) -> None:
+        if self.dsl_config.warm_start and self.resumed is None and self.start_epoch == 0:
+            self.night = warm_start(self.config, self.model, train_data._dataset)
+            self.nights = [*self.night.before, self.night.to_dict()]
+            agree_on_start(self.config, self.model)
+            self.topology.restart()
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
         if started:
             agree_on_start(self.config, self.model)

@@ -7,7 +7,8 @@ import scipy.sparse as sp
 from recbole_dsl.initialisation import held_out
 from recbole_dsl.initialisation.codes import largest
 from recbole_dsl.initialisation.factors import Factors
-from recbole_dsl.initialisation.held_out import best_factors
+from recbole_dsl.initialisation.held_out import best_damping, best_factors
+from recbole_dsl.initialisation.recode import damped, recode
 
 DENSITIES = 0.1, 0.1
 
@@ -99,3 +100,23 @@ def test_the_same_seed_gives_the_same_factors():
         .users(0, 1500)
         .equal(best_factors(matrix, 32, DENSITIES, seed=4).users(0, 1500))
     )
+
+
+def test_the_damping_of_codes_is_the_one_that_ranks_best_what_is_held_out(monkeypatch):
+    matrix = small_groups(users=300, groups=40)
+    factors = Factors(matrix, 16)
+    tables = [
+        sp.csr_matrix(largest(side(0, n).numpy(), 0.3)) for side, n in ((factors.users, 300), (factors.items, 240))
+    ]
+    budgets = tables[0].nnz, tables[1].nnz
+    # the last one is of no use
+    monkeypatch.setattr(held_out, "_DAMPINGS", (0.25, 0.4, 3.0))
+    users = held_out._some_users(matrix, seed=2)
+    kept, left_out = held_out._leave_out(matrix, users, seed=2)
+    values = {}
+    for damping in held_out._DAMPINGS:
+        codes = [code.toarray() for code in recode(*tables, damped(kept, damping), budgets)]
+        values[damping] = held_out._ranked(codes[0][users], codes[1], kept, left_out, users)
+    assert best_damping(*tables, matrix, budgets, seed=2) == max(values, key=values.get) != 3.0
+    # of few users nothing can be told
+    assert best_damping(tables[0][:20], tables[1], matrix[:20], budgets) == 0.25
