@@ -1,9 +1,11 @@
 """Folding in: the vector of a row that was not trained, by its interactions, with least squares."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dsl.serving.csr import CSR, Floats
+from recbole_dsl.serving.csr import CSR, Floats, Ids
 from recbole_dsl.serving.packed_table import PackedTable
 
 # the weight of a folded-in vector's squared length, relative to the mean squared norm of the other side's columns;
@@ -21,20 +23,24 @@ def prior_of(table: PackedTable, n_free: int) -> NDArray[np.float64]:
     return products + max(ridge, np.finfo(np.float32).tiny) * np.eye(len(products))
 
 
-def fold_in(table: PackedTable, prior: NDArray[np.float64], lists: CSR, bias: float | None = None) -> Floats:
-    """(n, n_columns) the vectors of ``lists`` of rows of ``table``.
+def fold_in(
+    dense_rows: Callable[[Ids], Floats], prior: NDArray[np.float64], lists: CSR, bias: float | None = None
+) -> Floats:
+    """(n, n_columns) the vectors of ``lists`` of rows of a table.
 
     Each is the least squares solution for products of 1 with the rows of its list and of 0 with all rows, as in
     alternating least squares (`implicit`'s ``recalculate_user``).
 
     Args:
-        prior: what `prior_of` gives for ``table``.
+        dense_rows: gives the rows of ids.
+        prior: what `prior_of` gives for the table.
         bias: the last number of every vector, if it is given and not free.
     """
-    out = np.empty((lists.n_rows, table.n_columns), np.float32)
-    n_free = table.n_columns - (bias is not None)
+    n_columns = len(prior)
+    n_free = n_columns - (bias is not None)
+    out = np.empty((lists.n_rows, n_columns), np.float32)
     distinct, places = np.unique(lists.columns, return_inverse=True)
-    rows = table.dense_rows(distinct)
+    rows = dense_rows(distinct)
     for number in range(lists.n_rows):
         own = rows[places[lists.offsets[number] : lists.offsets[number + 1]]].astype(np.float64)
         free = own[:, :n_free]

@@ -127,7 +127,7 @@ class ProductScorer:
         with self._lock:
             prior = self._prior
         bias = float(self.users.dense_rows(np.zeros(1, np.int64))[0, -1]) if self.has_bias else None
-        return fold_in(self.items, prior, histories, bias)
+        return fold_in(self.items.dense_rows, prior, histories, bias)
 
     def with_items(self, lists: CSR, histories: UserHistories) -> "ProductScorer":
         # without the lock, so that no request waits
