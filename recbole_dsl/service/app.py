@@ -99,7 +99,7 @@ def make_app(live: Live, settings: Settings) -> FastAPI:
         live.stop()
         pool.shutdown()
 
-    app = FastAPI(title="recbole-dsl serve", description=settings.artifact, lifespan=lifespan)
+    app = FastAPI(title="recbole-dsl serve", lifespan=lifespan)
 
     async def answer(method: str, asked: _Asked, what: str) -> Response:
         # read once, so that the answer and its digest are of one artifact
