@@ -3,7 +3,7 @@
     python -m benchmarks.job --threads 1 --dataset ml-1m
     python -m benchmarks.job --threads 1 --dataset ml-1m --epochs 300 --to_quality --rounds 1
     python -m benchmarks.job --threads 1 --power_law 100000 50000 2500000
-    python -m benchmarks.job --threads 1 --power_law 1000000 1000000 15000000 --options '{"train_batch_size": 65536}'
+    python -m benchmarks.job --threads 1 --power_law 1000000 1000000 15000000 --options '{"epochs": 1}'
 
 Each job is a process of its own, and the sides take turns.
 """

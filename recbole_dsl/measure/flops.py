@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dsl.measure.untouched import random_state_kept, throwaway_copy
-from recbole_dsl.private_torch import TorchDispatchMode
+from recbole_dsl.private_torch import DispatchMode, TorchDispatchMode
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -42,7 +42,7 @@ def forward_flops(model: nn.Module, forward: Callable[[nn.Module], object]) -> t
     return counts[0], counts[1]
 
 
-class _Counter(TorchDispatchMode or object):
+class _Counter(DispatchMode):
     total = 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
