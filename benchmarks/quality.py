@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = chosen_lines(read_lines(options.lines))
     facts = read_facts()
     page = tables(lines) + quality_by_data.table(lines, facts) + quantised.table(read_lines(quantised.LINES))
+    page += f"\n![Quality of BPR on {FRONTIER} against the bytes of its tables](frontier-BPR-{FRONTIER}.svg)\n"
     write_page(options.lines.with_suffix(".md"), page)
     if options.lines == _LINES:
         quality_by_data.draw(lines, facts, _LINES.with_name("quality_by_data.svg"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.figures import OURS, PRUNED, PUBLISHED, RIVAL, STARTED, figure_in, plain_ticks
 from benchmarks.quality_lines import Line
-from benchmarks.quality_tables import at_a_tenth
+from benchmarks.quality_tables import seeds_at_a_tenth
 
 _SHOWN = {
     "ours": ("ours", "o", OURS, 46),
@@ -26,19 +26,25 @@ _FOUR_BYTES = 4
 
 
 def draw(lines: list[Line], path: Path) -> None:
-    """A row for each model and dataset, as SVG, of lines that were `chosen_lines`."""
-    cells = at_a_tenth(lines)
+    """A row for each model and dataset, as SVG, of lines that were `chosen_lines`; bars span the seeds."""
+    cells = {
+        pair: {method: [100 * value / mean(of["dense"]) for value in values] for method, values in of.items()}
+        for pair, of in seeds_at_a_tenth(lines).items()
+    }
     rows = {pair: row for row, pair in enumerate(reversed(list(cells)))}
-    end = 5 + max(100 * of[method] / of["dense"] for of in cells.values() for method in _SHOWN if method in of)
+    end = 5 + max(max(of[method]) for of in cells.values() for method in _SHOWN if method in of)
     with figure_in(path, figsize=(8, 1.4 + 0.27 * len(rows))) as (_, axis):
         for method, (name, mark, colour, size) in _SHOWN.items():
-            found = [(100 * of[method] / of["dense"], rows[pair]) for pair, of in cells.items() if method in of]
-            axis.scatter(*zip(*found), marker=mark, s=size, c=colour, label=name, zorder=3)
+            found = [(of[method], rows[pair]) for pair, of in cells.items() if method in of]
+            ranges = [(row, min(values), max(values)) for values, row in found]
+            axis.hlines(*zip(*ranges), color=colour, linewidth=1.5, zorder=2)
+            means = [(mean(values), row) for values, row in found]
+            axis.scatter(*zip(*means), marker=mark, s=size, c=colour, label=name, zorder=3)
         axis.axvline(100, color="black", linewidth=0.8)
         axis.hlines(rows.values(), 0, end, color="#e0e0e0", linewidth=0.6, zorder=0)
         names = [f"{model}, {_DATASETS.get(dataset, dataset)}" for model, dataset in rows]
         axis.set_yticks(list(rows.values()), names, fontsize=8)
-        axis.set(xlim=(15, end), xlabel="test NDCG@10 at a tenth of the weights, % of the dense model's")
+        axis.set(xlim=(15, end), xlabel="test NDCG@10 at a tenth of the weights, % of dense; bars span the seeds")
         axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3, frameon=False)
 
 
