@@ -61,6 +61,14 @@ def summary(lines: list[Line]) -> str:
 
 def at_a_tenth(lines: list[Line]) -> dict[tuple[str, str], dict[str, float]]:
     """NDCG@10 of each method at density 0.1, the mean of its seeds, by (model, dataset) with ours and dense."""
+    return {
+        pair: {method: mean(values) for method, values in cells.items()}
+        for pair, cells in seeds_at_a_tenth(lines).items()
+    }
+
+
+def seeds_at_a_tenth(lines: list[Line]) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """As `at_a_tenth`, of each seed."""
     found = {}
     for pair, of_pair in _by_pair(lines).items():
         cells: dict[str, list[float]] = {}
@@ -68,7 +76,7 @@ def at_a_tenth(lines: list[Line]) -> dict[tuple[str, str], dict[str, float]]:
             if line["method"] == "dense" or line["density"] == 0.1:
                 cells.setdefault(line["method"], []).append(line["test_ndcg"])
         if "ours" in cells and "dense" in cells:
-            found[pair] = {method: mean(values) for method, values in cells.items()}
+            found[pair] = cells
     return found
 
 
