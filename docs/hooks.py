@@ -1,11 +1,11 @@
-"""Pages of the documentation that lie outside of docs/: the results, the changes, how to contribute."""
+"""What the documentation shows from outside of docs/: results, changes, how to contribute, notebooks."""
 
 from pathlib import Path
 
 from mkdocs.structure.files import File, Files
 
 _ROOT = Path(__file__).parent.parent
-_PAGES = "results/*.md", "results/*.svg", "CHANGELOG.md", "CONTRIBUTING.md"
+_PAGES = "results/*.md", "results/*.svg", "examples/*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md"
 
 
 def on_files(files: Files, *, config) -> Files:
