@@ -1,4 +1,4 @@
-"""Who pays for a small model: quality by user activity and item popularity, and the widths of the rows.
+"""Who gains and loses with a small model: quality by user activity and item popularity, and the widths of rows.
 
     python -m benchmarks.who_pays --threads 1 --model BPR --dataset ml-1m --data_path dataset
 
@@ -81,10 +81,11 @@ def _page(
 ) -> str:
     users, items = groups.members["user"], groups.members["item"]
     sections = [
-        f"# Who pays: {options.model}, {options.dataset}, density {options.density}\n",
+        f"# Groups of users and items: {options.model}, {options.dataset}, density {options.density}\n",
         f"    {options.command}\n",
-        "Test data, seed 2020. Users in five groups of one size, by their number of training interactions; items "
-        "in five groups of one number of interactions, by their popularity. The rarest come first.\n",
+        "Test data, seed 2020. Users are in five equal-sized groups, by their number of training interactions. "
+        "Items are in five groups with equal numbers of interactions, by their popularity. The rarest come "
+        "first.\n",
         "## Users: NDCG@10 (Recall@10)\n",
         markdown_table(
             ["training interactions", *groups.ranges("user")],

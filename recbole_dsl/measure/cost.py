@@ -120,7 +120,7 @@ def measure_cost(
         optimizer_bytes=CostRow("optimizer state", state_bytes + extra_state, state_bytes, True),
         flops=CostRow("forward FLOPs, one interaction", dense_flops, sparse_flops),
         checkpoint_bytes=CostRow("checkpoint", dense_file, file_bytes, True),
-        growth_bytes=CostRow("gradients for growth, at the peak", None, growth_bytes, True),
+        growth_bytes=CostRow("peak growth buffer", None, growth_bytes, True),
     )
 
 

@@ -266,7 +266,7 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(changes, message
 def test_a_model_of_ones_own_is_exported_by_its_class(options):
     run_recbole_dsl(Biased, "tiny", config_dict=options)
     (model_file,) = map(str, Path("saved").glob("*.pth"))
-    with pytest.raises(DSLError, match="is of Biased, which is no model of RecBole"):
+    with pytest.raises(DSLError, match="holds Biased, which is not a RecBole model"):
         export(model_file, "model.rdsl")
     made = export(model_file, "model.rdsl", values="int8", model_class=Biased)
     assert made.kind == "product" and made.ndcg[1] == pytest.approx(made.ndcg[0], abs=0.02)

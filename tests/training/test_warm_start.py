@@ -262,13 +262,13 @@ def of_others(folder, name="others"):
 @pytest.mark.parametrize(
     "model, changes, wanted",
     [
-        ("LightGCN", {}, "is of BPR, must be of LightGCN"),
+        ("LightGCN", {}, "holds BPR, must hold LightGCN"),
         ("BPR", {"embedding_size": 9}, r"embedding.weight is \(.*, 8\), must be \(.*, 9\)"),
         ("BPR", {"dataset": "others"}, "has none of the user_id and item_id of dataset=others"),
         ("BPR", {"warm_start": "none.pth"}, "must be an existing file"),
         ("BPR", {"warm_start": "damaged.pth"}, "must be a whole checkpoint of recbole_dsl"),
         ("BPR", {"warm_start": "other.pth"}, "must be a checkpoint of recbole_dsl"),
-        ("BPR", {"warm_start": "earlier.pth"}, "does not say whose rows it holds"),
+        ("BPR", {"warm_start": "earlier.pth"}, "does not record which user or item each row belongs to"),
         ("BPR", {"warm_start": ""}, "must be the path of a file"),
         ("BPR", {"warm_start_rows": "new"}, "recode, fold_in, random"),
         ("BPR", {"weights": 40}, "weights=40: must be at least"),
