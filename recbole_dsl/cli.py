@@ -15,6 +15,7 @@ from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.export.command import declare_export, run_export
 from recbole_dsl.patching import changes
 from recbole_dsl.report.commands import declare_report, run_report
+from recbole_dsl.service.command import declare_serve, run_serve
 from recbole_dsl.serving.commands import declare_recommend, run_recommend
 
 # the exit code that a shell gives what SIGPIPE ends
@@ -330,5 +331,6 @@ COMMANDS = {
     ),
     "export": Command("Make one small file of what was trained", declare_export, run_export),
     "recommend": Command("Recommend from that file", declare_recommend, run_recommend),
+    "serve": Command("Serve that file over HTTP", declare_serve, run_serve),
     "report": Command("Show what was trained as one page with figures", declare_report, run_report),
 }

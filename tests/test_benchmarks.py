@@ -17,6 +17,7 @@ from benchmarks import (
     large,
     memory,
     memory_probes,
+    new_items,
     one_column,
     quality,
     quality_by_data,
@@ -25,6 +26,7 @@ from benchmarks import (
     scaling,
     serving,
     serving_fresh,
+    serving_load,
     steps,
     topology_figure,
     updates,
@@ -158,6 +160,15 @@ def test_serving_times_searches_and_a_fresh_process(tables, monkeypatch, data):
     assert all(positive(row[2]) and positive(row[4]) for row in one + many)
     assert [row[0] for row in fresh] == [*serving_fresh.SIDES]
     assert all(positive(cell) for row in fresh for cell in (row[1], *row[3:6]))
+
+
+def test_serving_load_asks_a_server_that_answers_right(tables, data, capsys):
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("prometheus_client")
+    sizes = ["--users", USERS, "--items", ITEMS, "--interactions", INTERACTIONS, "--epochs", 1]
+    (rows,) = tables(serving_load, *sizes, "--clients", 2, "--seconds", 0.5, "--data_path", data[0])
+    assert [row[1] for row in rows] == 2 * ["all", "histories", "similar items", "users"]
+    assert all(positive(cell) for row in rows for cell in row[3:])
 
 
 def test_peak_is_that_of_the_work():
@@ -391,3 +402,10 @@ def test_jobs_of_a_process_each_have_their_parts_and_the_time_to_the_dense_quali
     assert [row[0] for row in jobs] == [row[0] for row in to_quality] == [SIDE_NAMES["stock"], SIDE_NAMES["ours"]]
     whole, *parts = (float(cell) for cell in jobs[1][1:9])
     assert 0 < sum(parts) <= whole + 0.1
+
+
+def test_new_items_are_ranked_by_every_side(tables, data):
+    sizes = ["--datasets", data[1], "--least", 5, "--epochs", 2, "--data_path", data[0]]
+    (rows,) = tables(new_items, *sizes)
+    assert [row[1] for row in rows] == ["without them", "least squares alone", "with_items", "trained with them"]
+    assert rows[0][3] == "0.0000" and rows[0][5] == "0 %" and all(positive(row[2]) for row in rows)

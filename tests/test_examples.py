@@ -1,7 +1,6 @@
 """The examples run as they stand."""
 
 import json
-import os
 import re
 import runpy
 import sys
@@ -11,7 +10,6 @@ import pytest
 
 from recbole_dsl.options.checked_config import CheckedConfig
 from tests.running import train
-from tests.serving.artifacts import make
 
 KINDS = "html", "plain"
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -32,19 +30,6 @@ def test_the_nightly_job_recommends_for_everyone_and_keeps_what_is_better(option
     with pytest.raises(SystemExit, match=r"is too low; out\.csv stays as it is"):
         run_nightly(monkeypatch, "saved", "out.csv")
     assert Path("out.csv").read_text() == "before"
-
-
-def test_the_service_answers(monkeypatch):
-    pytest.importorskip("fastapi")
-    testclient = pytest.importorskip("fastapi.testclient")
-    monkeypatch.setenv("ARTIFACT", os.path.abspath(make().write()))
-    client = testclient.TestClient(runpy.run_path(str(EXAMPLES / "service" / "service.py"))["app"])
-    answer = client.get("/users/u1?k=3").json()
-    assert len(answer["items"]) == len(answer["scores"]) == 3
-    assert len(client.post("/histories", json=["i1", "i2"]).json()["items"]) == 10
-    assert client.get("/users/nobody").status_code == 200
-    refused = client.get("/users/u1?k=0")
-    assert refused.status_code == 422 and refused.json()["detail"] == "k=0: must be an integer >= 1"
 
 
 def output_of(cell):

@@ -53,6 +53,8 @@ class NetworkScorer:
     draws: bool
     trace: Callable[[Interaction], Interaction] = lambda batch: batch
     why_no_histories = "as it scores trained users only"
+    takes_items = False
+    why_no_items = "as its score is no product of two vectors"
     takes_users: bool = True
     _asks_for_pairs: bool = False
     _is_trial: bool = False

@@ -29,6 +29,11 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
         "--filter_seen",
         help="items of a user's history to leave out: all, trained or none; by default what the file knows",
     )
+    parser.add_argument(
+        "--new_items",
+        help='a file of items that came after training, on each line {"item": "i3", "users": ["u1", "u9"]}, the '
+        "users who had it",
+    )
     parser.add_argument("--items", help="the items to choose from, separated by commas; all by default")
     parser.add_argument("--items_file", help="the same, a file with one on each line")
     parser.add_argument("--exclude", help="items to leave out, separated by commas")
@@ -52,14 +57,19 @@ def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
     check_serving_environment()
     from recbole_dsl.serving.output import format_of, print_recommendations, write_recommendations
     from recbole_dsl.serving.recommender import Recommender
+    from recbole_dsl.serving.requests import read_new_items
 
     is_shown = truth("show_progress", known.show_progress) and known.output is not None
     format = format_of(known.output, known.format)
-    batches = _with_bar(*_batches(Recommender.load(known.artifact), known), is_shown)
+    recommender = Recommender.load(known.artifact)
+    if known.new_items is not None:
+        recommender = recommender.with_items(read_new_items(known.new_items))
+    batches = _with_bar(*_batches(recommender, known), is_shown)
     if known.output is None:
         print_recommendations(batches, sys.stdout.buffer, format)
     else:
-        inputs = [known.artifact, known.users_file, known.histories, known.items_file, known.exclude_file]
+        names = ("artifact", "users_file", "histories", "new_items", "items_file", "exclude_file")
+        inputs = [getattr(known, name) for name in names]
         write_recommendations(batches, known.output, format, inputs)
 
 

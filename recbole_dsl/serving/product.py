@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask
+from recbole_dsl.serving.folding import fold_in, prior_of
+from recbole_dsl.serving.new_items import item_scale, new_vectors, with_rows
 from recbole_dsl.serving.packed_table import PackedTable
 from recbole_dsl.serving.propagation import MOST_LAYERS, propagated
 from recbole_dsl.serving.top_k import ExactTopK
@@ -18,14 +20,9 @@ from recbole_dsl.serving.user_histories import UserHistories
 
 # what a model applies to the product
 TRANSFORMS = ("none", "sigmoid")
-# the weight of a folded-in vector's squared length, relative to the mean squared norm of the items' columns; the
-# best on the validation data of ml-100k
-_RIDGE = 0.6
 _MOST_COLUMNS = 2**12
 # columns up to which histories are taken, as folding one in takes their third power
 _MOST_FOR_HISTORIES = 2**10
-# how much longer SciPy takes for the product of two entries than a dense product for that of two cells
-_PER_PAIR = 200
 # how many dense values may be made of each entry in the file
 _MOST_TIMES = 1000
 
@@ -82,12 +79,15 @@ class ProductScorer:
 
     takes_users = True
     why_no_histories = f"as its vectors have more than {_MOST_FOR_HISTORIES} columns, too many to fold one in"
+    why_no_items = why_no_histories
     batch_size = 1024
 
     def __init__(self, users: PackedTable, items: PackedTable, transform: str = "none", has_bias: bool = False):
         self.users, self.items, self.transform, self.has_bias = users, items, transform, has_bias
         # the columns of the vectors, without that of the bias
         self._n_free = items.n_columns - has_bias
+        # of vectors of new items, made when there are any
+        self._scale: NDArray[np.float64] | None = None
         # each part is made when it is first needed, once, however many threads need it
         self._lock = RLock()
 
@@ -95,6 +95,11 @@ class ProductScorer:
     def takes_histories(self) -> bool:
         """Whether the vectors are short enough for histories to be folded in."""
         return self.items.n_columns <= _MOST_FOR_HISTORIES
+
+    @property
+    def takes_items(self) -> bool:
+        """The same for items that came after training."""
+        return self.takes_histories
 
     def prepare(self) -> None:
         self._by_product.prepare()
@@ -118,25 +123,21 @@ class ProductScorer:
         return search.search(queries, k, CSR(np.arange(len(items) + 1), items), candidates)
 
     def fold_in(self, histories: CSR) -> Floats:
-        """(n, n_columns) the vectors of users with ``histories``.
-
-        Each is the least squares solution for products of 1 with the items of the history and of 0 with all items,
-        as in alternating least squares (`implicit`'s ``recalculate_user``).
-        """
-        out = np.empty((histories.n_rows, self.items.n_columns), np.float32)
-        distinct, places = np.unique(histories.columns, return_inverse=True)
-        vectors = self.items.dense_rows(distinct).astype(np.float64)
-        n_free = self._n_free
+        """(n, n_columns) the vectors of users with ``histories``, by least squares on the items' vectors."""
         with self._lock:
             prior = self._prior
-        bias = float(self.users.dense_rows(np.zeros(1, np.int64))[0, -1]) if self.has_bias else 0.0
-        for user in range(histories.n_rows):
-            of_user = vectors[places[histories.offsets[user] : histories.offsets[user + 1]]]
-            free = of_user[:, :n_free]
-            wanted = 1 - bias * of_user[:, -1] if self.has_bias else np.ones(len(of_user))
-            out[user, :n_free] = np.linalg.solve(prior[:n_free, :n_free] + free.T @ free, free.T @ wanted)
-            out[user, n_free:] = bias
-        return out
+        bias = float(self.users.dense_rows(np.zeros(1, np.int64))[0, -1]) if self.has_bias else None
+        return fold_in(self.items.dense_rows, prior, histories, bias)
+
+    def with_items(self, lists: CSR, histories: UserHistories) -> "ProductScorer":
+        # without the lock, so that no request waits
+        if self._scale is None:
+            self._scale = item_scale(self.users, self.items, histories)
+        items = with_rows(self.items, new_vectors(self.users, self._scale, lists))
+        other = ProductScorer(self.users, items, self.transform, self.has_bias)
+        # so that it makes no difference which of the new items came first
+        other._scale = self._scale
+        return other
 
     @cached_property
     def _by_product(self) -> ExactTopK:
@@ -153,11 +154,7 @@ class ProductScorer:
 
     @cached_property
     def _prior(self) -> NDArray[np.float64]:
-        """(n_columns, n_columns) the products of all items' columns, and a ridge."""
-        n_free, gram = self._n_free, _gram(self.items)
-        ridge = _RIDGE * np.trace(gram[:n_free, :n_free]) / n_free
-        # so that a table of zeros has a solution too
-        return gram + max(ridge, np.finfo(np.float32).tiny) * np.eye(len(gram))
+        return prior_of(self.items, self._n_free)
 
     def _search(self, queries: Floats, k: int, exclude: CSR | None, candidates: Mask | None) -> Found:
         with self._lock:
@@ -167,16 +164,3 @@ class ProductScorer:
             with np.errstate(over="ignore"):
                 scores[ids >= 0] = 1 / (1 + np.exp(-scores[ids >= 0]))
         return ids, scores
-
-
-def _gram(table: PackedTable) -> NDArray[np.float64]:
-    """(n_columns, n_columns) the products of a table's columns, by its entries if they are few."""
-    n_columns = table.n_columns
-    if _PER_PAIR * (np.diff(table.offsets) ** 2).sum() < table.n_rows * n_columns**2:
-        matrix = table.all_rows().to_scipy(np.float64)
-        return (matrix.T @ matrix).toarray()
-    gram = np.zeros((n_columns, n_columns))
-    for start, stop in table.blocks(2**18):
-        block = table.rows(start, stop).dense().astype(np.float64)
-        gram += block.T @ block
-    return gram

@@ -3,7 +3,7 @@
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.serving.artifact import Artifact, read_artifact
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, offsets_of
+from recbole_dsl.serving.new_items import with_new
 from recbole_dsl.serving.scorer import Scorer, load_scorer
 from recbole_dsl.serving.tokens import Tokens, is_token
 from recbole_dsl.serving.top_k_numpy import Found, top_of
@@ -20,6 +21,7 @@ from recbole_dsl.serving.user_histories import LEVELS, UserHistories
 from recbole_dsl.serving.vectors import Vectors, as_torch
 
 UNKNOWN = ("error", "popular")
+ERRORS = ("raise", "ignore")
 # tokens that an error names
 _NAMED = 5
 # scores from which on a job of many batches is prepared for
@@ -179,6 +181,34 @@ class Recommender:
         found = self._in_batches(len(ids), k, lambda part: self.scorer.similar(ids[part], k, allowed))
         return self._answer(found, is_token(items))
 
+    def with_items(self, users_of: Mapping[str, Iterable[str]], *, errors: str = "raise") -> "Recommender":
+        """A recommender that knows items which came after training, too; this one stays as it is.
+
+        It recommends them, takes them in histories and finds items alike. They are folded in by least squares on
+        the users' vectors, on the scale of the trained items. A user who had one is not recommended it again.
+
+        Args:
+            users_of: the token of each item, and those of the users who had it.
+            errors: "raise", or "ignore" to pass over unknown users, items that are known, and items that no known
+                user had.
+
+        Raises:
+            DSLError: naming what is wrong, or if the model has no vectors, or the artifact no users' items.
+        """
+        header = self.header
+        if not self.scorer.takes_items:
+            raise DSLError(f"new items: {header['model']} takes none, {self.scorer.why_no_items}")
+        if self.user_histories.level == "none":
+            raise DSLError("new items: an artifact of --seen=none takes none, as it does not say who had what")
+        _check_choice("errors", errors, ERRORS)
+        tokens, lists = self._users_of(users_of, errors == "ignore")
+        if not tokens:
+            return self
+        items = Tokens.of([*self.items.all.tolist(), *tokens], "new items")
+        scorer = self.scorer.with_items(lists, self.user_histories)
+        histories = with_new(self.user_histories, len(self.users), lists)
+        return Recommender({**header, "n_items": len(items)}, self.users, items, histories, scorer)
+
     def to_numpy(self) -> Vectors:
         """The vectors of users and items, dense, with their tokens.
 
@@ -302,14 +332,37 @@ class Recommender:
     def _ids(self, name: str, tokens: str | Iterable[str], is_any_allowed: bool = False) -> Ids:
         """(n,) the ids of ``tokens``, given for ``name``; -1 for unknown ones, if any are allowed."""
         given = _tokens(name, [str(tokens)] if is_token(tokens) else tokens)
-        ids = (self.users if name == "users" else self.items).ids(given)
+        what = "users" if name.startswith("users") else "items"
+        ids = getattr(self, what).ids(given)
         if is_any_allowed or not (ids < 0).any():
             return ids
         distinct = list(dict.fromkeys(given[place] for place in np.flatnonzero(ids < 0).tolist()))
         named = ", ".join(shown(token) for token in distinct[:_NAMED])
         more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""
-        what = "users" if name == "users" else "items"
         raise DSLError(f"{name}={named}{more}: must be {what} that the model was trained on")
+
+    def _users_of(self, users_of: Mapping[str, Iterable[str]], skip: bool) -> tuple[list[str], CSR]:
+        """The new items, and the users of each, ascending and distinct."""
+        if not isinstance(users_of, Mapping):
+            raise refusal("new items", users_of, "a mapping from the token of an item to those of its users")
+        tokens = _tokens("new items", list(users_of))
+        if len(set(tokens)) < len(tokens):
+            raise DSLError("new items: must be given once each, also where one is a number and one a text")
+        found, lists = [], []
+        for token, is_known, users in zip(tokens, self.items.ids(tokens) >= 0, users_of.values()):
+            if is_known and not skip:
+                raise refusal("new items", token, "an item that the model was not trained on")
+            if is_known:
+                continue
+            name = f"users of {shown(token)}"
+            ids = np.unique(self._ids(name, users, is_any_allowed=skip))
+            ids = ids[ids >= 0]
+            if len(ids):
+                found.append(token)
+                lists.append(ids)
+            elif not skip:
+                raise DSLError(f"{name}: must be at least one user")
+        return found, CSR.of_lists(lists)
 
     def _histories(self, histories: Iterable[Sequence[str]], skip_unknown: bool) -> CSR:
         if isinstance(histories, str) or not isinstance(histories, Iterable):

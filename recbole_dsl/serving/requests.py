@@ -51,6 +51,30 @@ def read_histories(path: str) -> tuple[list[str], list[list[str]]]:
     return names, items
 
 
+def read_new_items(path: str) -> dict[str, list[str]]:
+    """The items in a file, and the users who had each: on each line a JSON object with "item" and "users".
+
+    Raises:
+        DSLError: with the number of the line that is none, or if the file cannot be read.
+    """
+    found: dict[str, list[str]] = {}
+    for number, line in _lines(path, "new_items"):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        item, users = (value.get("item"), value.get("users")) if isinstance(value, dict) else (None, None)
+        if not isinstance(users, list) or not all(map(is_token, [item, *users])):
+            raise DSLError(
+                f"new_items={shown(path)}, line {number}: {shown(line)} must be "
+                '{"item": "i3", "users": ["u1", "u9"]}'
+            )
+        found.setdefault(str(item), []).extend(str(user) for user in users)
+    return found
+
+
 def _lines(path: str, option: str) -> list[tuple[int, str]]:
     try:
         # UTF-8, with or without a byte order mark

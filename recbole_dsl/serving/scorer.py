@@ -7,6 +7,7 @@ from recbole_dsl.errors import shown
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.csr import CSR, Ids, Mask
 from recbole_dsl.serving.top_k_numpy import Found
+from recbole_dsl.serving.user_histories import UserHistories
 
 # the module whose ``load(artifact, model_class)`` makes the scorer of a kind; a network's needs RecBole
 _MODULES = {"product": "recbole_dsl.serving.product", "network": "recbole_dsl.network_scoring.artifact"}
@@ -24,12 +25,16 @@ class Scorer(Protocol):
         takes_users: whether `top` scores users that were trained on.
         takes_histories: whether `top_for` scores histories.
         why_no_histories: why it does not, in words that go on from "takes none, ".
+        takes_items: whether `with_items` takes items that came after training.
+        why_no_items: why it does not, in the same way.
         batch_size: how many users to score at once.
     """
 
     takes_users: bool
     takes_histories: bool
     why_no_histories: str
+    takes_items: bool
+    why_no_items: str
     batch_size: int
 
     def prepare(self) -> None:
@@ -52,6 +57,14 @@ class Scorer(Protocol):
 
         Raises:
             DSLError: if the model has no vectors of items.
+        """
+
+    def with_items(self, lists: CSR, histories: UserHistories) -> "Scorer":
+        """A scorer of the same items and n more.
+
+        Args:
+            lists: the users who had each of these, n lists, each ascending, distinct and not empty.
+            histories: who had the items that are known, at a level other than "none".
         """
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.serving import Recommender, product, top_k
+from recbole_dsl.serving import Recommender, folding, product, top_k
 from recbole_dsl.serving import recommender as recommending
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.csr import CSR
@@ -106,7 +106,7 @@ def test_a_history_is_folded_in_by_least_squares(recommender):
 @pytest.mark.parametrize("n_columns, density", [(300, 0.01), (300, 0.5)], ids=["by entries", "dense"])
 def test_the_products_of_a_wide_table_are_those_of_the_dense_one(n_columns, density):
     made = make(n_items=700, n_columns=n_columns, density=density)
-    found = product._gram(load(made).scorer.items)
+    found = folding.gram(load(made).scorer.items)
     np.testing.assert_array_equal(found, made.items.T.astype(np.float64) @ made.items)
 
 

@@ -1,0 +1,1 @@
+"""The command ``recbole-dsl serve``: an artifact behind HTTP, without RecBole or PyTorch where it is a product."""

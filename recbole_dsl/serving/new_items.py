@@ -1,0 +1,93 @@
+"""Items that came after training, by the users who had them: their vectors, and the histories that know them."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_dsl.serving.csr import CSR, Floats, Ids, offsets_of
+from recbole_dsl.serving.folding import fold_in, prior_of
+from recbole_dsl.serving.packed_table import PackedTable
+from recbole_dsl.serving.user_histories import UserHistories
+
+# items whose trained vectors show the scale, and how many are folded in at once, to bound memory
+_SAMPLE, _AT_ONCE = 4096, 64
+# relative to the mean squared norm of what is mapped; a thousand times more or less changes nothing on ml-100k
+_RIDGE = 1e-3
+
+
+def item_scale(users: PackedTable, items: PackedTable, histories: UserHistories) -> NDArray[np.float64]:
+    """(n_columns, n_columns) by which a vector that was folded in becomes one on the scale of the trained ones.
+
+    Least squares shrinks a vector, the more so the fewer users there are, and knows nothing of the scale of a
+    model's scores: without this the new items would come last for everybody, or first. So items that were trained
+    on are folded in as well, and this maps what is found to their trained vectors, with the least squared error.
+    """
+    prior, dense_rows = prior_of(users, users.n_columns), _decoded(users)
+    lists = _users_of_some(histories, users.n_rows, _SAMPLE)
+    sample = np.flatnonzero(lists.lengths)
+    folded = np.empty((len(sample), users.n_columns))
+    for start in range(0, len(sample), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        folded[part] = fold_in(dense_rows, prior, lists.take(sample[part]))
+    gram = folded.T @ folded
+    ridge = max(_RIDGE * np.trace(gram) / len(gram), np.finfo(np.float32).tiny)
+    wanted = folded.T @ items.dense_rows(sample).astype(np.float64)
+    return np.linalg.solve(gram + ridge * np.eye(len(gram)), wanted)
+
+
+def new_vectors(users: PackedTable, scale: NDArray[np.float64], lists: CSR) -> Floats:
+    """(n, n_columns) the vectors of the items that the users of ``lists`` had."""
+    folded = fold_in(_decoded(users), prior_of(users, users.n_columns), lists)
+    return (folded.astype(np.float64) @ scale).astype(np.float32)
+
+
+def _decoded(table: PackedTable) -> Callable[[Ids], Floats]:
+    """What gives rows of ``table``, decoded once: that takes less time than many scattered rows one by one."""
+    rows = table.all_rows()
+    return lambda ids: rows.take(ids).dense()
+
+
+def with_rows(table: PackedTable, rows: Floats) -> PackedTable:
+    """``table`` with dense ``rows`` after its own, in float32, so that no value changes."""
+    before, after = table.all_rows(), CSR.of_full(rows)
+    columns = np.concatenate([before.column_of_entry(), after.column_of_entry()])
+    offsets = np.concatenate([before.offsets, before.offsets[-1] + after.offsets[1:]])
+    values = np.concatenate([before.values, after.values])
+    return PackedTable.of(CSR(offsets, columns, values, table.n_columns), "fp32")
+
+
+def with_new(histories: UserHistories, n_users: int, lists: CSR) -> UserHistories:
+    """``histories`` in which the users of ``lists`` have had the items that come after those of before."""
+    n_items = histories.n_items + lists.n_rows
+    trained, all = (
+        _with_columns(_everyone(histories, n_users, level), lists, histories.n_items)
+        for level in ("trained", histories.level)
+    )
+    return UserHistories.of(trained, all, n_items, histories.level)
+
+
+def _with_columns(lists: CSR, new: CSR, first: int) -> CSR:
+    """``lists`` of users, with what the items ``new`` say of them; the first of these is the item ``first``."""
+    users = np.concatenate([lists.row_of_entry(), new.columns])
+    items = np.concatenate([lists.columns, first + new.row_of_entry()])
+    order = np.argsort(users, kind="stable")
+    return CSR(offsets_of(np.bincount(users, minlength=lists.n_rows)), items[order])
+
+
+def _users_of_some(histories: UserHistories, n_users: int, n: int) -> CSR:
+    """The users of about ``n`` of the items that were trained on, spread evenly; none for the others."""
+    lists = _everyone(histories, n_users, "trained")
+    counts = np.bincount(lists.columns, minlength=histories.n_items)
+    there = np.flatnonzero(counts)
+    is_chosen = np.zeros(histories.n_items, bool)
+    is_chosen[there[np.linspace(0, max(len(there) - 1, 0), min(n, len(there))).astype(np.int64)]] = True
+    entries = np.flatnonzero(is_chosen[lists.columns])
+    items, users = lists.columns[entries], np.searchsorted(lists.offsets, entries, side="right") - 1
+    order = np.argsort(items, kind="stable")
+    return CSR(offsets_of(np.where(is_chosen, counts, 0)), users[order])
+
+
+def _everyone(histories: UserHistories, n_users: int, level: str) -> CSR:
+    users: Ids = np.arange(n_users)
+    return histories.lists(users, level)
