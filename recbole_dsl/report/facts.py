@@ -28,6 +28,7 @@ from recbole_dsl.training.configs import config_without_data, stored_config
 from recbole_dsl.training.data_start import sided_weights
 from recbole_dsl.training.quick_start import load_data_and_model
 from recbole_dsl.training.run_files import last_file
+from recbole_dsl.training.scored_sample import scored_sample
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,12 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
             hits = Hits.of(model, test)
         else:
             lacks["hits"] = "the test data is no full sort over all items"
+    forward, n_scored = scored_sample(dataset, config["device"])
     cost = measure_cost(
         model,
         _stored_optimizers(model, checkpoint),
-        forward=lambda copied: _score_one(copied, dataset[[0]].to(config["device"])),
+        forward=forward,
+        n_scored=n_scored,
         checkpoint=file,
         growth_bytes=facts.record.growth_bytes,
         record_bytes=_record_bytes(checkpoint["topology"]),
@@ -211,10 +214,6 @@ def _record_bytes(topology: Mapping[str, Any]) -> int:
     explored = topology.get("explored")
     bits = explored.values() if isinstance(explored, dict) else ()
     return sum(one.numel() for one in bits if isinstance(one, Tensor))
-
-
-def _score_one(model: Any, interaction: Any) -> Any:
-    return model.predict(interaction)
 
 
 def _stored_optimizers(model: nn.Module, checkpoint: Mapping[str, Any]) -> list[Any]:
