@@ -60,6 +60,16 @@ def test_a_convolution_costs_two_operations_per_alive_weight_and_place():
     assert forward_flops(model, lambda model: model(x)) == (2 * 12 * 16, 2 * weight.nnz * 16)
 
 
+def test_the_figures_do_not_depend_on_what_was_drawn_before():
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    sparsify(model, DSLConfig(density=0.5))
+    # about half of the units pass the ReLU
+    x = torch.tensor([1.0, -1.0] * 10)
+    first = forward_flops(model, lambda model: model(x))
+    torch.rand(7)
+    assert forward_flops(model, lambda model: model(x)) == first
+
+
 def test_the_model_and_the_random_state_are_left_as_they_were():
     model = nn.Embedding(8, 16)
     sparsify(model, DSLConfig(density=0.5))
