@@ -5,7 +5,7 @@ from pathlib import Path
 from mkdocs.structure.files import File, Files
 
 _ROOT = Path(__file__).parent.parent
-_PAGES = "results/*.md", "results/*.svg", "CHANGELOG.md", "CONTRIBUTING.md"
+_PAGES = "results/*.md", "results/*.svg", "results/*.png", "CHANGELOG.md", "CONTRIBUTING.md"
 
 
 def on_files(files: Files, *, config) -> Files:

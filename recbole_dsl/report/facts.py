@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,12 +18,13 @@ from recbole_dsl.checkpoint.run_record import RunRecord
 from recbole_dsl.checkpoint.state_checks import is_update
 from recbole_dsl.errors import DSLError
 from recbole_dsl.measure.cost import Cost, measure_cost
-from recbole_dsl.options.stored_options import options_without_places
+from recbole_dsl.report.again import changed_options, command_of
+from recbole_dsl.report.charts import MOST
 from recbole_dsl.report.groups import Groups, Hits
+from recbole_dsl.report.metrics import tested
 from recbole_dsl.report.step_parts import StepParts, measure_step
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.topology.engine import TopologyUpdate
-from recbole_dsl.training.configs import config_without_data, stored_config
 from recbole_dsl.training.data_start import sided_weights
 from recbole_dsl.training.quick_start import load_data_and_model
 from recbole_dsl.training.run_files import last_file
@@ -46,19 +46,25 @@ class DataFacts:
     """The facts of a run that need its data.
 
     Attributes:
+        fields: those of users and items; None where the data has none.
         tensors: the sparse ones.
         cost: dense beside sparse.
         groups: users by activity and items by popularity; None if the data has no users and items.
         hits: which test items are among the first ten; None if the evaluation does not rank all items.
+        popular: the same of a list of the most popular items.
+        tested: metric -> value on the test data, where the evaluation does not rank all items.
         widths: "user" and "item" -> the alive weights of each row, of all tables of that side together.
         parts: times of the parts of a training step; None if they could not be measured.
         lacks: for each that is None, why.
     """
 
+    fields: tuple[str | None, str | None]
     tensors: list[TensorFacts]
     cost: Cost
     groups: Groups | None
     hits: Hits | None
+    popular: Hits | None
+    tested: Mapping[str, float]
     widths: Mapping[str, NDArray]
     parts: StepParts | None
     lacks: Mapping[str, str]
@@ -71,12 +77,16 @@ class RunFacts:
     Attributes:
         file: the checkpoint of its best epoch.
         name: distinct among the runs of a page.
+        style: its class in the style sheet, the same in all figures.
         model, dataset: their names.
         density: the option.
+        valid_metric: the metric that chose the best epoch.
         best_epoch: from 0.
         best_valid: metric -> value of the best epoch, on the validation data.
         record: losses, results and times of the epochs; empty for files of earlier versions.
         updates: every topology update.
+        nights: what each warm start did.
+        rows: whose rows the weights are.
         changed: the options that differ from the defaults.
         command: the command that trains it again.
         data: None if the data is missing, for the reason in ``without_data``.
@@ -87,10 +97,14 @@ class RunFacts:
     model: str
     dataset: str
     density: float
+    valid_metric: str
     best_epoch: int
     best_valid: dict[str, float]
     record: RunRecord
     updates: list[TopologyUpdate]
+    nights: list[dict[str, Any]]
+    rows: Mapping[str, Any]
+    style: str = "s0"
     changed: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     data: DataFacts | None = None
@@ -121,14 +135,19 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
         model=checkpoint["model"],
         dataset=checkpoint["dataset"],
         density=density if isinstance(density, (int, float)) else math.nan,
+        valid_metric=str(checkpoint["config"].get("valid_metric", "")).lower(),
         best_epoch=checkpoint["epoch"],
         best_valid=dict(checkpoint["best_valid_result"] or {}),
         record=RunRecord.of(latest["record"]),
         updates=[TopologyUpdate(**update) for update in updates],
+        nights=checkpoint["nights"],
+        rows=checkpoint["rows"],
     )
     # if today's RecBole refuses the options, all but them is shown
     with suppress(DSLError):
-        _say_options(facts, checkpoint, data_path)
+        facts.changed = changed_options(checkpoint, file)
+        path = data_path or checkpoint["config"].get("data_path")
+        facts.command = command_of(checkpoint, facts.changed, path)
     try:
         facts.data = _data_facts(file, checkpoint, facts, data_path)
     except DSLError as error:
@@ -137,7 +156,7 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
 
 
 def name_apart(runs: list[RunFacts]) -> None:
-    """Give each run the shortest name that tells it from the others."""
+    """Give each run a colour, and the shortest name that tells it from the others."""
     ways = (
         lambda run: f"density {run.density:g}",
         lambda run: f"{run.model}, density {run.density:g}",
@@ -151,37 +170,24 @@ def name_apart(runs: list[RunFacts]) -> None:
             break
     for number, (run, name) in enumerate(zip(runs, names), 1):
         run.name = name if names.count(name) == 1 else f"{name} ({number})"
-
-
-def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str | None) -> None:
-    """Set the options that differ from the defaults, and the command with them."""
-    config = config_without_data(checkpoint, facts.file, {})
-    # RecBole refuses the default for models whose default loss ranks all items
-    needed = {name: value for name, value in checkpoint["config"].items() if name == "train_neg_sample_args"}
-    defaults = stored_config(config.model_class, facts.dataset, needed).final_config_dict
-    for name in options_without_places(checkpoint):
-        if name not in ("model", "dataset") and (name in needed or config[name] != defaults.get(name)):
-            facts.changed[name] = config[name]
-    words = ["recbole-dsl", "train", f"--model={facts.model}", f"--dataset={facts.dataset}"]
-    words += [f"--{name}={value}" for name, value in sorted(facts.changed.items())]
-    data_path = data_path or checkpoint["config"].get("data_path")
-    words += [f"--data_path={data_path}"] if data_path else []
-    facts.command = " ".join(map(shlex.quote, words))
+        run.style = f"s{(number - 1) % MOST}"
 
 
 def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_path: str | None) -> DataFacts:
     config, model, _, train, _, test = load_data_and_model(file, data_path)
     dataset = train._dataset
     lacks: dict[str, str] = {}
-    groups = hits = None
-    if dataset.uid_field is None or dataset.iid_field is None:
-        lacks["hits"] = "the data has no users and items"
-    else:
+    groups = hits = popular = None
+    values: Mapping[str, float] = {}
+    if dataset.uid_field is not None and dataset.iid_field is not None:
         groups = Groups.of(dataset)
-        if isinstance(test, FullSortEvalDataLoader):
-            hits = Hits.of(model, test)
-        else:
-            lacks["hits"] = "the test data is no full sort over all items"
+    if isinstance(test, FullSortEvalDataLoader) and groups:
+        hits, popular = Hits.of(model, test), Hits.of_popularity(groups.counts["item"], test)
+    else:
+        lacks["hits"] = (
+            "the test data is no full sort over all items" if groups else "the data has no users and items"
+        )
+        values = tested(config, model, train, test)
     forward, n_scored = scored_sample(dataset, config["device"])
     cost = measure_cost(
         model,
@@ -207,7 +213,8 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
         lacks["parts"] = f"a step could not be measured: {type(error).__name__}"
     if parts is None:
         lacks.setdefault("parts", "the trainer of this model has steps of its own kind")
-    return DataFacts(tensors, cost, groups, hits, widths, parts, lacks)
+    fields = dataset.uid_field, dataset.iid_field
+    return DataFacts(fields, tensors, cost, groups, hits, popular, values, widths, parts, lacks)
 
 
 def _record_bytes(topology: Mapping[str, Any]) -> int:
