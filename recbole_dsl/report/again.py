@@ -46,7 +46,7 @@ def command_of(checkpoint: Mapping[str, Any], changed: Mapping[str, Any], data_p
     words += [f"--data_path={data_path}"] if data_path else []
     # a checkpoint names no other file
     words += ["--warm_start=FILE"] if checkpoint["nights"] else []
-    return " ".join(map(shlex.quote, words))
+    return " ".join(map(_quoted, words))
 
 
 def as_word(value: Any) -> str:
@@ -55,6 +55,11 @@ def as_word(value: Any) -> str:
     if plain and not {plain[1], plain[1].lower()} & _FOUND:
         return str(value)
     return _literal(value)
+
+
+def _quoted(word: str) -> str:
+    """``word`` for a shell, in the quotes that it does not have itself."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _literal(value: Any) -> str:

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 # in pixels; a figure is as wide as a phone
 _WIDTH, _HEIGHT = 360, 232
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 40
 # of a second row of ticks
 _ROW = 16
 _TICKS = 5

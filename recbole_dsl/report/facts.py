@@ -30,6 +30,9 @@ from recbole_dsl.training.quick_start import load_data_and_model
 from recbole_dsl.training.run_files import last_file
 from recbole_dsl.training.scored_sample import scored_sample
 
+# what a run is named by first, and how much of what differs
+_NAMED, _MOST_NAMED = ("model", "dataset", "density", "start"), 3
+
 
 @dataclass(frozen=True)
 class TensorFacts:
@@ -156,21 +159,22 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
 
 
 def name_apart(runs: list[RunFacts]) -> None:
-    """Give each run a colour, and the shortest name that tells it from the others."""
-    ways = (
-        lambda run: f"density {run.density:g}",
-        lambda run: f"{run.model}, density {run.density:g}",
-        lambda run: f"{run.model}, {run.dataset}, density {run.density:g}",
-        lambda run: os.path.splitext(os.path.basename(run.file))[0],
-        lambda run: run.file,
-    )
-    for way in ways:
-        names = [way(run) for run in runs]
+    """Give each run a colour, and a short name of what tells it from the others, numbered if nothing does."""
+    facts: list[dict[str, str]] = []
+    for run in runs:
+        start = "warm start" if run.nights else "no warm start"
+        options = {name: f"{name} {value}"[:40] for name, value in run.changed.items() if name != "topology"}
+        density = f"density {run.density:g}"
+        facts.append(options | {"model": run.model, "dataset": run.dataset, "start": start, "density": density})
+    order = [*_NAMED, *sorted({name for known in facts for name in known} - set(_NAMED))]
+    differing = [name for name in order if len({known.get(name) for known in facts}) > 1] or ["density"]
+    for count in range(1, _MOST_NAMED + 1):
+        names = [", ".join(known.get(name, f"{name} default") for name in differing[:count]) for known in facts]
         if len(set(names)) == len(names):
             break
-    for number, (run, name) in enumerate(zip(runs, names), 1):
-        run.name = name if names.count(name) == 1 else f"{name} ({number})"
-        run.style = f"s{(number - 1) % MOST}"
+    for number, (run, name) in enumerate(zip(runs, names)):
+        run.style = f"s{number % MOST}"
+        run.name = name if names.count(name) == 1 else f"{name} ({names[: number + 1].count(name)})"
 
 
 def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_path: str | None) -> DataFacts:
@@ -187,7 +191,11 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
         lacks["hits"] = (
             "the test data is no full sort over all items" if groups else "the data has no users and items"
         )
-        values = tested(config, model, train, test)
+        try:
+            values = tested(config, model, train, test)
+        except Exception as error:
+            # a metric or a model may raise anything, and the rest of the page must not be lost
+            lacks["tested"] = f"the test metrics could not be computed: {type(error).__name__}"
     forward, n_scored = scored_sample(dataset, config["device"])
     cost = measure_cost(
         model,

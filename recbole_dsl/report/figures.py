@@ -72,8 +72,8 @@ def figures_of_training(runs: Sequence[RunFacts]) -> list[Figure | str]:
     words = "The trainer gives no loss."
     if shown:
         (begin, high), (end, low) = shown[0], shown[-1]
-        words = "The sum of the batches' losses in each epoch, "
-        words += f"from {short(high)} in epoch {begin:g} to {short(low)} in epoch {end:g}."
+        words = f"The sum of the batches' losses in each epoch, {short(high)} in epoch {begin:g}"
+        words += f" and {short(low)} in epoch {end:g}." if end > begin else "."
         words += " The ring marks the epoch that was saved."
     parts = [Figure("Loss", words, lines(losses, epoch, Axis("loss"), "Loss over the epochs"), legend)]
     for metric in _metrics(first):
@@ -205,8 +205,8 @@ def _steps(run: RunFacts) -> list[int]:
 
 
 def _step_axis(runs: Sequence[RunFacts]) -> Axis:
-    """Steps, with the epochs of the first of ``runs`` that they are the last of in a row below."""
-    run = runs[0]
+    """Steps, with the epochs of the longest of ``runs`` in a row below, each at its last step."""
+    run = max(runs, key=lambda one: len(one.record.step))
     last = max(step for one in runs for step in _steps(one))
     ends = [(end, epoch) for end, epoch in zip(run.record.step, run.record.epoch) if end <= last]
     shown = ends[:: math.ceil(len(ends) / _EPOCHS)] if ends else []

@@ -56,7 +56,7 @@ def tested(config: Config, model: AbstractRecommender, train_data: Any, test_dat
         config=config,
         device=config["device"],
         test_batch_size=config["eval_batch_size"],
-        tot_item_num=test_data._dataset.item_num,
+        tot_item_num=test_data._dataset.item_num if test_data._dataset.iid_field else 0,
     )
     stand_in._spilt_predict = MethodType(Trainer._spilt_predict, stand_in)
     score: Callable[..., tuple[Any, Tensor, Tensor, Tensor]] = Trainer._neg_sample_batch_eval

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from recbole_dsl.report.charts import MOST
 from recbole_dsl.report.facts import RunFacts
 from recbole_dsl.report.figures import (
+    counted,
     figures_of_rows,
     figures_of_topology,
     figures_of_training,
@@ -17,6 +18,7 @@ from recbole_dsl.report.figures import (
 from recbole_dsl.report.night import parts_of_nights
 from recbole_dsl.report.result import parts_of_result, tiles_of
 from recbole_dsl.report.step_figures import parts_of_step
+from recbole_dsl.training.run_files import from_here
 
 _MARK = '<p class="faint">recbole-dsl report of '
 # the part of a page in which the mark is
@@ -37,7 +39,7 @@ def page_of(runs: Sequence[RunFacts]) -> str:
         title=_title(runs),
         style=Markup(style),
         mark=Markup(_MARK),
-        files=", ".join(run.file for run in runs),
+        from_here=from_here,
         tiles=[(run, tiles_of(run)) for run in runs],
         result=parts_of_result(runs),
         nights=parts_of_nights(runs),
@@ -61,10 +63,8 @@ def is_page(path: str) -> bool:
 
 def _title(runs: Sequence[RunFacts]) -> str:
     first = runs[0]
-    title = f"{first.model} on {first.dataset}"
-    if len(runs) > 1:
-        return f"{title}: {', '.join(run.name for run in runs[:MOST])}"
-    return f"{title}, density {first.density:g}"
+    title = f"{first.model} on {first.dataset}, density {first.density:g}"
+    return f"{title}, and {counted(len(runs) - 1, 'other run')}" if len(runs) > 1 else title
 
 
 def _options(run: RunFacts) -> list[list[str]]:

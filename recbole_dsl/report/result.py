@@ -47,6 +47,8 @@ def parts_of_result(runs: Sequence[RunFacts]) -> list[Figure | str]:
     for run in runs:
         if not run.data:
             parts.append(f"{run.name}: no cost, test result or groups. {run.without_data}")
+        elif "tested" in run.data.lacks:
+            parts.append(f"{run.name}: {run.data.lacks['tested']}.")
     return parts
 
 
