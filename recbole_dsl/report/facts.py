@@ -168,10 +168,12 @@ def name_apart(runs: list[RunFacts]) -> None:
         facts.append(options | {"model": run.model, "dataset": run.dataset, "start": start, "density": density})
     order = [*_NAMED, *sorted({name for known in facts for name in known} - set(_NAMED))]
     differing = [name for name in order if len({known.get(name) for known in facts}) > 1] or ["density"]
-    for count in range(1, _MOST_NAMED + 1):
-        names = [", ".join(known.get(name, f"{name} default") for name in differing[:count]) for known in facts]
-        if len(set(names)) == len(names):
-            break
+    ways = [
+        [", ".join(known.get(name, f"{name} default") for name in differing[:count]) for known in facts]
+        for count in range(1, _MOST_NAMED + 1)
+    ]
+    # the shortest of those that tell most runs apart
+    names = max(ways, key=lambda way: len(set(way)))
     for number, (run, name) in enumerate(zip(runs, names)):
         run.style = f"s{number % MOST}"
         run.name = name if names.count(name) == 1 else f"{name} ({names[: number + 1].count(name)})"
