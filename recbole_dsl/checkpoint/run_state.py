@@ -38,11 +38,14 @@ def _are_interactions(value: Any) -> bool:
     return 0 <= value["digest"] < 2**63 and bool(ascends)
 
 
-_counts = named(list_of(is_count))
+def _counts(number: int) -> Form:
+    return named(lambda value: list_of(is_count)(value) and len(value) == number)
+
+
 _is_night = record(
     run=is_text,
-    rows=_counts,
-    weights=_counts,
+    rows=_counts(3),
+    weights=_counts(2),
     recoded=list_of(is_text),
     new=named(vector(torch.uint8)),
     damping=is_share,
