@@ -6,7 +6,7 @@ from pathlib import Path
 from mkdocs.structure.files import File, Files
 
 _ROOT = Path(__file__).parent.parent
-_PAGES = "results/*.md", "results/*.svg", "examples/*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md"
+_PAGES = "results/*.md", "results/*.svg", "results/*.png", "examples/*.ipynb", "CHANGELOG.md", "CONTRIBUTING.md"
 
 
 def on_files(files: Files, *, config) -> Files:
