@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_header(
         "Anomaly detection",
         options,
-        f"{options.model} on {options.dataset}, its defaults, batch {options.batch}, histories of 50; the "
-        f"sides take turns, {options.rounds} rounds of {options.steps} steps each.",
+        f"{options.model} on {options.dataset}, its defaults, batch {options.batch}, histories of 50; "
+        f"runs are interleaved, {options.rounds} rounds of {options.steps} steps each.",
     )
     print_table(
         ["side", "anomaly detection", "median ms a step", "min - max", "with it / this"],

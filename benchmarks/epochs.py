@@ -87,7 +87,7 @@ def _print_epochs(options: argparse.Namespace, trainers: dict[str, Trainer], tra
         options,
         f"Settings of properties/{options.model}-ml-1m.yaml, if there is such a file, but a batch of "
         f"{options.batch:,}, {len(batches):,} steps an epoch, density {_DENSITY} and a topology update every "
-        f"{_UPDATE_INTERVAL} steps. The sides take turns, {options.rounds} rounds.",
+        f"{_UPDATE_INTERVAL} steps. Runs are interleaved, {options.rounds} rounds.",
     )
     _print(trainers, times)
 
@@ -105,7 +105,7 @@ def _print_evaluations(options: argparse.Namespace, trainers: dict[str, Trainer]
         f"A full-sort evaluation of {options.model} on {options.dataset}",
         options,
         f"{users:,} users against all items, eval_batch_size={eval_batch_size} ({len(valid_data):,} batches), the "
-        f"metrics of these settings. The sides take turns, {options.rounds} rounds.",
+        f"metrics of these settings. Runs are interleaved, {options.rounds} rounds.",
     )
     _print(trainers, times)
 

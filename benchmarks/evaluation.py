@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_header(
         f"{options.model} on {options.dataset}: evaluation alone",
         options,
-        f"RecBole's default metrics at 10, of weights as they are drawn; ours at density {_DENSITY}. The sides "
-        f"take turns; {options.rounds} rounds after one that does not count.",
+        f"RecBole's default metrics at 10, of weights as they are drawn; ours at density {_DENSITY}. Runs are "
+        f"interleaved; {options.rounds} rounds after one that does not count.",
     )
     rows = []
     for mode in options.modes:

@@ -73,7 +73,7 @@ def _print_times(options: argparse.Namespace, given: Mapping[str, Any]) -> None:
         "A training step with a softmax over all items",
         options,
         f"{_what(options)} A step is the loss, its backward pass and the optimizer; anomaly detection is off. "
-        f"The sides take turns, {options.rounds} rounds of {options.steps}.",
+        f"Runs are interleaved, {options.rounds} rounds of {options.steps}.",
     )
     rows = []
     for model, items in _cases(options):

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_header(
         "A training step of LightGCN",
         options,
-        f"D = 64, three layers, batch {options.batch:,}, Adam, fast_graph=True on both sides, which take turns, "
+        f"D = 64, three layers, batch {options.batch:,}, Adam, fast_graph=True on both sides, interleaved, "
         f"{options.rounds} rounds of {options.steps} steps each. No topology update falls within.",
     )
     print_table(["dataset", "nodes", "side", "median ms", "min - max", "density 1 / this"], rows)

@@ -3,6 +3,7 @@
     python -m benchmarks.job --threads 1 --dataset ml-1m
     python -m benchmarks.job --threads 1 --dataset ml-1m --epochs 300 --to_quality --rounds 1
     python -m benchmarks.job --threads 1 --power_law 100000 50000 2500000
+    python -m benchmarks.job --threads 1 --power_law 1000000 1000000 15000000 --options '{"epochs": 1}'
 
 Each job is a process of its own, and the sides take turns.
 """
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--sides", nargs="+", choices=_SIDES, default=_SIDES)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--options", type=json.loads, default={}, help="more of RecBole's options, as JSON")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--to_quality", action="store_true", help="the time to the dense model's quality too")
     options = parse(parser, arguments)
@@ -77,6 +79,7 @@ def _job(options: argparse.Namespace, side: str, cache: str) -> dict[str, Any]:
     }
     if options.dataset != "ml-100k":
         settings["options"]["data_path"] = os.path.abspath(options.data_path)
+    settings["options"].update(options.options)
     if side.startswith("ours"):
         settings["options"].update(density=_DENSITY, data_cache=cache if side == "ours_again" else False)
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))

@@ -43,6 +43,8 @@ WEIGHT_DECAYS = 5e-6, 1e-6, 2e-5
 # it has a regulariser of its own
 MORE_WEIGHT_DECAYS = {"LightGCN": (0.0,)}
 # of the model's own learning rate
+# the dataset whose quality is drawn against bytes
+FRONTIER = "ml-1m"
 FACTORS = 1.0, 0.5, 2.0
 
 
@@ -67,11 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = chosen_lines(read_lines(options.lines))
     facts = read_facts()
     page = tables(lines) + quality_by_data.table(lines, facts) + quantised.table(read_lines(quantised.LINES))
+    page += f"\n![Quality of BPR on {FRONTIER} against the bytes of its tables](frontier-BPR-{FRONTIER}.svg)\n"
     write_page(options.lines.with_suffix(".md"), page)
     if options.lines == _LINES:
         quality_by_data.draw(lines, facts, _LINES.with_name("quality_by_data.svg"))
         write_page(_ROOT / "docs" / "results.md", summary(lines))
         quality_figure.draw(lines, _LINES.with_name("quality_at_a_tenth.svg"))
+        frontier = _LINES.with_name(f"frontier-BPR-{FRONTIER}.svg")
+        quality_figure.draw_frontier(lines, read_lines(quantised.LINES), FRONTIER, frontier)
         _write_properties(lines)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import OURS, RIVAL, figure_in, plain_ticks
 from benchmarks.quality_lines import Line
 from benchmarks.quality_runs import SEEDS, load_data
 from benchmarks.report import markdown_table, parse
@@ -36,6 +37,8 @@ DATASETS = (
 _DENSITY = 0.1
 _COLUMNS = 64
 _TICKS = 2, 5, 10, 20, 50, 100
+# behind the names, so that no line runs through them
+_CLEAR = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,33 +81,34 @@ def table(lines: Iterable[Line], facts: Mapping[str, Mapping[str, Any]]) -> str:
 
 def draw(lines: Iterable[Line], facts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """The figure of `table`, as SVG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "recbole-dsl"
-    from matplotlib import pyplot
-
     figures = _figures(lines)
     names = [name for name in facts if name in figures]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 4), sharey=True)
     labels = {"each": "training interactions a user", "standing_out": "factors that stand out, of 64"}
-    for axis, (key, label) in zip(axes, labels.items()):
-        places = [facts[name][key] for name in names]
-        for which, mark in enumerate(("o", "^")):
-            axis.scatter(places, [100 * figures[name][which] for name in names], marker=mark, s=28)
-        for name, place in zip(names, places):
-            axis.annotate(name, (place, 100 * max(figures[name])), fontsize=6, rotation=40)
-        axis.axhline(100, color="grey", linewidth=0.8)
-        axis.set(xscale="log", yscale="log", xlabel=label)
-        axis.minorticks_off()
-        axis.set_xticks(_TICKS, map(str, _TICKS))
-        axis.set(xlim=(1.5, 170), ylim=(45, 400))
-        axis.set_yticks([50, 100, 150, 200, 300], ["50 %", "100 %", "150 %", "200 %", "300 %"])
-    axes[0].set_ylabel("NDCG@10 of ours, BPR at density 0.1")
-    axes[0].legend(["of dense", "of small dense at equal bytes"], fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    sides = ("of dense", "o", OURS), ("of small dense at equal bytes", "^", RIVAL)
+    with figure_in(path, 2, figsize=(9.5, 4.6), sharey=True) as (_, axes):
+        for axis, (key, label) in zip(axes, labels.items()):
+            places = [facts[name][key] for name in names]
+            for which, (side, mark, colour) in enumerate(sides):
+                heights = [100 * figures[name][which] for name in names]
+                axis.scatter(places, heights, marker=mark, s=28, color=colour, label=side, zorder=3)
+            axis.vlines(
+                places, *zip(*([100 * v for v in figures[name]] for name in names)), "#bdbdbd", linewidth=1
+            )
+            for name, place in zip(names, places):
+                # the lower one of two neighbours has its name below it, turned away from the other
+                others = [other for other in names if other != name]
+                near = min(others, key=lambda other: abs(np.log(facts[other][key] / place)))
+                aside = "right" if facts[near][key] > place else "left"
+                is_above = max(figures[name]) >= max(figures[near])
+                end, away, align = (max, 6, "center") if is_above else (min, -12, aside)
+                spot = place, 100 * end(figures[name])
+                axis.annotate(name, spot, (0, away), textcoords="offset points", fontsize=7, ha=align, bbox=_CLEAR)
+            axis.axhline(100, color="grey", linewidth=0.8)
+            axis.set(xscale="log", yscale="log", xlabel=label, xlim=(1.2, 170), ylim=(45, 450))
+            plain_ticks(axis.xaxis, _TICKS)
+            plain_ticks(axis.yaxis, [50, 100, 150, 200, 300])
+        axes[0].set_ylabel("NDCG@10 of ours, %, BPR at density 0.1")
+        axes[1].legend(fontsize=8, loc="lower left")
 
 
 def _figures(lines: Iterable[Line]) -> dict[str, tuple[float, float]]:

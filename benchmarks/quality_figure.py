@@ -1,38 +1,101 @@
-"""The README's figure: what a tenth of the weights keeps of the dense model's quality, beside the rivals."""
+"""The figures of quality: what a tenth of the weights keeps of the dense model's, and quality against bytes."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
+from benchmarks.figures import OURS, PRUNED, PUBLISHED, RIVAL, STARTED, figure_in, plain_ticks
 from benchmarks.quality_lines import Line
-from benchmarks.quality_tables import at_a_tenth
+from benchmarks.quality_tables import seeds_at_a_tenth
 
 _SHOWN = {
-    "ours": ("ours", "o", "#00897b", 46),
-    "small_deployed": ("small dense, equal deployed bytes", "s", "#9e9e9e", 22),
-    "published": ("DSL as published", "D", "#fb8c00", 20),
-    "pruned_at_once": ("dense, pruned at once, fine-tuned", "v", "#7e57c2", 22),
+    "ours": ("ours", "o", OURS, 46),
+    "small_deployed_svd": ("small dense with our start, equal bytes", "s", STARTED, 22),
+    "small_deployed": ("small dense, equal bytes", "s", RIVAL, 22),
+    "published": ("DSL as published", "D", PUBLISHED, 20),
+    "pruned_at_once": ("dense, pruned, fine-tuned", "v", PRUNED, 22),
 }
+_DATASETS = {
+    "ml-1m-thin-8": "ml-1m, thinned to 8 a user",
+    "beauty-thin-6": "beauty, thinned to 6 a user",
+    "groups-2000": "2,000 small groups (made)",
+}
+_WIDTH = 64
+_FOUR_BYTES = 4
 
 
 def draw(lines: list[Line], path: Path) -> None:
-    """A row for each model and dataset, as SVG, of lines that were `chosen_lines`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "recbole-dsl"
-    from matplotlib import pyplot
-
-    cells = at_a_tenth(lines)
+    """A row for each model and dataset, as SVG, of lines that were `chosen_lines`; bars span the seeds."""
+    cells = {
+        pair: {method: [100 * value / mean(of["dense"]) for value in values] for method, values in of.items()}
+        for pair, of in seeds_at_a_tenth(lines).items()
+    }
     rows = {pair: row for row, pair in enumerate(reversed(list(cells)))}
-    end = 5 + max(100 * of[method] / of["dense"] for of in cells.values() for method in _SHOWN if method in of)
-    figure, axis = pyplot.subplots(figsize=(8, 0.9 + 0.27 * len(rows)))
-    for method, (name, mark, colour, size) in _SHOWN.items():
-        found = [(100 * of[method] / of["dense"], rows[pair]) for pair, of in cells.items() if method in of]
-        axis.scatter(*zip(*found), marker=mark, s=size, c=colour, label=name, zorder=3)
-    axis.axvline(100, color="black", linewidth=0.8)
-    axis.hlines(rows.values(), 0, end, color="#e0e0e0", linewidth=0.6, zorder=0)
-    axis.set_yticks(list(rows.values()), [", ".join(pair) for pair in rows], fontsize=8)
-    axis.set(xlim=(15, end), xlabel="test NDCG@10 at a tenth of the weights, % of the dense model's")
-    axis.legend(fontsize=7, loc="lower left", framealpha=1)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    end = 5 + max(max(of[method]) for of in cells.values() for method in _SHOWN if method in of)
+    with figure_in(path, figsize=(8, 1.4 + 0.27 * len(rows))) as (_, axis):
+        for method, (name, mark, colour, size) in _SHOWN.items():
+            found = [(of[method], rows[pair]) for pair, of in cells.items() if method in of]
+            ranges = [(row, min(values), max(values)) for values, row in found]
+            axis.hlines(*zip(*ranges), color=colour, linewidth=1.5, zorder=2)
+            means = [(mean(values), row) for values, row in found]
+            axis.scatter(*zip(*means), marker=mark, s=size, c=colour, label=name, zorder=3)
+        axis.axvline(100, color="black", linewidth=0.8)
+        axis.hlines(rows.values(), 0, end, color="#e0e0e0", linewidth=0.6, zorder=0)
+        names = [f"{model}, {_DATASETS.get(dataset, dataset)}" for model, dataset in rows]
+        axis.set_yticks(list(rows.values()), names, fontsize=8)
+        axis.set(xlim=(15, end), xlabel="test NDCG@10 at a tenth of the weights, % of dense; bars span the seeds")
+        axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3, frameon=False)
+
+
+def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], dataset: str, path: Path) -> None:
+    """NDCG@10 of BPR against the bytes of its tables, in float32 and quantised, as SVG.
+
+    Bytes of sparse tables include their indices. ``lines`` were `chosen_lines`; ``quantised`` are of
+    `benchmarks.quantised`.
+    """
+    lines = [line for line in lines if (line["model"], line["dataset"]) == ("BPR", dataset)]
+    dense = next(line["weights"] for line in lines if line["method"] == "dense")
+    with figure_in(path, figsize=(8, 4.6)) as (_, axis):
+        for method, (name, mark, colour, size) in _SHOWN.items():
+            places = _means(lines, method)
+            axis.plot(*zip(*places), marker=mark, markersize=size**0.5, color=colour, label=f"{name}, float32")
+        for side, (name, mark, colour) in _QUANTISED.items():
+            found = [line for line in quantised if (line["dataset"], line["side"]) == (dataset, side)]
+            x = mean(line["row_bytes"] for line in found) * dense / _WIDTH / 1e3
+            y = mean(line["quantised"] for line in found)
+            axis.plot(x, y, mark, color=colour, markerfacecolor="white", label=name)
+        (x, y), *_ = _means(lines, "dense")
+        axis.plot(x, y, "k*", markersize=11, label="dense, float32")
+        axis.axhline(y, color="black", linewidth=0.6, linestyle=":")
+        axis.set(xscale="log", xlabel="kB of weights and indices", ylabel="test NDCG@10")
+        plain_ticks(axis.xaxis, [100, 200, 500, 1000, 2000])
+        axis.set_title(f"BPR, {dataset}", fontsize=10)
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+_QUANTISED: Mapping[str, tuple[str, str, Any]] = {
+    "**ours**, int8": ("ours, int8", "o", OURS),
+    "ours, int4, at as many bytes": ("ours, int4, density 0.119", "d", OURS),
+    "narrow dense with our start, int8": ("small dense with our start, int8", "s", STARTED),
+    "narrow dense with our start, int4": ("small dense with our start, int4", "d", STARTED),
+    "narrow dense, int8": ("small dense, int8", "s", RIVAL),
+    "narrow dense, int4": ("small dense, int4", "d", RIVAL),
+}
+
+
+def _means(lines: Sequence[Line], method: str) -> list[tuple[float, float]]:
+    """(kB, NDCG@10) of ``method`` at each density, the smallest first."""
+    cells: dict[float, list[Line]] = {}
+    for line in lines:
+        if line["method"] == method:
+            cells.setdefault(line["density"], []).append(line)
+    # the bytes of a dense model's line hold an index that it does without
+    is_dense = method.startswith(("dense", "small"))
+    return sorted(
+        (
+            mean(_FOUR_BYTES * one["weights"] if is_dense else one["bytes"] for one in of) / 1e3,
+            mean(one["test_ndcg"] for one in of),
+        )
+        for of in cells.values()
+    )

@@ -134,7 +134,7 @@ def _print_fresh(options: argparse.Namespace, _: Sequence[Searched]) -> None:
         options,
         f"{users.shape[0]:,} users and {items.shape[0]:,} items, the power-law tables, D = 64, density 0.1; from "
         "the start of Python to its end, the file in the system's cache. Ours goes from tokens to tokens and has "
-        f"loaded neither PyTorch nor RecBole. No seen items. The sides take turns, {options.rounds} rounds.",
+        f"loaded neither PyTorch nor RecBole. No seen items. Runs are interleaved, {options.rounds} rounds.",
     )
     rows = []
     for side in times:
@@ -217,7 +217,7 @@ def _print_all(options: argparse.Namespace, _: Sequence[Searched]) -> None:
         f"{len(tokens):,} users and {items.shape[0]:,} items, BPR, D = 64. RecBole's full-sort evaluation of the "
         f"validation data, {len(valid_data.uid_list):,} users, with its metrics; ours from tokens to tokens. Both "
         "leave out what was trained on. The process of its own counts from reading the file on, without Python's "
-        f"start. The sides take turns, {options.rounds} rounds.",
+        f"start. Runs are interleaved, {options.rounds} rounds.",
     )
     print_table(
         ["side", "median s", "min - max", "this / ours"],
@@ -252,7 +252,7 @@ def _what(options: argparse.Namespace, searched: Sequence[Searched]) -> str:
     }
     tables = " ".join(said[table.name] for table in searched)
     return (
-        f"D = 64, density 0.1. {tables} Users are drawn from those with a weight. The sides take turns, "
+        f"D = 64, density 0.1. {tables} Users are drawn from those with a weight. Runs are interleaved, "
         f"{options.rounds} rounds."
     )
 

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options,
         f"BPR, D = {options.embedding_size}, density {options.density}, batch {options.batch:,}, Adam; "
         f"{options.interactions:g} generated interactions per row, users and items in equal number. A step is "
-        "RecBole's loader with its negative sampling, forward, backward, optimizer and reading the loss. The "
-        f"sides take turns, {options.rounds} rounds of {options.steps} steps each. No topology update falls "
+        "RecBole's loader with its negative sampling, forward, backward, optimizer and reading the loss. "
+        f"Runs are interleaved, {options.rounds} rounds of {options.steps} steps each. No topology update falls "
         "within: see benchmarks.updates. "
         + "; ".join(f"{rows:,} rows: {s:.0f} s to load and build all sides" for rows, s in seconds_to_load.items())
         + ".",

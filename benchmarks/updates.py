@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"BPR, D = {options.embedding_size}, density {options.density}, {options.rows:,} rows (users and items), "
         f"batch {options.batch:,}, RecBole's loader, {options.side}; update_interval={options.update_interval:,}, "
         f"grow_window={trainers['dynamic'].topology.grow_window}. A round is {options.update_interval:,} steps "
-        f"and with them one update; the sides take turns, {options.rounds} rounds.",
+        f"and with them one update; runs are interleaved, {options.rounds} rounds.",
         f"Inside the topology, collecting gradients included: {share_inside:.2%} of the training time. By the "
         f"difference of the medians: {share_beside:.2%}.",
     )

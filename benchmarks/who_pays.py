@@ -1,4 +1,4 @@
-"""Who pays for a small model: quality by user activity and item popularity, and the widths of the rows.
+"""Who gains and loses with a small model: quality by user activity and item popularity, and the widths of rows.
 
     python -m benchmarks.who_pays --threads 1 --model BPR --dataset ml-1m --data_path dataset
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from recbole.trainer import Trainer
 
+from benchmarks.figures import OURS, figure_in, plain_ticks
 from benchmarks.quality_lines import Run, chosen_lines, read_lines
 from benchmarks.quality_runs import SEEDS, train
 from benchmarks.quality_tables import METHOD_NAMES
@@ -20,6 +21,8 @@ from recbole_dsl import sparse_weights
 from recbole_dsl.report.groups import GROUPS, Groups, Hits
 
 _ROOT = Path(__file__).parent.parent
+# of an axis of interactions
+_TICKS = [m * 10**power for power in range(7) for m in (1, 3)]
 _METHODS = "dense", "small_deployed", "published", "ours"
 
 
@@ -78,10 +81,11 @@ def _page(
 ) -> str:
     users, items = groups.members["user"], groups.members["item"]
     sections = [
-        f"# Who pays: {options.model}, {options.dataset}, density {options.density}\n",
+        f"# Groups of users and items: {options.model}, {options.dataset}, density {options.density}\n",
         f"    {options.command}\n",
-        "Test data, seed 2020. Users in five groups of one size, by their number of training interactions; items "
-        "in five groups of one number of interactions, by their popularity. The rarest come first.\n",
+        "Test data, seed 2020. Users are in five equal-sized groups, by their number of training interactions. "
+        "Items are in five groups with equal numbers of interactions, by their popularity. The rarest come "
+        "first.\n",
         "## Users: NDCG@10 (Recall@10)\n",
         markdown_table(
             ["training interactions", *groups.ranges("user")],
@@ -107,27 +111,29 @@ def _page(
 
 
 def _draw(trainer: Trainer, groups: Groups, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "recbole-dsl"
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), sharey=True)
-    for axis, (side, widths) in zip(axes, _rows(trainer)):
-        counts = groups.counts[side]
-        axis.scatter(counts[1:] + 1, widths[1:], s=4, alpha=0.25, linewidths=0, rasterized=True)
-        bins = np.unique(np.quantile(counts[1:], np.linspace(0, 1, 16)))
-        place = np.clip(np.digitize(counts[1:], bins) - 1, 0, max(0, len(bins) - 2))
-        filled = [b for b in range(len(bins)) if (place == b).any()]
-        centres = [np.exp(np.log(counts[1:][place == b] + 1).mean()) for b in filled]
-        axis.plot(centres, [widths[1:][place == b].mean() for b in filled], color="black", label="mean")
-        axis.set(xscale="log", xlabel=f"1 + training interactions of the {side}", title=f"{side}s")
-    axes[0].set_ylabel("alive weights of its row")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    with figure_in(path, 2, figsize=(9, 3.4), sharey=True) as (_, axes):
+        for axis, (side, widths) in zip(axes, _rows(trainer)):
+            counts = groups.counts[side]
+            axis.scatter(
+                counts[1:] + 1,
+                widths[1:],
+                s=6,
+                alpha=0.3,
+                linewidths=0,
+                color=OURS,
+                rasterized=True,
+                label="a row",
+            )
+            bins = np.unique(np.quantile(counts[1:], np.linspace(0, 1, 16)))
+            place = np.clip(np.digitize(counts[1:], bins) - 1, 0, max(0, len(bins) - 2))
+            filled = [b for b in range(len(bins)) if (place == b).any()]
+            centres = [np.exp(np.log(counts[1:][place == b] + 1).mean()) for b in filled]
+            axis.plot(centres, [widths[1:][place == b].mean() for b in filled], color="black", label="mean")
+            axis.set(xscale="log", xlabel=f"1 + training interactions of the {side}", title=f"{side}s")
+            low, high = axis.get_xlim()
+            plain_ticks(axis.xaxis, [value for value in _TICKS if low <= value <= high])
+        axes[0].set_ylabel("alive weights of a row")
+        axes[0].legend()
 
 
 if __name__ == "__main__":

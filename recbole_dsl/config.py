@@ -80,14 +80,14 @@ class DSLConfig:
     weights: int | None = _option(
         None,
         _count,
-        "Alive weights of all the sparse tensors together, in the place of density: a budget that stays the same "
-        "where users and items come and go.",
+        "Number of alive weights of all sparse tensors together, instead of density. It stays the same when users "
+        "and items come and go.",
     )
     targets: tuple[str, ...] | None = _option(
         None,
         _patterns,
-        "Names or patterns (*, ?) of the modules (with all that is in them) or parameters to make sparse. "
-        "None: every weight of two or more dimensions that can be, but those of a single row.",
+        "Names or patterns (*, ?) of the parameters or whole modules to make sparse. "
+        "None: every weight of two or more dimensions that can be sparse, except those of a single row.",
     )
     exclude: tuple[str, ...] = _option(
         (), _patterns, "Names or patterns of modules or parameters that stay dense."
@@ -95,83 +95,82 @@ class DSLConfig:
     sparse_init: str | None = _option(
         None,
         _choice,
-        "Which weights are alive at first. svd: in tables of users and items, and in linear layers from or to all "
-        "of them, the largest of a factorisation of the training data, whose values they take when training "
-        "begins; elsewhere at random. uniform: at random; "
-        "erk: at random, small tensors denser; magnitude: the largest of the dense model. "
-        "None: magnitude for pretrained tensors, svd for those fresh from an initialiser.",
+        "Which weights are alive first. svd: the largest entries of a factorisation of the training data, with "
+        "their values, in tables of users and items and in linear layers from or to all of them; elsewhere at "
+        "random. uniform: at random. erk: at random, small tensors denser. magnitude: the largest of the dense "
+        "model. None: magnitude for pretrained tensors, svd for those fresh from an initialiser.",
     )
     budget: str | None = _option(
         None,
         _choice,
-        "How the alive weights are shared among tensors. uniform: one density; erk: more for small tensors; "
+        "How tensors share the alive weights. uniform: the same density for all. erk: small tensors are denser. "
         "global: topology updates move weights between tensors. None: erk with sparse_init=erk, else uniform.",
     )
     keep_rows: bool = _option(
         False,
         _yes_or_no,
-        "Whether every row has an alive weight at first, where there are as many weights as rows, and none loses "
-        "its last one: no user or item is without a representation.",
+        "Whether every row always keeps an alive weight, so that no user or item is without a vector. Needs at "
+        "least as many weights as rows.",
     )
-    topology: str = _option("dynamic", _choice, "dynamic: prune and grow; fixed: train the initial topology.")
+    topology: str = _option("dynamic", _choice, "dynamic: prune and grow. fixed: keep the first topology.")
     update_interval: int | None = _option(
-        None, _count, "Optimizer steps between topology updates, at least 1. None: a 32nd of the whole training."
+        None, _count, "Optimizer steps between two topology updates, at least 1. None: 1/32 of the training."
     )
     update_ratio: float = _option(0.1, _share, "Share of alive weights exchanged at the first update, in [0, 1].")
     schedule: str = _option(
         "cosine", _choice, "How the update ratio falls: cosine or linear to 0.005, or constant."
     )
     stop_fraction: float = _option(
-        0.75, _share, "Share of the training, in [0, 1], after which the topology stays; the schedule ends there."
+        0.75, _share, "Share of the training, in [0, 1], after which the topology stays. The schedule ends there."
     )
     prune: str = _option(
         "magnitude",
         _choice,
-        "What is pruned. magnitude: smallest |w|; set: the same, positive and negative weights apart; "
-        "taylor: smallest |w * gradient|; threshold: smallest |w| below prune_threshold.",
+        "What is pruned. magnitude: smallest |w|. set: the same, for positive and negative weights separately. "
+        "taylor: smallest |w * gradient|. threshold: smallest |w| below prune_threshold.",
     )
     prune_threshold: float = _option(
         1e-3,
         _number(float, "a number >= 0", lambda v: v >= 0),
-        "With prune=threshold: weights of this magnitude are kept.",
+        "With prune=threshold: weights of this magnitude or more are kept.",
     )
     grow: str = _option(
         "gradient",
         _choice,
-        "What is grown. gradient: largest |sum of gradients|; momentum: largest |moving average of gradients|; "
-        "random; random_unfired: never alive before first.",
+        "What is grown. gradient: largest |sum of gradients|. momentum: largest |moving average of gradients|. "
+        "random: any position. random_unfired: positions that were never alive come first.",
     )
     grow_window: int | None = _option(
         None,
         _count,
-        "Steps before an update whose gradients are summed for growth, at most update_interval. "
-        "None: 200 with grow=gradient, 50 with grow=momentum, and where a tensor would have more than 16 MB as a "
-        "dense one, at most a tenth of update_interval.",
+        "Steps before an update whose gradients are summed for growth, at most update_interval. None: 200 with "
+        "grow=gradient, 50 with grow=momentum. If a tensor would take more than 16 MB dense, None is at most a "
+        "tenth of update_interval.",
     )
     grow_memory: float | None = _option(
         None,
         _positive_share,
-        "Cap on the memory of the gradients collected for a tensor, in (0, 1], as a share of the dense tensor. "
-        "Where not all rows fit, a random sample of them is held. None: 0.2, or 16 MB where that is more.",
+        "Limit of the memory for these gradients, in (0, 1], as a share of the dense tensor. If not all rows "
+        "fit, a random sample of rows is kept. None: 0.2, or 16 MB if that is more.",
     )
     warm_start: str | None = _option(
         None,
         _path,
-        "A checkpoint of an earlier run of the same model to train on from: the best epoch (.pth) or the last "
-        "state (.last). Tokens decide which row is whose. With it, topology is fixed where it is not given.",
+        "An earlier checkpoint of the same model to train on from: the best epoch (.pth) or the last state "
+        "(.last). Tokens decide which row belongs to whom. The default of topology is then fixed.",
     )
     warm_start_rows: str | None = _option(
         None,
         _choice,
-        "What a warm start makes of rows. recode: those of a table of users and one of items, whose products "
-        "are the scores, are coded anew from yesterday's codes and today's interactions; fold_in: rows that "
-        "were there keep their weights, new ones get codes from their interactions, or the mean; random: new "
-        "ones are at random. None: recode where it can be and the tables are sparse, else fold_in.",
+        "How a warm start fills rows. recode: all rows get new codes from the old codes and today's interactions; "
+        "only for models that multiply a table of users by one of items. fold_in: old rows keep their weights, "
+        "new rows are computed from their interactions, or are the mean. random: new rows are random. "
+        "None: recode if the model allows it and its tables are sparse, else fold_in.",
     )
     fast_graph: bool = _option(
         True,
         _yes_or_no,
-        "Whether graph models multiply by their propagation matrices in compressed rows, with the same results.",
+        "Whether graph models store propagation matrices in compressed rows (CSR). The results are the same.",
     )
     seed: int = _option(
         2020, _number(int, "an integer >= 0", lambda v: v >= 0), "Seed of the topology; RecBole's own option."

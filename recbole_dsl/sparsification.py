@@ -72,10 +72,10 @@ class SparsityReport:
 def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityReport:
     """Replace the weights of ``model`` by sparse ones, in place; see `DSLConfig` for the choice of them.
 
-    The alive weights keep their values. With ``sparse_init=svd``, which is for a model that is not trained yet,
-    `DSLTrainer` gives them others when its training begins. By default that is done with fresh tensors, while the
-    largest entries of pretrained ones stay; see `pretrained_values`. Build the optimizer afterwards. Nothing
-    changes in a model that is sparse already. One tensor used under two names stays one.
+    The alive weights keep their values. With ``sparse_init=svd``, `DSLTrainer` gives them new values when training
+    begins. By default it does so for fresh tensors, and the largest entries of pretrained ones stay; see
+    `pretrained_values`. Make the optimizer afterwards. A model that is sparse already does not change. One tensor
+    under two names stays one.
 
     Raises:
         DSLError: if ``targets`` or ``exclude`` names nothing, or ``targets`` a tensor that cannot be sparse, if

@@ -28,6 +28,7 @@ from benchmarks import (
     serving_fresh,
     serving_load,
     steps,
+    topology_figure,
     updates,
     who_pays,
 )
@@ -371,6 +372,11 @@ def test_who_pays_divides_users_and_items_into_groups(tmp_path):
     # 5 groups of one size, rounded
     assert sum(map(float, widths[0][1:])) / 5 == pytest.approx(6.4, abs=0.2)
     assert (tmp_path / "who_pays-BPR-ml-100k.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_a_topology_is_drawn_from_its_start_on(tmp_path):
+    topology_figure.main(["--model", "BPR", "--epochs", "2", "--folder", str(tmp_path)])
+    assert (tmp_path / "topology-BPR-ml-100k.svg").read_text().lstrip().startswith("<?xml")
 
 
 def test_full_softmax(tables):

@@ -1,11 +1,14 @@
 """The documentation and the README: their Python runs as it stands, their commands name options that there are."""
 
 import argparse
+import json
 import re
+import runpy
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -21,6 +24,11 @@ from recbole_dsl.topology.prune_criteria import PRUNE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "results").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*.ipynb")),
+]
 # what RecBole's own Config reads from the command line
 SHORT = ["example.py", "--epochs=1", "--update_interval=5", "--show_progress=False", "--train_batch_size=4096"]
 
@@ -92,6 +100,51 @@ def test_the_files_that_the_pages_name_are_there():
     for page in PAGES:
         for file in re.findall(r"\b((?:properties|examples|benchmarks)/[\w./-]+\w)", page.read_text()):
             assert (ROOT / file).exists(), f"{page.name}: {file}"
+
+
+def text_of(page):
+    """The text of ``page``, of a notebook that around its code."""
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def anchors_of(page):
+    """The anchors of the headings of ``page``, as code hosts and the documentation make them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M), flags=re.M
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *LINKED], ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page):
+    # those of a site, and of what a page of results stands beside in it
+    folders = [page.parent, ROOT] if page.parent.name == "docs" else [page.parent]
+    for link in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text_of(page)):
+        target, _, anchor = (link[0] or link[1]).partition("#")
+        if ":" in target:
+            continue
+        found = [path for folder in folders if (path := folder / target if target else page).exists()]
+        assert found, f"{page.name}: {target}"
+        assert not anchor or anchor in anchors_of(found[0]), f"{page.name}: {target}#{anchor}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_recorded_terminal_shows_what_a_command_said_and_scrolls():
+    terminal = runpy.run_path(str(ROOT / "docs" / "terminal.py"))
+    program = "print('bar 50 %\\rdone    '); print('\\x1b[31m<red>\\x1b[0m'); [print(n) for n in range(40)]"
+    command = [sys.executable, "-c", program]
+    lines = [line for _, line in terminal["record"](command)]
+    assert lines == ["done", "<red>", *map(str, range(40))]
+    drawing = ElementTree.fromstring(terminal["drawn"](["x"], [(0.5, line) for line in lines]))
+    texts = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["$ x", *lines]
+    # 43 rows, of which the last 30 stay
+    assert f"translateY(-{13 * 19}px); animation" in ElementTree.tostring(drawing, "unicode")
+    with pytest.raises(SystemExit, match="no"):
+        terminal["record"]([sys.executable, "-c", "import sys; sys.exit('no')"])
 
 
 def test_every_public_name_is_in_the_reference():

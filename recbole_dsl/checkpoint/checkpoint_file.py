@@ -83,7 +83,7 @@ def read_checkpoint(
     if problem:
         raise DSLError(f"{option}={path}: {problem}")
     if model is not None and state["model"].lower() != model.lower():
-        raise DSLError(f"{option}={path}: is of {state['model']}, must be of {model}")
+        raise DSLError(f"{option}={path}: holds {state['model']}, must hold {model}")
     return state
 
 

@@ -38,8 +38,18 @@ def _are_interactions(value: Any) -> bool:
     return 0 <= value["digest"] < 2**63 and bool(ascends)
 
 
-_counts = named(list_of(is_count))
-_is_night = record(run=is_text, rows=_counts, weights=_counts, recoded=list_of(is_text), damping=is_share)
+def _counts(number: int) -> Form:
+    return named(lambda value: list_of(is_count)(value) and len(value) == number)
+
+
+_is_night = record(
+    run=is_text,
+    rows=_counts(3),
+    weights=_counts(2),
+    recoded=list_of(is_text),
+    new=named(vector(torch.uint8)),
+    damping=is_share,
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,8 @@ class RunState:
         attributes: what else training has changed, of each module and of the trainer, encoded.
         learners: the class names of the optimizers.
         record: a `RunRecord`, or empty.
-        nights: for each warm start of the weights, the run that it started from, and how many tokens and weights
-            stayed, came and went.
+        nights: for each warm start of the weights, the run that it started from, how many tokens and weights
+            stayed, came and went, and of the last one which users and items were new.
         rows: whose rows the weights are, or empty.
         trained_on: a digest and a sample of the interactions, or empty.
     """
@@ -95,7 +105,7 @@ class RunState:
 _FORMS: dict[str, Form] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(RunState, include_extras=True).items()
 }
-# what the first versions did not have; not all files of version 4 have shapes and nights
+# what the first versions did not have; not all files of version 4 have shapes, nights, and what was new in these
 _ADDED: dict[str, Any] = {
     "run": "unknown", "attributes": {}, "schedulers": {}, "record": {}, "rows": {}, "trained_on": {}
 }  # fmt: skip
@@ -105,6 +115,9 @@ def fill_in(checkpoint: dict[str, Any], is_earlier: bool) -> None:
     """Give ``checkpoint`` the parts that it may lack, as it was made by an earlier version."""
     for name, value in ({"shapes": None, "nights": []} | (_ADDED if is_earlier else {})).items():
         checkpoint.setdefault(name, value)
+    for night in checkpoint["nights"] if isinstance(checkpoint["nights"], list) else ():
+        if isinstance(night, dict):
+            night.setdefault("new", {})
 
 
 def problem(checkpoint: dict[str, Any]) -> str | None:

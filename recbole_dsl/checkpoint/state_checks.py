@@ -95,7 +95,7 @@ def _optimizer_problem(optimizer: Optimizer, state: Mapping, shapes: Mapping[int
     if not list_of(kind(dict))(groups) or not isinstance(entries, dict):
         return "its state must have param_groups and state"
     if [group.get("params") for group in groups] != [group["params"] for group in own]:
-        return "its groups are of other parameters"
+        return "its groups hold other parameters"
     for given, mine in zip(groups, own):
         # releases of PyTorch differ in what a group has
         for name in given.keys() & mine.keys() - {"params"}:

@@ -211,7 +211,7 @@ def protocol_2(torch: ModuleType) -> ModuleType:
     until="RecBole saves in pickle protocol 2",
 )
 def loading_as_data(load: Callable) -> Callable:
-    """RecBole reads its files in protocol 4 and believes what they say."""
+    """RecBole reads its files in protocol 4 and trusts what they say."""
 
     def load_data_and_model(model_file: Any) -> tuple:
         token = _read_now.set(model_file)

@@ -74,7 +74,7 @@ class Cache:
                 continue
             except Exception as error:
                 # damaged bytes lead to whatever they lead to
-                getLogger().warning(f"data_cache: {path} is damaged or no entry of it, and is made anew: {error}")
+                getLogger().warning(f"data_cache: {path} is damaged or not an entry, and is made again: {error}")
                 with contextlib.suppress(OSError):
                     os.unlink(path)
                 continue

@@ -104,32 +104,38 @@ class _ItemsByUser:
 
     def __getitem__(self, users: Any) -> Any:
         if isinstance(users, (int, np.integer, Tensor)) and np.ndim(users) == 0:
-            return self._items(int(users))
-        some = users if isinstance(users, list) else np.arange(len(self))[users]
-        return [self._items(int(user)) for user in some]
+            return self._items_of(np.array([int(users)]))[0]
+        return self._items_of(np.asarray(users) if isinstance(users, list) else np.arange(len(self))[users])
 
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def _items(self, user: int) -> Tensor | None:
+    def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
         raise NotImplementedError
 
 
 class _Positive(_ItemsByUser):
     def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_users: int, n_items: int):
+        self.n_items = n_items
         pairs = users * n_items + items
         # many times as fast as NumPy's unique, which hashes
         pairs.sort()
-        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-        self.offsets = np.searchsorted(pairs, np.arange(n_users + 1) * n_items)
-        self._values = torch.from_numpy(pairs % n_items)
+        self._pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+        self.offsets = np.searchsorted(self._pairs, np.arange(n_users + 1) * n_items)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def _items(self, user: int) -> Tensor | None:
-        found = self._values[self.offsets[user] : self.offsets[user + 1]]
-        return found if len(found) else None
+    def have(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) whether each pair of a user and an item is among them."""
+        if not len(self._pairs):
+            return np.zeros(len(users), bool)
+        pairs = users * self.n_items + items
+        return self._pairs[np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)] == pairs
+
+    def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
+        rows = ((user, self._pairs[self.offsets[user] : self.offsets[user + 1]]) for user in users.tolist())
+        return [torch.from_numpy(row - user * self.n_items) if len(row) else None for user, row in rows]
 
 
 class _History(_ItemsByUser):
@@ -139,9 +145,10 @@ class _History(_ItemsByUser):
     def __len__(self) -> int:
         return len(self._used)
 
-    def _items(self, user: int) -> Tensor | None:
-        positive = self._positive[user]
-        if positive is None:
-            return None
-        used = self._used.pairs.items(user, self._used.part)
-        return torch.from_numpy(np.setdiff1d(used, positive.numpy(), assume_unique=True))
+    def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
+        places, items = self._used.pairs.items_of(users, self._used.part)
+        is_left_out = ~self._positive.have(users[places], items)
+        counts = np.bincount(places[is_left_out], minlength=len(users)).tolist()
+        rows = torch.from_numpy(items[is_left_out]).split(counts)
+        has_lines = np.diff(self._positive.offsets)[users] > 0
+        return [row if is_in else None for row, is_in in zip(rows, has_lines.tolist())]

@@ -170,8 +170,8 @@ class FileRows:
         gone = [token for token in mine if token not in left]
         if gone:
             getLogger().info(
-                f"{self.named}: {len(gone)} of its {field} are gone from the data, first {shown(repr(gone[0]))}; "
-                "their rows keep their place"
+                f"{self.named}: {len(gone)} of its {field} are missing in the data, first {shown(repr(gone[0]))}; "
+                "they keep their rows"
             )
 
     def _warn_of_no_tokens(self) -> None:
@@ -179,8 +179,8 @@ class FileRows:
             return
         _told.add(self.path)
         getLogger().warning(
-            f"{self.named}: does not say whose rows it holds, as it is of an earlier version or not of "
-            "recbole_dsl; they are right if the data is as it was"
+            f"{self.named}: does not record which user or item each row belongs to, as files of earlier versions "
+            "and of RecBole; the rows are right if the data has not changed"
         )
 
     def _tokens(self, place: int) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
-from recbole_dsl.private_torch import TorchDispatchMode
+from recbole_dsl.private_torch import DispatchMode, TorchDispatchMode
 
 _aten = torch.ops.aten
 # give the same scores in another shape
@@ -57,7 +57,7 @@ class _OtherUse(Exception):
     """The product is not the result."""
 
 
-class _Product(TorchDispatchMode or object):
+class _Product(DispatchMode):
     def __init__(self, n: int, n_items: int):
         super().__init__()
         self._shape = n, n_items

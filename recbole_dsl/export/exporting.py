@@ -48,6 +48,8 @@ class Export:
         n_bytes: of the file.
         table_bytes: of the vectors and their index, or of the network's weights.
         dense_bytes: of the same in dense float32.
+        token_bytes: of the tokens of users and items.
+        history_bytes: of the user histories, or of the items' popularity.
         ndcg: NDCG@10 on the validation data of the checkpoint and of the artifact; None if not computed.
     """
 
@@ -58,13 +60,21 @@ class Export:
     n_bytes: int
     table_bytes: int
     dense_bytes: int
+    token_bytes: int
+    history_bytes: int
     ndcg: tuple[float, float] | None
 
     def __str__(self) -> str:
         share = self.table_bytes / self.dense_bytes if self.dense_bytes else 1
+        parts = {
+            f"weights ({share:.3f} of dense float32)": self.table_bytes,
+            "tokens": self.token_bytes,
+            "user histories": self.history_bytes,
+        }
+        parts["other"] = self.n_bytes - sum(parts.values())
         lines = [
-            f"{self.path}: {self.n_users:,} users, {self.n_items:,} items, served as a {self.kind}; "
-            f"{self.n_bytes:,} bytes, of which {self.table_bytes:,} are weights, {share:.3f} of dense float32"
+            f"{self.path}: {self.n_users:,} users, {self.n_items:,} items, served as a {self.kind}",
+            f"{self.n_bytes:,} bytes: {', '.join(f'{n_bytes:,} {name}' for name, n_bytes in parts.items())}",
         ]
         if self.ndcg is not None:
             before, after = self.ndcg
@@ -119,11 +129,11 @@ def export(
     n_users, n_items = dataset.user_num - 1, dataset.item_num - 1
     trained = _histories([train._dataset], n_users)
     everything = _histories([train._dataset, valid._dataset, test._dataset], n_users)
-    arrays = {
+    tokens = {
         **Tokens.of(dataset.field2id_token[dataset.uid_field][1:], "users").arrays("users"),
         **Tokens.of(dataset.field2id_token[dataset.iid_field][1 : n_items + 1], "items").arrays("items"),
-        **UserHistories.of(trained, everything, n_items, seen).arrays(),
     }
+    histories = UserHistories.of(trained, everything, n_items, seen).arrays()
     ndcg = None
     with ExitStack() as kept:
         for weight in sparse_weights(model).values():
@@ -156,15 +166,20 @@ def export(
             "kind": "product" if form is not None else "network",
             "scorer": scorer,
         }
-        arrays.update(own_arrays)
+        arrays = {**tokens, **histories, **own_arrays}
         if compare and form is not None:
             wanted = _histories([valid._dataset], n_users)
             ndcg = _compare(Artifact(path, header, arrays), model, trained, wanted)
     n_bytes = write_artifact(place, header, arrays)
     # a network has data beside its weights
     prefixes = ("product.", "network.weights.")
-    table_bytes = sum(array.nbytes for name, array in own_arrays.items() if name.startswith(prefixes))
-    return Export(path, header["kind"], n_users, n_items, n_bytes, table_bytes, dense_bytes, ndcg)
+    table_bytes = _bytes({name: array for name, array in own_arrays.items() if name.startswith(prefixes)})
+    sizes = n_bytes, table_bytes, dense_bytes, _bytes(tokens), _bytes(histories)
+    return Export(path, header["kind"], n_users, n_items, *sizes, ndcg)
+
+
+def _bytes(arrays: dict[str, NDArray]) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def ndcg_at_10(ids: Ids, wanted: CSR) -> float:

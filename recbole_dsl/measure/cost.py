@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recbole_dsl.errors import described
-from recbole_dsl.measure.flops import forward_flops
+from recbole_dsl.measure.flops import flops_of_one
 from recbole_dsl.sparse.modules import sparse_weights
 
 
@@ -49,7 +49,7 @@ class Cost:
         bytes: bytes of the weights and of the indices that locate them.
         record_bytes: bytes of the record of what was ever alive, for the exploration rate.
         optimizer_bytes: bytes of the optimizer's state.
-        flops: operations to score one interaction.
+        flops: operations to score one interaction, the mean over a sample.
         checkpoint_bytes: size of the checkpoint file.
         growth_bytes: the most memory that collecting gradients for growth took, for a short time.
     """
@@ -76,7 +76,8 @@ class Cost:
 def measure_cost(
     model: nn.Module,
     optimizers: Iterable[Optimizer],
-    forward: Callable[[nn.Module], Any],
+    forward: Callable[[nn.Module, int], Any],
+    n_scored: int = 1,
     checkpoint: str | None = None,
     growth_bytes: int = 0,
     record_bytes: int = 0,
@@ -85,7 +86,9 @@ def measure_cost(
 
     Args:
         optimizers: those that train it; in the dense column their state has the size of the dense tensors.
-        forward: scores one interaction with the model that it is given, a copy of ``model``.
+        forward: scores interactions with the model that it is given, a copy of ``model``, so many times in one
+            batch.
+        n_scored: how many interactions these are.
         checkpoint: its file, if it was saved. The dense column has the size of the file with dense tensors
             instead.
     """
@@ -109,7 +112,7 @@ def measure_cost(
     if file_bytes is not None:
         # a dense model has no record
         dense_file = file_bytes + extra_bytes + extra_state - index_bytes - record_bytes
-    dense_flops, sparse_flops = _flops(model, forward)
+    dense_flops, sparse_flops = _flops(model, forward, n_scored)
     n_alive = sum(w.nnz for w in weights)
     return Cost(
         sparse_tensors=CostRow("weights of sparse tensors", n_alive + extra_weights, n_alive),
@@ -120,13 +123,15 @@ def measure_cost(
         optimizer_bytes=CostRow("optimizer state", state_bytes + extra_state, state_bytes, True),
         flops=CostRow("forward FLOPs, one interaction", dense_flops, sparse_flops),
         checkpoint_bytes=CostRow("checkpoint", dense_file, file_bytes, True),
-        growth_bytes=CostRow("gradients for growth, at the peak", None, growth_bytes, True),
+        growth_bytes=CostRow("peak growth buffer", None, growth_bytes, True),
     )
 
 
-def _flops(model: nn.Module, forward: Callable[[nn.Module], Any]) -> tuple[int | None, int | None]:
+def _flops(
+    model: nn.Module, forward: Callable[[nn.Module, int], Any], n_scored: int
+) -> tuple[int | None, int | None]:
     try:
-        return forward_flops(model, forward)
+        return flops_of_one(model, forward, n_scored)
     except Exception as error:
         # a model without predict, that cannot be copied, or with an operation that cannot be traced may raise
         # anything; the rest of the table must not be lost

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from recbole_dsl.measure.untouched import random_state_kept, throwaway_copy
-from recbole_dsl.private_torch import TorchDispatchMode
+from recbole_dsl.private_torch import DispatchMode, TorchDispatchMode
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -37,12 +38,25 @@ def forward_flops(model: nn.Module, forward: Callable[[nn.Module], object]) -> t
         copied = throwaway_copy(model).eval()
         counter = _Counter()
         with torch.no_grad(), random_state_kept(), _filled(copied, filled), counter:
+            # which of the made-up values a ReLU lets through must not depend on what was drawn before
+            torch.manual_seed(0)
             forward(copied)
         counts.append(int(counter.total))
     return counts[0], counts[1]
 
 
-class _Counter(TorchDispatchMode or object):
+def flops_of_one(model: nn.Module, forward: Callable[[nn.Module, int], object], n_scored: int) -> tuple[int, int]:
+    """Operations to score one interaction, the mean over ``n_scored``; the rest as `forward_flops`.
+
+    ``forward(model, times)`` scores these so many times in one batch. What a model does once for a batch, such as
+    a propagation, counts whole: it is what does not grow when they are scored twice.
+    """
+    once, twice = (forward_flops(model, partial(forward, times=times)) for times in (1, 2))
+    dense, sparse = (round(max(0, 2 * a - b) + (b - a) / n_scored) for a, b in zip(once, twice))
+    return dense, sparse
+
+
+class _Counter(DispatchMode):
     total = 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

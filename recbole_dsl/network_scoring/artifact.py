@@ -49,7 +49,7 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
     header, dataset_name = artifact.header["scorer"], artifact.header["dataset"]
     # RecBole looks for files of these names in its package
     if not artifact.header["model"].isidentifier() or os.path.basename(dataset_name) != dataset_name:
-        artifact.refuse("must be of a model and a dataset whose names are no paths")
+        artifact.refuse("must name a model and a dataset whose names are no paths")
     with _refused_in_one_line(artifact):
         all_arrays = dict(artifact.arrays)
         for name, form in header["as_bytes"].items():

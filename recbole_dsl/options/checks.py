@@ -151,10 +151,12 @@ def _check_metrics(options: Mapping[str, Any]) -> None:
     metrics = [name.lower() for name in ([metrics] if isinstance(metrics, str) else metrics)]
     values = [name for name in metrics if metric_types[name] == EvaluatorType.VALUE]
     if 0 < len(values) < len(metrics):
-        allowed = f"all of ranking or all of values, as {', '.join(values)} measure"
+        allowed = f"only metrics of ranking, or only metrics of values ({', '.join(values)})"
         raise refusal("metrics", options["metrics"], allowed)
     modes = options["eval_args"].get("mode", "full")
-    mode, instead, what = ("full", "labeled", "no ranks") if values else ("labeled", "full", "of ranks")
+    mode, instead, what = (
+        ("full", "labeled", "metrics of values") if values else ("labeled", "full", "metrics of ranking")
+    )
     if metrics and mode in (modes.values() if isinstance(modes, dict) else [modes]):
         allowed = f"{instead}, uniN or popN with metrics={','.join(metrics)}, which are {what}"
         raise refusal("eval_args[mode]", mode, allowed)
@@ -195,7 +197,7 @@ def _check_negatives(options: Mapping[str, Any], model_class: type) -> None:
     without = NO_NEGATIVES.takes(negatives)
     has_one_loss = hasattr(model_class, "input_type")
     if not has_one_loss and loss == "CE" and not without and model_class.type == ModelType.SEQUENTIAL:
-        raise refusal("train_neg_sample_args", given, "None with loss_type=CE: it ranks all items")
+        raise refusal("train_neg_sample_args", given, "None with loss_type=CE, which ranks all items")
     in_pairs = loss == "BPR"
     if has_one_loss:
         in_pairs = model_class.input_type == InputType.PAIRWISE and loss in (None, "BPR")

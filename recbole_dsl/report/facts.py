@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,15 +18,20 @@ from recbole_dsl.checkpoint.run_record import RunRecord
 from recbole_dsl.checkpoint.state_checks import is_update
 from recbole_dsl.errors import DSLError
 from recbole_dsl.measure.cost import Cost, measure_cost
-from recbole_dsl.options.stored_options import options_without_places
+from recbole_dsl.report.again import changed_options, command_of
+from recbole_dsl.report.charts import MOST
 from recbole_dsl.report.groups import Groups, Hits
+from recbole_dsl.report.metrics import tested
 from recbole_dsl.report.step_parts import StepParts, measure_step
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.topology.engine import TopologyUpdate
-from recbole_dsl.training.configs import config_without_data, stored_config
 from recbole_dsl.training.data_start import sided_weights
 from recbole_dsl.training.quick_start import load_data_and_model
 from recbole_dsl.training.run_files import last_file
+from recbole_dsl.training.scored_sample import scored_sample
+
+# what a run is named by first, and how much of what differs
+_NAMED, _MOST_NAMED = ("model", "dataset", "density", "start"), 3
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,25 @@ class DataFacts:
     """The facts of a run that need its data.
 
     Attributes:
+        fields: those of users and items; None where the data has none.
         tensors: the sparse ones.
         cost: dense beside sparse.
         groups: users by activity and items by popularity; None if the data has no users and items.
         hits: which test items are among the first ten; None if the evaluation does not rank all items.
+        popular: the same of a list of the most popular items.
+        tested: metric -> value on the test data, where the evaluation does not rank all items.
         widths: "user" and "item" -> the alive weights of each row, of all tables of that side together.
         parts: times of the parts of a training step; None if they could not be measured.
         lacks: for each that is None, why.
     """
 
+    fields: tuple[str | None, str | None]
     tensors: list[TensorFacts]
     cost: Cost
     groups: Groups | None
     hits: Hits | None
+    popular: Hits | None
+    tested: Mapping[str, float]
     widths: Mapping[str, NDArray]
     parts: StepParts | None
     lacks: Mapping[str, str]
@@ -70,12 +80,16 @@ class RunFacts:
     Attributes:
         file: the checkpoint of its best epoch.
         name: distinct among the runs of a page.
+        style: its class in the style sheet, the same in all figures.
         model, dataset: their names.
         density: the option.
+        valid_metric: the metric that chose the best epoch.
         best_epoch: from 0.
         best_valid: metric -> value of the best epoch, on the validation data.
         record: losses, results and times of the epochs; empty for files of earlier versions.
         updates: every topology update.
+        nights: what each warm start did.
+        rows: whose rows the weights are.
         changed: the options that differ from the defaults.
         command: the command that trains it again.
         data: None if the data is missing, for the reason in ``without_data``.
@@ -86,10 +100,14 @@ class RunFacts:
     model: str
     dataset: str
     density: float
+    valid_metric: str
     best_epoch: int
     best_valid: dict[str, float]
     record: RunRecord
     updates: list[TopologyUpdate]
+    nights: list[dict[str, Any]]
+    rows: Mapping[str, Any]
+    style: str = "s0"
     changed: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     data: DataFacts | None = None
@@ -120,14 +138,19 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
         model=checkpoint["model"],
         dataset=checkpoint["dataset"],
         density=density if isinstance(density, (int, float)) else math.nan,
+        valid_metric=str(checkpoint["config"].get("valid_metric", "")).lower(),
         best_epoch=checkpoint["epoch"],
         best_valid=dict(checkpoint["best_valid_result"] or {}),
         record=RunRecord.of(latest["record"]),
         updates=[TopologyUpdate(**update) for update in updates],
+        nights=checkpoint["nights"],
+        rows=checkpoint["rows"],
     )
     # if today's RecBole refuses the options, all but them is shown
     with suppress(DSLError):
-        _say_options(facts, checkpoint, data_path)
+        facts.changed = changed_options(checkpoint, file)
+        path = data_path or checkpoint["config"].get("data_path")
+        facts.command = command_of(checkpoint, facts.changed, path)
     try:
         facts.data = _data_facts(file, checkpoint, facts, data_path)
     except DSLError as error:
@@ -136,55 +159,51 @@ def read_run(file: str, data_path: str | None = None) -> RunFacts:
 
 
 def name_apart(runs: list[RunFacts]) -> None:
-    """Give each run the shortest name that tells it from the others."""
-    ways = (
-        lambda run: f"density {run.density:g}",
-        lambda run: f"{run.model}, density {run.density:g}",
-        lambda run: f"{run.model}, {run.dataset}, density {run.density:g}",
-        lambda run: os.path.splitext(os.path.basename(run.file))[0],
-        lambda run: run.file,
-    )
-    for way in ways:
-        names = [way(run) for run in runs]
-        if len(set(names)) == len(names):
-            break
-    for number, (run, name) in enumerate(zip(runs, names), 1):
-        run.name = name if names.count(name) == 1 else f"{name} ({number})"
-
-
-def _say_options(facts: RunFacts, checkpoint: Mapping[str, Any], data_path: str | None) -> None:
-    """Set the options that differ from the defaults, and the command with them."""
-    config = config_without_data(checkpoint, facts.file, {})
-    # RecBole refuses the default for models whose default loss ranks all items
-    needed = {name: value for name, value in checkpoint["config"].items() if name == "train_neg_sample_args"}
-    defaults = stored_config(config.model_class, facts.dataset, needed).final_config_dict
-    for name in options_without_places(checkpoint):
-        if name not in ("model", "dataset") and (name in needed or config[name] != defaults.get(name)):
-            facts.changed[name] = config[name]
-    words = ["recbole-dsl", "train", f"--model={facts.model}", f"--dataset={facts.dataset}"]
-    words += [f"--{name}={value}" for name, value in sorted(facts.changed.items())]
-    data_path = data_path or checkpoint["config"].get("data_path")
-    words += [f"--data_path={data_path}"] if data_path else []
-    facts.command = " ".join(map(shlex.quote, words))
+    """Give each run a colour, and a short name of what tells it from the others, numbered if nothing does."""
+    facts: list[dict[str, str]] = []
+    for run in runs:
+        start = "warm start" if run.nights else "no warm start"
+        options = {name: f"{name} {value}"[:40] for name, value in run.changed.items() if name != "topology"}
+        density = f"density {run.density:g}"
+        facts.append(options | {"model": run.model, "dataset": run.dataset, "start": start, "density": density})
+    order = [*_NAMED, *sorted({name for known in facts for name in known} - set(_NAMED))]
+    differing = [name for name in order if len({known.get(name) for known in facts}) > 1] or ["density"]
+    ways = [
+        [", ".join(known.get(name, f"{name} default") for name in differing[:count]) for known in facts]
+        for count in range(1, _MOST_NAMED + 1)
+    ]
+    # the shortest of those that tell most runs apart
+    names = max(ways, key=lambda way: len(set(way)))
+    for number, (run, name) in enumerate(zip(runs, names)):
+        run.style = f"s{number % MOST}"
+        run.name = name if names.count(name) == 1 else f"{name} ({names[: number + 1].count(name)})"
 
 
 def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_path: str | None) -> DataFacts:
     config, model, _, train, _, test = load_data_and_model(file, data_path)
     dataset = train._dataset
     lacks: dict[str, str] = {}
-    groups = hits = None
-    if dataset.uid_field is None or dataset.iid_field is None:
-        lacks["hits"] = "the data has no users and items"
-    else:
+    groups = hits = popular = None
+    values: Mapping[str, float] = {}
+    if dataset.uid_field is not None and dataset.iid_field is not None:
         groups = Groups.of(dataset)
-        if isinstance(test, FullSortEvalDataLoader):
-            hits = Hits.of(model, test)
-        else:
-            lacks["hits"] = "the test data is no full sort over all items"
+    if isinstance(test, FullSortEvalDataLoader) and groups:
+        hits, popular = Hits.of(model, test), Hits.of_popularity(groups.counts["item"], test)
+    else:
+        lacks["hits"] = (
+            "the test data is no full sort over all items" if groups else "the data has no users and items"
+        )
+        try:
+            values = tested(config, model, train, test)
+        except Exception as error:
+            # a metric or a model may raise anything, and the rest of the page must not be lost
+            lacks["tested"] = f"the test metrics could not be computed: {type(error).__name__}"
+    forward, n_scored = scored_sample(dataset, config["device"])
     cost = measure_cost(
         model,
         _stored_optimizers(model, checkpoint),
-        forward=lambda copied: _score_one(copied, dataset[[0]].to(config["device"])),
+        forward=forward,
+        n_scored=n_scored,
         checkpoint=file,
         growth_bytes=facts.record.growth_bytes,
         record_bytes=_record_bytes(checkpoint["topology"]),
@@ -204,17 +223,14 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
         lacks["parts"] = f"a step could not be measured: {type(error).__name__}"
     if parts is None:
         lacks.setdefault("parts", "the trainer of this model has steps of its own kind")
-    return DataFacts(tensors, cost, groups, hits, widths, parts, lacks)
+    fields = dataset.uid_field, dataset.iid_field
+    return DataFacts(fields, tensors, cost, groups, hits, popular, values, widths, parts, lacks)
 
 
 def _record_bytes(topology: Mapping[str, Any]) -> int:
     explored = topology.get("explored")
     bits = explored.values() if isinstance(explored, dict) else ()
     return sum(one.numel() for one in bits if isinstance(one, Tensor))
-
-
-def _score_one(model: Any, interaction: Any) -> Any:
-    return model.predict(interaction)
 
 
 def _stored_optimizers(model: nn.Module, checkpoint: Mapping[str, Any]) -> list[Any]:

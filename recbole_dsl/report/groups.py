@@ -1,6 +1,6 @@
 """Groups of users by activity and of items by popularity, and a model's quality on each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +62,29 @@ class Hits:
     @classmethod
     def of(cls, model: AbstractRecommender, test_data: Any) -> "Hits":
         """Those of ``model`` on ``test_data``, RecBole's loader that ranks all items."""
+        device = next(model.parameters()).device
+        model.eval()
+        return cls._of(lambda interaction: _scores(model, interaction.to(device), test_data), test_data)
+
+    @classmethod
+    def of_popularity(cls, counts: NDArray, test_data: Any) -> "Hits":
+        """Those of a list of the most popular items, the same for all but for what each has had.
+
+        Args:
+            counts: (items,), training interactions; of equal ones the first is taken.
+        """
+        places = np.empty(len(counts))
+        places[np.argsort(-counts, kind="stable")] = np.arange(len(counts), 0, -1)
+        scores = torch.from_numpy(places)
+        return cls._of(lambda interaction: scores.repeat(len(interaction), 1), test_data)
+
+    @classmethod
+    def _of(cls, score: Callable[[Any], torch.Tensor], test_data: Any) -> "Hits":
         users, items, found = [], [], []
         ndcg: dict[int, float] = {}
         discount = 1 / torch.log2(torch.arange(2, _TOP + 2).float())
-        device = next(model.parameters()).device
-        model.eval()
         for interaction, history, row, positive in test_data:
-            scores = _scores(model, interaction.to(device), test_data)
+            scores = score(interaction)
             ids = interaction[test_data.uid_field]
             scores = scores.view(len(ids), -1)
             scores[:, 0] = -torch.inf

@@ -17,7 +17,8 @@ from recbole.utils import get_trainer
 from recbole_dsl.optim.fused import make_fast
 from recbole_dsl.sparse.modules import sparse_weights
 
-_STEPS = 12
+# the most steps, and, of slow ones, as many as begin within these seconds, but a few
+_STEPS, _FEW, _SECONDS = 12, 3, 10.0
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ class StepParts:
 
 
 def measure_step(config: Config, model: AbstractRecommender, train_data: Any) -> StepParts | None:
-    """The times of steps, which train ``model``; None if its trainer does not use RecBole's own step."""
+    """The times of a few steps, which train ``model``; None if its trainer does not use RecBole's own step."""
     if get_trainer(config["MODEL_TYPE"], config["model"]) is not Trainer:
         return None
     optimizer = _optimizer(config, model)
     model.train()
     measured: list[list[float]] = []
     batches = iter(train_data)
-    while len(measured) < _STEPS:
+    began = perf_counter()
+    while len(measured) < _STEPS and (len(measured) < _FEW or perf_counter() - began < _SECONDS):
         parts: list[float] = []
         try:
             batch = _timed(parts, config, partial(next, batches))

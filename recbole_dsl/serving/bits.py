@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 # numbers that together fill whole bytes, whatever their width
 _GROUP = 8
+# bits of the widest number that a word of eight bytes has wherever in its first byte it begins
+WIDEST = 56
 
 
 def bits_for(n: int) -> int:
@@ -54,3 +56,53 @@ def unpack(packed: NDArray[np.uint8], bits: int, start: int, stop: int) -> NDArr
             word |= groups[:, byte + part].astype(wide) << wide(8 * part)
         out[:, place] = (word >> wide(shift)) & mask
     return out.reshape(-1)[start - first * _GROUP : stop - first * _GROUP]
+
+
+def put(packed: NDArray[np.uint8], starts: NDArray[np.int64], numbers: NDArray) -> None:
+    """Write ``numbers`` (n,) into ``packed``, each from the bit that its start names, over zeros.
+
+    Args:
+        packed: of `padded_bytes`.
+        starts: (n,) bits from the beginning.
+        numbers: below ``2**WIDEST``, no two at the same bits.
+    """
+    words = numbers.astype(np.uint64) << (starts & 7).astype(np.uint64)
+    places = starts >> 3
+    while words.any():
+        # bits do not meet, so that a sum is their union
+        np.add.at(packed, places, words.astype(np.uint8))
+        words, places = words >> np.uint64(8), places + 1
+
+
+def get(packed: NDArray[np.uint8], starts: NDArray[np.int64], bits: int | NDArray) -> NDArray[np.uint64]:
+    """The numbers (n,) of ``bits`` bits, one for all or (n,), that `put` wrote at ``starts`` (n,)."""
+    words = np.ndarray((len(packed) - 7,), "<u8", packed, strides=(1,))
+    masks = (np.uint64(1) << np.asarray(bits, np.uint64)) - np.uint64(1)
+    return (words[starts >> 3] >> (starts & 7).astype(np.uint64)) & masks
+
+
+def ones_before(packed: NDArray[np.uint8], places: NDArray) -> NDArray[np.int64]:
+    """(n,) how many bits of ``packed``, of `padded_bytes`, are set before each of the bits ``places`` (n,)."""
+    words = packed.view("<u8")
+    before = np.zeros(len(words) + 1, np.int64)
+    np.cumsum(_ones_of(words), out=before[1:])
+    at = places >> 6
+    masks = (np.uint64(1) << (places & 63).astype(np.uint64)) - np.uint64(1)
+    return before[at] + _ones_of(words[at] & masks)
+
+
+def padded_bytes(n_bits: int) -> int:
+    """How many bytes `put` and `get` need for ``n_bits``: whole words, with a word behind the last bit."""
+    return 8 * (n_bits // 64 + 2)
+
+
+def _ones_of(words: NDArray[np.uint64]) -> NDArray[np.integer]:
+    """(n,) how many bits of each word are set."""
+    try:
+        return np.bitwise_count(words)
+    except AttributeError:  # NumPy 1
+        return SET_BITS[words.view(np.uint8).reshape(-1, 8)].sum(1)
+
+
+# how many bits of each byte are set
+SET_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
+from recbole_dsl.serving.bits import SET_BITS, bits_for, pack, packed_bytes, unpack
 from recbole_dsl.serving.csr import CSR, Floats, Ids, ascend, column_type, offsets_of
 from recbole_dsl.serving.quantising import LARGEST_VALUE, VALUES, quantise
 
@@ -107,7 +107,7 @@ class PackedTable:
         if self.index == "full":
             return np.arange(self.n_rows + 1) * self.n_columns
         if self.index == "bitmap":
-            return offsets_of(_SET_BITS[self.parts["bitmap"]].sum(1, dtype=np.int64))
+            return offsets_of(SET_BITS[self.parts["bitmap"]].sum(1, dtype=np.int64))
         return offsets_of(self.parts["counts"])
 
     def rows(self, start: int, stop: int) -> CSR:
@@ -224,7 +224,3 @@ def _read_values(artifact: Artifact, prefix: str, table: PackedTable) -> dict[st
     if not most <= LARGEST_VALUE:
         artifact.refuse(f"{prefix}.scales must be smaller")
     return parts
-
-
-# how many bits of each byte are set
-_SET_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)

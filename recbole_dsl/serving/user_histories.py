@@ -6,36 +6,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.csr import CSR, Ids, column_type, offsets_of
+from recbole_dsl.serving.csr import CSR, Ids, Mask, ascend, offsets_of
+from recbole_dsl.serving.packed_lists import PackedLists, array_names
 
 # which of a user's items an artifact knows: those in all of the data, those in the training data, or none
 LEVELS = ("all", "trained", "none")
+# what the flags of the lists say where a user has other items too
+_FLAGS = "trained"
 
 
 class UserHistories:
-    """The distinct items of each user: first those trained on, then the others, each part ascending.
+    """The distinct items of each user, and which of them were trained on.
 
-    Attributes:
+    Args:
+        n_items: how many items there are.
         level: one of `LEVELS`: which items are known.
+        lists: the items of each user, where the level is "all" with a flag for those trained on; None for "none".
+        popularity: (n_items,) how many users have each item in the training data; it is counted if None.
     """
 
-    def __init__(self, n_items: int, level: str, parts: dict[str, NDArray]):
-        self.n_items, self.level, self._parts = n_items, level, parts
+    def __init__(
+        self, n_items: int, level: str, lists: PackedLists | None = None, popularity: NDArray | None = None
+    ):
+        self.n_items, self.level, self._lists, self._popularity = n_items, level, lists, popularity
 
     @classmethod
     def of(cls, trained: CSR, all: CSR, n_items: int, level: str) -> "UserHistories":
         """What is known at ``level`` of ``trained`` and ``all``, a list for each user, which may repeat items."""
         keys = _keys(trained, n_items)
         if level == "none":
-            popularity = np.bincount(keys % n_items, minlength=n_items)
-            return cls(n_items, level, {"popularity": _smallest(popularity)})
-        parts = {"trained": _smallest(np.bincount(keys // n_items, minlength=trained.n_rows))}
+            return cls(n_items, level, popularity=np.bincount(keys % n_items, minlength=n_items))
+        flags = None
         if level == "all":
-            keys = np.concatenate([keys, np.setdiff1d(_keys(all, n_items), keys, assume_unique=True)])
-            keys = keys[np.argsort(keys // n_items, kind="stable")]
-            parts["counts"] = _smallest(np.bincount(keys // n_items, minlength=trained.n_rows))
-        parts["items"] = (keys % n_items).astype(column_type(n_items))
-        return cls(n_items, level, parts)
+            trained_on = keys
+            keys = _distinct(np.concatenate([keys, _keys(all, n_items)]))
+            flags = np.zeros(len(keys), bool)
+            flags[np.searchsorted(keys, trained_on)] = True
+        return cls(n_items, level, PackedLists.of(_lists(keys, trained.n_rows, n_items), n_items, flags))
 
     @classmethod
     def read(cls, artifact: Artifact) -> "UserHistories":
@@ -47,54 +54,80 @@ class UserHistories:
         n_users, n_items = artifact.header["n_users"], artifact.header["n_items"]
         names = {name for name in artifact.arrays if name.startswith("seen.") or name == "popularity"}
         if names == {"popularity"}:
-            return cls(n_items, "none", {"popularity": artifact.array("popularity", "u1 u2 u4", (n_items,))})
-        level = "all" if "seen.counts" in names else "trained"
-        if names != {f"seen.{name}" for name in ("items", "trained", *["counts"] * (level == "all"))}:
-            artifact.refuse("must have either popularity or seen.items, seen.trained and perhaps seen.counts")
-        parts = {
-            name: artifact.array(f"seen.{name}", "u1 u2 u4", (n_users,))
-            for name in ("trained", "counts")
-            if f"seen.{name}" in names
-        }
-        counts = parts.get("counts", parts["trained"])
-        if (counts < parts["trained"]).any():
-            artifact.refuse("seen.trained must be at most seen.counts")
-        parts["items"] = artifact.array("seen.items", "u1 u2 u4", (int(counts.sum(dtype=np.int64)),))
-        if parts["items"].max(initial=0) >= n_items:
-            artifact.refuse(f"seen.items must be within 0..{n_items - 1}")
-        return cls(n_items, level, parts)
+            return cls(n_items, "none", popularity=artifact.array("popularity", "u1 u2 u4", (n_items,)))
+        for level, flags in (("all", _FLAGS), ("trained", None)):
+            if names == {*array_names("seen", flags)}:
+                return cls(n_items, level, PackedLists.read(artifact, "seen", n_users, n_items, flags))
+        return _read_first_version(artifact, names)
 
     def arrays(self) -> dict[str, NDArray]:
         """The arrays that `read` reads, by name."""
-        return {name if name == "popularity" else f"seen.{name}": array for name, array in self._parts.items()}
+        if self._lists is None:
+            return {"popularity": _smallest(self.popularity)}
+        return self._lists.arrays("seen", _FLAGS if self.level == "all" else None)
 
     def lists(self, users: Ids, level: str) -> CSR:
-        """The items of ``users`` (n,), each list ascending; ``level`` must be known."""
-        starts = self._offsets[users]
-        counts = self._parts["counts" if level == self.level == "all" else "trained"][users].astype(np.int64)
-        offsets = offsets_of(counts)
-        items = self._parts["items"][np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)]
+        """The items of ``users`` (n,), each list ascending; ``level`` must be known, and not "none"."""
+        assert self._lists is not None
+        lists, is_trained = self._lists.take(users)
+        if level != self.level:
+            lists = _only(lists, is_trained)
         # a file may repeat an item
-        keys = _keys(CSR(offsets, items.astype(np.int64)), self.n_items)
-        return CSR(offsets_of(np.bincount(keys // self.n_items, minlength=len(users))), keys % self.n_items)
+        if ascend(lists.columns, lists.offsets):
+            return lists
+        return _lists(_keys(lists, self.n_items), len(users), self.n_items)
 
     @cached_property
     def popularity(self) -> Ids:
         """(n_items,) how many users have each item in the training data."""
-        if self.level == "none":
-            return self._parts["popularity"].astype(np.int64)
-        everyone = np.arange(len(self._parts["trained"]))
-        return np.bincount(self.lists(everyone, "trained").columns, minlength=self.n_items)
+        if self._popularity is not None:
+            return self._popularity.astype(np.int64)
+        assert self._lists is not None
+        counts = np.zeros(self.n_items, np.int64)
+        for lists, is_trained in self._lists.blocks():
+            counts += np.bincount(lists.columns[is_trained], minlength=self.n_items)
+        return counts
 
-    @cached_property
-    def _offsets(self) -> Ids:
-        return offsets_of(self._parts.get("counts", self._parts["trained"]))
+
+def _read_first_version(artifact: Artifact, names: set[str]) -> UserHistories:
+    """What a file of version 1 knows: each user's items, first those trained on."""
+    n_users, n_items = artifact.header["n_users"], artifact.header["n_items"]
+    level = "all" if "seen.counts" in names else "trained"
+    if names != {f"seen.{name}" for name in ("items", "trained", *["counts"] * (level == "all"))}:
+        artifact.refuse("must have popularity, or seen.counts, seen.high and seen.low_and_trained or seen.low")
+    n_trained = artifact.array("seen.trained", "u1 u2 u4", (n_users,)).astype(np.int64)
+    counts = n_trained
+    if level == "all":
+        counts = artifact.array("seen.counts", "u1 u2 u4", (n_users,)).astype(np.int64)
+    if (counts < n_trained).any():
+        artifact.refuse("seen.trained must be at most seen.counts")
+    items = artifact.array("seen.items", "u1 u2 u4", (int(counts.sum()),)).astype(np.int64)
+    if items.max(initial=0) >= n_items:
+        artifact.refuse(f"seen.items must be within 0..{n_items - 1}")
+    lists = CSR(offsets_of(counts), items)
+    places = np.arange(len(items)) - np.repeat(lists.offsets[:-1], counts)
+    trained = _only(lists, places < np.repeat(n_trained, counts))
+    return UserHistories.of(trained, lists, n_items, level)
+
+
+def _only(lists: CSR, chosen: Mask) -> CSR:
+    """The ids of ``lists`` that are ``chosen``."""
+    return CSR(offsets_of(chosen)[lists.offsets], lists.columns[chosen])
+
+
+def _lists(keys: Ids, n_lists: int, n_items: int) -> CSR:
+    """The lists that `_keys` made numbers of."""
+    return CSR(offsets_of(np.bincount(keys // n_items, minlength=n_lists)), keys % n_items)
 
 
 def _keys(lists: CSR, n_items: int) -> Ids:
     """A number for each list and item, distinct and ascending."""
-    keys = lists.row_of_entry() * n_items + lists.columns
-    # sorted already, mostly
+    return _distinct(lists.row_of_entry() * n_items + lists.columns)
+
+
+def _distinct(keys: Ids) -> Ids:
+    """The distinct ones of ``keys``, ascending."""
+    # they are already, mostly
     if (keys[1:] > keys[:-1]).all():
         return keys
     # np.unique takes 20 times as long

@@ -72,7 +72,7 @@ def run_config(
     for file in last_files(config):
         if read_checkpoint(file, option="resume")["dataset"] == config["dataset"]:
             return _resumed(file, model, dataset, given)
-    getLogger().warning(f"nothing to resume in {config['checkpoint_dir']}: the run begins anew")
+    getLogger().warning(f"nothing to resume in {config['checkpoint_dir']}: a new run begins")
     return config, None
 
 
@@ -105,7 +105,7 @@ def config_without_data(
     if model_class is None:
         model_class = _class_of(checkpoint["model"], path)
     elif model_class.__name__ != checkpoint["model"]:
-        raise DSLError(f"model_class={model_class.__name__}: must be {checkpoint['model']}, which {path} is of")
+        raise DSLError(f"model_class={model_class.__name__}: must be {checkpoint['model']}, the model of {path}")
     stored = stored_options(checkpoint, path)
     with refused_in_one_line(f"model_file={path}: its options cannot be used", is_of_a_file=True):
         config = stored_config(model_class, checkpoint["dataset"], {**stored, **changes})
@@ -152,7 +152,7 @@ def _resumed(
     own_class = model if isinstance(model, type) else None
     for option, value in (("model", own_class.__name__ if own_class else model), ("dataset", dataset)):
         if value is not None and value != checkpoint[option]:
-            raise DSLError(f"{option}={value}: must be {checkpoint[option]}, which {file} is of")
+            raise DSLError(f"{option}={value}: must be {checkpoint[option]}, as in {file}")
     changes = {**given, "checkpoint_dir": os.path.dirname(file) or os.curdir}
     config = config_without_data(checkpoint, file, changes, own_class, may_change=MAY_CHANGE)
     check_dataset(config)
@@ -164,8 +164,8 @@ def _class_of(name: str, path: str) -> type:
         found = get_model(name)
     except (ValueError, ImportError) as error:
         raise DSLError(
-            f"model_file={path}: is of {name}, which is no model of RecBole; give its class as model_class"
+            f"model_file={path}: holds {name}, which is not a RecBole model; give its class as model_class"
         ) from error
     if not (isinstance(found, type) and issubclass(found, AbstractRecommender)):
-        raise DSLError(f"model_file={path}: is of {name}, which is no model of RecBole")
+        raise DSLError(f"model_file={path}: holds {name}, which is not a RecBole model")
     return found

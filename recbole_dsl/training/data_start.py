@@ -53,8 +53,9 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
                 densities = _densities(sided, one.n_factors)
                 best = kept_factors(dataset.config, interactions, one.n_factors, densities, seed)
                 getLogger().info(
-                    f"sparse_init=svd: {best.n_standing_out} of {one.n_factors} factors stand out; interactions "
-                    f"damped to the power {best.damping}, codes spread in {best.steps} steps"
+                    f"sparse_init=svd: {best.n_standing_out} of {one.n_factors} factors are stronger than in "
+                    f"shuffled data; interactions damped to the power {best.damping}, codes spread in "
+                    f"{best.steps} steps"
                 )
                 factors[kind] = best
             else:

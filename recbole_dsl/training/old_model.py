@@ -51,8 +51,8 @@ class OldModel:
         self.state: dict[str, Tensor] = self.checkpoint["state_dict"]
         if not self.checkpoint["rows"]:
             raise DSLError(
-                f"{self.named}: does not say whose rows it holds, as no file of before version 4 does: must be a "
-                "checkpoint of this version"
+                f"{self.named}: does not record which user or item each row belongs to: must be a "
+                "file of version 4 or later"
             )
         self._compare_tokens(self.checkpoint["rows"])
         self.weights = sparse_weights(model)

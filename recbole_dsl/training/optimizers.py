@@ -9,6 +9,7 @@ from recbole_dsl.distributed.agreement import is_parallel
 from recbole_dsl.errors import DSLError
 from recbole_dsl.optim.fused import make_fast
 from recbole_dsl.optim.lazy_adam import make_lazy
+from recbole_dsl.optim.uncompiled import leave_out_compiler
 from recbole_dsl.sparse.modules import stored_parameters
 from recbole_dsl.sparsification import SparsityReport
 from recbole_dsl.topology.engine import DynamicTopology
@@ -56,6 +57,7 @@ class WithOptimizers:
         self._optimizer = optimizer
 
     def _build_optimizer(self, **kwargs):
+        leave_out_compiler()
         if "params" in kwargs:
             kwargs["params"] = stored_parameters(kwargs["params"])
         optimizer = super()._build_optimizer(**kwargs)

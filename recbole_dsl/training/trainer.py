@@ -55,6 +55,7 @@ from recbole_dsl.training.optimizers import WithOptimizers
 from recbole_dsl.training.parallel_init import parallel_init
 from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_name
+from recbole_dsl.training.scored_sample import scored_sample
 from recbole_dsl.training.shared_random import between_steps, guard_seeding
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 from recbole_dsl.training.warm_start import Night, warm_start
@@ -180,10 +181,12 @@ class DSLMixin(WithOptimizers, Resumable):
                 if saved and is_pretraining(self) and not self._has_saved:
                     # the stage was shorter than its save_step; the next one, and the test, need what it trained
                     self._save_checkpoint(self.pretrain_epochs - 1, verbose=verbose)
+            forward, n_scored = scored_sample(train_data._dataset, self.device)
             self.cost = measure_cost(
                 self.model,
                 self.optimizers,
-                forward=self._score_one,
+                forward=forward,
+                n_scored=n_scored,
                 checkpoint=self.saved_model_file if saved else None,
                 growth_bytes=max(self.record.growth_bytes, self.topology.growth_peak_bytes),
                 record_bytes=self.topology.record_bytes,
@@ -302,10 +305,6 @@ class DSLMixin(WithOptimizers, Resumable):
         self.record.validated(result, monotonic() - began)
         self.last_valid_result = result
         return score, result
-
-    def _score_one(self, model: AbstractRecommender) -> Tensor:
-        drop_caches(model)
-        return model.predict(self.train_data._dataset[[0]].to(self.device))
 
     def _log_update(self, update: TopologyUpdate) -> None:
         self.bars.refresh()

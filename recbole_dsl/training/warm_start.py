@@ -51,9 +51,10 @@ class Night:
         rows: field -> how many of its tokens were there before, are new, and are gone.
         weights: sparse weight -> how many of its alive entries were alive before, and how many have come.
         recoded: the tables that were coded anew.
+        new: fields of users and items -> a bit for each id from 1 on, whether its token is new, packed into bytes.
         damping: of the interactions, chosen on the first night.
         seen: a sample of the interactions that the run before was trained on.
-        before: those of the nights before.
+        before: those of the nights before, without what was new then.
     """
 
     run: str
@@ -62,6 +63,7 @@ class Night:
     rows: dict[str, list[int]] = field(default_factory=dict)
     weights: dict[str, list[int]] = field(default_factory=dict)
     recoded: list[str] = field(default_factory=list)
+    new: dict[str, Tensor] = field(default_factory=dict)
     damping: float = _DAMPING
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ class Night:
             "rows": self.rows,
             "weights": self.weights,
             "recoded": self.recoded,
+            "new": self.new,
             "damping": self.damping,
         }
 
@@ -117,7 +120,8 @@ class _Start:
         interactions = dataset.inter_matrix("csr") if dataset.uid_field and dataset.iid_field else None
         self.interactions = None if interactions is None else damped(interactions, _DAMPING)
         seen = old.checkpoint["trained_on"].get("sample", torch.empty(0, dtype=torch.int64))
-        self.night = Night(old.checkpoint["run"], seen, old.checkpoint["nights"], old.counts)
+        before = [{**night, "new": {}} for night in old.checkpoint["nights"]]
+        self.night = Night(old.checkpoint["run"], seen, before, old.counts, new=self._new_tokens())
 
     def apply(self) -> Night:
         tables = self.old.tables() if self._recodes() else {}
@@ -130,6 +134,11 @@ class _Start:
         self._take_dense()
         self._say()
         return self.night
+
+    def _new_tokens(self) -> dict[str, Tensor]:
+        places = {field: self.old.rows["fields"][field] for field in self.old.side_fields}
+        is_new = {field: self.old.maps[place][1:] < 0 for field, place in places.items()}
+        return {field: torch.from_numpy(np.packbits(bits)) for field, bits in is_new.items()}
 
     def _recodes(self) -> bool:
         method = self.options.warm_start_rows

@@ -104,7 +104,7 @@ class SearchFolder:
         for name in {**self._search, **before}:
             if before.get(name) != self._search.get(name):
                 one, other = (shown(json.dumps(search.get(name))) for search in (before, self._search))
-                raise DSLError(f"output={self.path}: is of another search: its {name} is {one}, and here {other}")
+                raise DSLError(f"output={self.path}: holds another search: its {name} is {one}, not {other}")
         return True
 
 

@@ -37,7 +37,7 @@ class SearchSettings:
         for engine, names in only.items():
             for name in names:
                 if self.engine != engine and getattr(self, name) != getattr(SearchSettings, name):
-                    raise refusal(name, getattr(self, name), f"left out: it is of engine={engine}")
+                    raise refusal(name, getattr(self, name), f"left out: only engine={engine} takes it")
         if self.engine == "ray" and self.algo == "bayes":
             raise refusal("algo", self.algo, "exhaustive or random with engine=ray")
 

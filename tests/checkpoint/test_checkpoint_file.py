@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(trainer, options, use
         "stock": "must be a checkpoint of recbole_dsl",
         "foreign": "must be a checkpoint of recbole_dsl",
         "missing": "must be an existing file",
-        other.saved_model_file: "is of LightGCN, must be of BPR",
+        other.saved_model_file: "holds LightGCN, must hold BPR",
         wider.saved_model_file: "does not fit the model",
     }
     before = {name: tensor.clone() for name, tensor in mine.model.state_dict().items()}

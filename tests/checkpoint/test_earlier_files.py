@@ -46,6 +46,6 @@ def test_a_checkpoint_of_version_3_is_accepted_with_a_warning(data_path, caplog)
     assert read_checkpoint(file)["version"] == 3
     load_data_and_model(file, data_path=data_path)
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "=" in r.getMessage()]
-    assert len(warnings) == 1 and "does not say whose rows it holds" in caplog.text
+    assert len(warnings) == 1 and "does not record which user or item each row belongs to" in caplog.text
     export(file, "a.rdsl", data_path=data_path)
     assert len(Recommender.load("a.rdsl").items.all) == 50

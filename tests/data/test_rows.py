@@ -79,7 +79,7 @@ def test_what_is_gone_keeps_its_row(trained, model, data_path, caplog):
         assert after[2].field2id_token[field].tolist() == tokens.tolist(), field
     for name, tensor in before[1].state_dict().items():
         assert torch.equal(tensor, after[1].state_dict()[name]), name
-    assert any("1 of its item_id are gone from the data, first 'i7'" in m for m in caplog.messages)
+    assert any("1 of its item_id are missing in the data, first 'i7'" in m for m in caplog.messages)
     if model in ("BPR", "FM"):
         expected, found = scores(before), scores(after)
         assert found.keys() == expected.keys() - gone

@@ -70,7 +70,7 @@ OPTIONS = [
     ("MAX_ITEM_LIST_LENGTH", "0 -1 abc 1.5 None", "an integer >= 1"),
     # names of RecBole
     ("metrics", "Foo ['Recall','Foo'] [] 1 None [1] {} Recall@10", "one of"),
-    ("metrics", "['Recall','AUC']", "all of ranking or all of values"),
+    ("metrics", "['Recall','AUC']", "only metrics of ranking"),
     ("metrics", "AUC", "labeled, uniN or popN"),
     (
         "valid_metric",

@@ -5,7 +5,7 @@ from torch import nn
 
 from recbole_dsl import DSLConfig, sparsify
 from recbole_dsl.graphs.propagation import PropagationMatrix
-from recbole_dsl.measure.flops import forward_flops
+from recbole_dsl.measure.flops import flops_of_one, forward_flops
 
 
 def test_a_linear_layer_costs_two_operations_per_alive_weight_and_the_bias():
@@ -37,11 +37,37 @@ def test_a_propagation_costs_two_operations_per_edge_and_alive_weight():
     assert forward_flops(model, lambda model: torch.sparse.mm(compressed, model.weight)) == (dense, sparse)
 
 
+def test_one_interaction_costs_its_mean_share_and_all_that_is_done_once():
+    model = nn.Embedding(8, 16)
+    weight = sparsify(model, DSLConfig(density=0.5)).weights["weight"]
+    alive = weight.alive_in(0, 8)
+    a, b = torch.tensor([2, 3, 3]), torch.tensor([5, 6, 7])
+    shared = int((alive[a] & alive[b]).sum())
+    once = torch.eye(8)
+
+    def forward(model, times):
+        table = torch.mm(once, model.weight)
+        return (table[a.repeat(times)] * table[b.repeat(times)]).sum(-1)
+
+    sparse = 2 * weight.nnz + 2 * shared / 3
+    assert flops_of_one(model, forward, 3) == (2 * 8 * 16 + 2 * 16, round(sparse))
+
+
 def test_a_convolution_costs_two_operations_per_alive_weight_and_place():
     model = nn.Conv2d(1, 3, 2, bias=False)
     weight = sparsify(model, DSLConfig(density=0.5)).weights["weight"]
     x = torch.ones(1, 1, 5, 5)
     assert forward_flops(model, lambda model: model(x)) == (2 * 12 * 16, 2 * weight.nnz * 16)
+
+
+def test_the_figures_do_not_depend_on_what_was_drawn_before():
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    sparsify(model, DSLConfig(density=0.5))
+    # about half of the units pass the ReLU
+    x = torch.tensor([1.0, -1.0] * 10)
+    first = forward_flops(model, lambda model: model(x))
+    torch.rand(7)
+    assert forward_flops(model, lambda model: model(x)) == first
 
 
 def test_the_model_and_the_random_state_are_left_as_they_were():

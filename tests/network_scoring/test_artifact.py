@@ -199,7 +199,7 @@ def test_a_model_of_ones_own_is_served_by_its_class(data_path):
     np.testing.assert_allclose(
         load(artifact, Mine).scores(np.arange(5)), one.expected(users_of(one)), rtol=1e-5, atol=1e-5
     )
-    with pytest.raises(DSLError, match=r"is of Mine, .*; give its class as model_class$"):
+    with pytest.raises(DSLError, match=r"holds Mine, .*; give its class as model_class$"):
         load(artifact)
 
 
@@ -237,7 +237,7 @@ def test_whatever_it_says_is_served_or_refused_in_one_line(case, data_path):
 def test_it_is_of_no_model_or_dataset_that_is_a_path_or_none(name, value, data_path):
     one = exported("NeuMF", data_path)
     header, arrays = one.parts()
-    with pytest.raises(DSLError, match=r"x.rdsl: (must be of a model and a dataset|is of NoMF)") as error:
+    with pytest.raises(DSLError, match=r"x.rdsl: (must name a model and a dataset|holds NoMF)") as error:
         load(Artifact("x.rdsl", {**one.header(header), name: value}, arrays))
     assert "\n" not in str(error.value)
 

@@ -3,6 +3,7 @@
 import html
 import re
 import shlex
+import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,15 +11,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from recbole.config import Config
 from recbole.trainer import Trainer
 
 from recbole_dsl import DSLError, cli
 from recbole_dsl.checkpoint.checkpoint_file import VERSION, write_checkpoint
 from recbole_dsl.checkpoint.run_record import RunRecord, is_record
+from recbole_dsl.report.again import as_word
 from recbole_dsl.report.charts import Axis, Series, lines, short
 from recbole_dsl.report.groups import Groups, Hits
-from recbole_dsl.report.writing import write_report
+from recbole_dsl.report.writing import Report, write_report
 from tests.running import prepare, train
+
+LABELLED = {
+    "load_col": {"inter": ["user_id", "item_id", "rating"]},
+    "threshold": {"rating": 4},
+    "metrics": ["AUC", "LogLoss"],
+    "valid_metric": "LogLoss",
+    "eval_args": {"mode": "labeled", "group_by": "none"},
+    "train_neg_sample_args": None,
+}
 
 
 class Page(HTMLParser):
@@ -61,11 +75,14 @@ def test_a_page_shows_everything_and_says_it_in_words(trained, data_path):
     for heading in (
         "Result and cost", "Training", "Topology", "Which rows hold the weights", "Who pays", "A training step",
         "Options and versions", "Loss", "Share exchanged", "Exploration rate", "Density of each tensor", "Users",
-        "Items", "Time", "Memory", "Validation: ndcg@10",
+        "Items", "Time", "Memory", "Validation: MRR@10", "Validation: NDCG@10",
     ):  # fmt: skip
         assert heading in page.headings
     assert page.text.count("<figure>") == len(page.captions) and all(page.captions)
     assert f"{len(trained.topology_updates)}" in page.text
+    assert "Of the epoch that is best on the validation data. Higher is better." in page.captions
+    # the saved epoch, on the loss and on two metrics
+    assert page.text.count('class="ring') == 3
     for name in ("user_embedding.weight", "item_embedding.weight", "version of torch", "learning_rate"):
         assert name in page.text
     for svg in re.findall(r"<svg.*?</svg>", page.text, flags=re.S):
@@ -85,7 +102,52 @@ def test_the_first_items_are_those_of_recbole(trained, options):
         assert np.array_equal(np.sort(np.concatenate(groups.members[side])), np.arange(1, len(count)))
 
 
-def test_the_command_of_a_page_trains_the_same_model(trained, data_path, monkeypatch):
+def test_the_most_popular_items_are_those_with_the_most_interactions(options):
+    options = {**options, "eval_args": {"mode": "full"}}
+    _, _, train_data, _, test_data = prepare("BPR", options)
+    matrix = train_data._dataset.inter_matrix("csr").toarray()
+    counts = matrix.sum(0)
+    hits = Hits.of_popularity(counts, test_data)
+    gains = {}
+    for batch, history, rows, positive in test_data:
+        for row, user in enumerate(batch["user_id"].tolist()):
+            had = {0} if history is None else {0, *history[1][history[0] == row].tolist()}
+            best = sorted(set(range(len(counts))) - had, key=lambda item: (-counts[item], item))[:10]
+            wanted = set(positive[rows == row].tolist())
+            gain = sum(1 / np.log2(place + 2) for place, item in enumerate(best) if item in wanted)
+            gains[user] = gain / sum(1 / np.log2(place + 2) for place in range(min(10, len(wanted))))
+    assert hits.ndcg.keys() == gains.keys() and len(gains) > 5
+    assert [hits.ndcg[user] for user in gains] == pytest.approx(list(gains.values()), abs=1e-6)
+
+
+def test_metrics_of_labels_are_those_of_recbole_and_have_their_direction(options, data_path):
+    trainer, test_data = train("FM", {**options, **LABELLED, "epochs": 2})
+    expected = trainer.evaluate(test_data)
+    write_report([trainer.saved_model_file], "page.html", data_path)
+    page = Page("page.html")
+    assert f"<td>test LogLoss</td><td>{expected['logloss']:.4f}</td>" in page.text
+    assert f"<td>test AUC</td><td>{expected['auc']:.4f}</td>" in page.text
+    captions = " ".join(page.captions)
+    assert "Higher is better; of LogLoss, lower." in captions and "Lowest in epoch" in captions
+    assert "It chose the epoch that was saved" in captions and "Validation: LogLoss" in page.headings
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+    | st.sampled_from(["key", "value", "param", "os", "None", "true", "AUC", "MRR@10", "fixed", "re@1", "max"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+))  # fmt: skip
+def test_recbole_reads_every_option_of_a_command_as_it_was(value):
+    word = as_word(value)
+    assert "=" not in word
+    assert Config._convert_config_dict(None, {"option": word})["option"] == value
+    assert as_word("uniform") == "uniform" and as_word("NDCG@10") == "NDCG@10"
+
+
+@pytest.mark.parametrize("model, changes", [("BPR", {"epochs": 2}), ("FM", {**LABELLED, "epochs": 2})])
+def test_the_command_of_a_page_trains_the_same_model(model, changes, options, data_path, monkeypatch):
+    trained = train(model, {**options, **changes})[0]
     write_report([trained.saved_model_file], "page.html", data_path)
     (command,) = re.findall(r"<pre>(.*?)</pre>", Path("page.html").read_text())
     monkeypatch.setattr("sys.argv", ["recbole-dsl"])
@@ -135,7 +197,44 @@ def test_several_runs_stand_side_by_side(trained, options, data_path, capsys):
     cli.main(["report", files[0], f"--against={files[1]}", f"--data_path={data_path}", "--output=both.html"])
     text = Page("both.html").text
     assert "density 0.3" in text and "density 1" in text
+    headings = Page("both.html").headings
+    assert headings.count("Cost") == headings.count("Quality against bytes") == headings.count("Memory") == 1
+    # tiles and options of each, and one colour of each on all figures
+    assert headings.count("density 0.3") == headings.count("density 1") == 2
+    titles = re.findall(r'class="dot (s\d)"[^>]*><title>(density \S+):', text)
+    assert set(titles) == {("s0", "density 0.3"), ("s1", "density 1")}
     assert "both.html: open it in a browser" in capsys.readouterr().out
+    assert re.search(r"<td>[\d,]+<small>3.33 x</small></td>", text)
+
+
+def test_what_a_warm_start_changed_is_shown(trained, options, data_path, tmp_path):
+    shutil.copytree(data_path, tmp_path / "data")
+    shutil.copytree(tmp_path / "data" / "tiny", tmp_path / "data" / "later")
+    for file in (tmp_path / "data" / "later").iterdir():
+        text = re.sub(r"^u([0-4])\t", r"new\1\t", file.read_text(), flags=re.M)
+        file.with_name(file.name.replace("tiny", "later")).write_text(text)
+    options |= {"data_path": str(tmp_path / "data"), "epochs": 2, "eval_args": {"mode": "full"}}
+    night = train("BPR", {**options, "warm_start": trained.saved_model_file}, "later")[0]
+    again = train("BPR", options, "later")[0]
+    files = [night.saved_model_file, again.saved_model_file]
+    write_report(files, "page.html", str(tmp_path / "data"))
+    text = Page("page.html").text
+    n_users = night.nights[0]["rows"]["user_id"][0]
+    assert f"<td>user_id</td><td>{n_users}</td><td>5</td><td>5</td>" in text
+    for name, (stayed, moved) in night.nights[0]["weights"].items():
+        assert f"<td>{name}</td><td>{stayed:,}</td><td>{moved:,}</td>" in text
+    cells = [
+        re.findall(r"<td>(.*?)</td>", re.search(f"<td>users, {who}</td>.*?</tr>", text)[0])
+        for who in ("there before", "new")
+    ]
+    (n_old, n_new), whole = (int(row[1]) for row in cells), Report(files, str(tmp_path / "data"))
+    assert n_new == 5 and len(cells[0]) == 6
+    for column, shown in zip((3, 4), re.findall(r"<b>([\d.]+)</b>NDCG@10", whole.page)):
+        mean = (n_old * float(cells[0][column]) + n_new * float(cells[1][column])) / (n_old + n_new)
+        assert mean == pytest.approx(float(shown), abs=2e-4)
+    assert "--warm_start=FILE" in text
+    # in a notebook
+    assert html.unescape(re.search(r'srcdoc="(.*?)"', whole._repr_html_(), flags=re.S)[1]) == whole.page
 
 
 def test_an_unwritable_page_or_a_strange_file_is_one_line(trained):
@@ -165,6 +264,9 @@ def test_a_figure_holds_every_point_within_its_frame():
     circles = [(float(c.get("cx")), float(c.get("cy"))) for c in ET.fromstring(svg).iter("circle")]
     assert len(circles) == 2 and all(0 <= x <= 360 and 0 <= y <= 232 for x, y in circles)
     assert lines([Series("none", [], [])], Axis("x"), Axis("y"), "title") == ""
+    noise = lines([Series("one", [0, 1], [0.4, 0.402])], Axis("epoch", is_whole=True), Axis("y"), "title")
+    heights = [float(c.get("cy")) for c in ET.fromstring(noise).iter("circle")]
+    assert abs(heights[0] - heights[1]) < 10 and ">0.5<" not in noise
     assert short(1_200_000) == "1.2M" and short(0.25) == "0.25"
 
 

@@ -33,8 +33,19 @@ def random_table(random, n_rows, n_columns, density):
     return values * (random.random((n_rows, n_columns)) < density)
 
 
-def make(seed=0, n_users=12, n_items=20, n_columns=8, density=0.4, values="fp32", level="all", transform="none"):
+def make(
+    seed=0,
+    n_users=12,
+    n_items=20,
+    n_columns=8,
+    density=0.4,
+    values="fp32",
+    level="all",
+    transform="none",
+    users=None,
+):
     """An artifact of users u0, u1, ... and items i0, i1, ...; each user has had some, the last one all items."""
+    names = [f"u{user}" for user in range(n_users)] if users is None else users
     random = np.random.default_rng(seed)
     users, items = (random_table(random, n, n_columns, density) for n in (n_users, n_items))
     everything = [random.permutation(n_items)[: random.integers(1, n_items // 2)] for _ in range(n_users - 1)]
@@ -53,7 +64,7 @@ def make(seed=0, n_users=12, n_items=20, n_columns=8, density=0.4, values="fp32"
         "scorer": {**scorer, "transform": transform, "has_bias": False},
     }
     arrays = {
-        **Tokens.of([f"u{user}" for user in range(n_users)], "users").arrays("users"),
+        **Tokens.of(names, "users").arrays("users"),
         **Tokens.of([f"i{item}" for item in range(n_items)], "items").arrays("items"),
         **UserHistories.of(CSR.of_lists(trained), CSR.of_lists(everything), n_items, level).arrays(),
         **tables["users"].arrays("product.users"),

@@ -197,10 +197,7 @@ def test_scores_are_what_the_model_makes_of_the_products():
 
 
 def test_numbers_are_taken_for_the_tokens_that_they_are_written_as():
-    made = make()
-    made.arrays["users.text"] = np.frombuffer(b"0123456789AB", np.uint8)
-    made.arrays["users.lengths"] = np.ones(12, np.uint8)
-    recommender = load(made)
+    recommender = load(make(users="0123456789AB"))
     expected = recommender.recommend(["3", "4"])[0].tolist()
     for users in ([3, 4], np.array([3, 4]), ("3", 4), np.array(["3", "4"])):
         assert recommender.recommend(users)[0].tolist() == expected

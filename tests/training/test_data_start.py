@@ -59,7 +59,8 @@ def test_the_log_says_how_the_factors_were_chosen(options, caplog):
     start_weights(model, train_data._dataset, config["seed"])
     said = " ".join(r.getMessage() for r in caplog.records)
     assert re.search(
-        r": \d+ of 8 factors stand out; interactions damped to the power 0\.\d+, codes spread in", said
+        r": \d+ of 8 factors are stronger than in shuffled data; interactions damped to the power 0\.\d+, codes",
+        said,
     )
 
 

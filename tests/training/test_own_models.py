@@ -70,7 +70,7 @@ def test_it_is_loaded_by_its_class_wherever_its_data_is_now(options, tmp_path):
     result = run_recbole_dsl(Mine, "tiny", config_dict=options)
     (file,) = glob.glob("saved/*.pth")
     with pytest.raises(
-        DSLError, match=r"is of Mine, which is no model of RecBole; give its class as model_class$"
+        DSLError, match=r"holds Mine, which is not a RecBole model; give its class as model_class$"
     ):
         load_data_and_model(file)
     with pytest.raises(DSLError, match=r"^model_class=Trainer: must be Mine"):

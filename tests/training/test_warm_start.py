@@ -211,9 +211,12 @@ def test_a_night_is_trained_logged_and_reported(bpr, options):
     assert {name: sum(counts) for name, counts in night["weights"].items()} == nnz
     # and it is what serves, and what the next night starts from
     _, _, dataset, *_ = load_data_and_model(saved())
-    assert "u0" in dataset.field2id_token["user_id"]
+    for field, were_not_there in (("user_id", {"u0", "u1", "u2"}), ("item_id", {"i0", "i1"})):
+        bits = np.unpackbits(night["new"][field].numpy(), count=dataset.num(field) - 1)
+        assert set(dataset.field2id_token[field][1:][bits == 1]) == were_not_there
     run_recbole_dsl("BPR", "before", config_dict={**options, "warm_start": saved()})
-    assert read_checkpoint(saved())["nights"][0] == night and len(read_checkpoint(saved())["nights"]) == 2
+    first, second = read_checkpoint(saved())["nights"]
+    assert first == {**night, "new": {}} and second["new"]
 
 
 def test_a_script_of_ones_own_starts_from_it_too(bpr, options):
@@ -262,13 +265,13 @@ def of_others(folder, name="others"):
 @pytest.mark.parametrize(
     "model, changes, wanted",
     [
-        ("LightGCN", {}, "is of BPR, must be of LightGCN"),
+        ("LightGCN", {}, "holds BPR, must hold LightGCN"),
         ("BPR", {"embedding_size": 9}, r"embedding.weight is \(.*, 8\), must be \(.*, 9\)"),
         ("BPR", {"dataset": "others"}, "has none of the user_id and item_id of dataset=others"),
         ("BPR", {"warm_start": "none.pth"}, "must be an existing file"),
         ("BPR", {"warm_start": "damaged.pth"}, "must be a whole checkpoint of recbole_dsl"),
         ("BPR", {"warm_start": "other.pth"}, "must be a checkpoint of recbole_dsl"),
-        ("BPR", {"warm_start": "earlier.pth"}, "does not say whose rows it holds"),
+        ("BPR", {"warm_start": "earlier.pth"}, "does not record which user or item each row belongs to"),
         ("BPR", {"warm_start": ""}, "must be the path of a file"),
         ("BPR", {"warm_start_rows": "new"}, "recode, fold_in, random"),
         ("BPR", {"weights": 40}, "weights=40: must be at least"),

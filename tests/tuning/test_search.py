@@ -194,8 +194,8 @@ def test_what_may_be_drawn_is_checked_before_anything_starts(options, lines, mes
         ({"engine": "ray", "algo": "bayes"}, "^algo=bayes: must be exhaustive or random with engine=ray"),
         ({"trials": 0}, "^trials=0: must be an integer >= 1"),
         ({"trials": "many"}, "^trials=many: must be"),
-        ({"scheduler": "asha"}, "^scheduler=asha: must be left out: it is of engine=ray"),
-        ({"engine": "ray", "early_stop": 3}, "^early_stop=3: must be left out: it is of engine=hyperopt"),
+        ({"scheduler": "asha"}, "^scheduler=asha: must be left out: only engine=ray takes it"),
+        ({"engine": "ray", "early_stop": 3}, "^early_stop=3: must be left out: only engine=hyperopt takes it"),
         ({"engine": "ray", "scheduler": "pbt"}, "^scheduler=pbt: must be one of asha, fifo"),
         ({"engine": "ray", "trial_cpus": 0}, "^trial_cpus=0: must be a number > 0"),
         ({"engine": "ray", "address": "ray://x:1"}, "^address=ray://x:1: must be HOST:PORT or auto"),
@@ -245,9 +245,9 @@ def test_a_folder_of_anything_else_is_left_as_it_is(options):
             search(options, LINES, output=output)
     search({**options, "epochs": 1}, LINES, output="o")
     before = files("o")
-    with pytest.raises(DSLError, match=r"^output=.*o: is of another search: its parameters is"):
+    with pytest.raises(DSLError, match=r"^output=.*o: holds another search: its parameters is"):
         search({**options, "epochs": 1}, "learning_rate choice [0.3]\n", output="o")
-    with pytest.raises(DSLError, match=r"^output=.*o: is of another search: its options is"):
+    with pytest.raises(DSLError, match=r"^output=.*o: holds another search: its options is"):
         search(options, LINES, output="o")
     row = table("o")[0]
     changes = [

@@ -120,12 +120,12 @@ def test_outside_of_a_trial_there_is_nothing_to_report_to(options):
 
 @pytest.mark.by_hand
 def test_the_script_of_the_documentation_runs(monkeypatch, tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "tune.md").read_text()
     (script,) = re.findall(r"^```py\n(.*?)^```", page, flags=re.S | re.M)
     shorter = script.replace('"dataset": "ml-100k",', '"dataset": "ml-100k", "epochs": 1,')
     assert shorter != script
     # Ray's own results lie there
     monkeypatch.setenv("HOME", str(tmp_path))
     found = {}
-    exec(compile(shorter, "scale.md", "exec"), found)
+    exec(compile(shorter, "tune.md", "exec"), found)
     assert found["best"].metrics["best_valid_result"] and found["best"].config["density"] in (0.1, 0.2)
