@@ -86,7 +86,7 @@ def commands_of(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if [*commands_of(page)]], ids=lambda page: page.stem)
 def test_every_command_names_options_that_there_are(page):
     # those of RecBole that the pages name
-    of_recbole = {"data_path", "use_gpu", "learner", "epochs"}
+    of_recbole = {"data_path", "use_gpu", "learner", "epochs", "checkpoint_dir"}
     for words in commands_of(page):
         name, *rest = words[1:] if words[0] == "recbole-dsl" else ["train", *words[1:]]
         parser = argparse.ArgumentParser(allow_abbrev=False)
