@@ -1,5 +1,6 @@
 """SIGKILL in each night of examples/nightly: the models, artifacts and pages are those of nights without."""
 
+import importlib
 import os
 import random
 import runpy
@@ -17,6 +18,13 @@ from tests.faults.forks import start, wait
 from tests.faults.kills import difference
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "nightly"
+# what the children, which are forked, need not import again
+_IMPORTED = (
+    "torch.distributed.fsdp",
+    "recbole.model.general_recommender",
+    "recbole_dsl.export.exporting",
+    "recbole_dsl.report.writing",
+)
 # beside these a checkpoint has names and times of its run
 _PARTS = (
     "state_dict optimizers topology random_state rows trained_on best_valid_result nights epoch shapes".split()
@@ -30,9 +38,8 @@ def run() -> Iterator[Row]:
 
 def kill(nights: int, seed: int = 0, **sizes: int) -> Iterator[Row]:
     """A row for each of so many nights, of days of the ``sizes`` that days.py takes."""
-    import recbole_dsl.report.writing
-    import recbole_dsl.training.quick_start  # noqa: F401
-
+    for name in _IMPORTED:
+        importlib.import_module(name)
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as parent:
         whole, parts = (Path(parent, name) for name in ("whole", "parts"))
