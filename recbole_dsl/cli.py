@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from recbole_dsl.config import OPTIONS, command_line_options, describe_options, nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.export.command import declare_export, run_export
+from recbole_dsl.forgetting.command import declare_forget, run_forget
 from recbole_dsl.patching import changes
 from recbole_dsl.report.commands import declare_report, run_report
 from recbole_dsl.service.command import declare_serve, run_serve
@@ -332,5 +333,6 @@ COMMANDS = {
     "export": Command("Make one small file of what was trained", declare_export, run_export),
     "recommend": Command("Recommend from that file", declare_recommend, run_recommend),
     "serve": Command("Serve that file over HTTP", declare_serve, run_serve),
+    "forget": Command("Take users out of what was trained or exported", declare_forget, run_forget),
     "report": Command("Show what was trained as one page with figures", declare_report, run_report),
 }

@@ -13,6 +13,7 @@ from recbole_dsl.checkpoint.archive import damage, write_archive
 from recbole_dsl.checkpoint.forms import is_count
 from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file
+from recbole_dsl.serving.artifact import is_artifact
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
 from recbole_dsl.sparse.parameter_sites import find_sites
 from recbole_dsl.sparse.validity import topology_problem
@@ -70,7 +71,7 @@ def read_checkpoint(
     if not os.path.isfile(path):
         raise DSLError(f"{option}={path}: must be an existing file")
     try:
-        problem = damage(path)
+        problem = "it is an artifact, which is made of one" if is_artifact(path) else damage(path)
         state = None if problem else torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         # torch raises what zip, pickle or its own reader happen to raise on such a file

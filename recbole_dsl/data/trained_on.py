@@ -1,7 +1,7 @@
 """Which interactions a model was trained on, by token: a sum that tells data apart, and a sample of fixed size."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from logging import getLogger
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,6 +41,15 @@ def trained_on(dataset: Dataset, earlier: Mapping[str, Any] | None = None) -> di
     both = torch.cat([own["sample"], earlier["sample"].cpu()]).unique()[:SAMPLE]
     is_same = earlier["digest"] == own["digest"]
     return {"digest": own["digest"] if is_same else (own["digest"] + earlier["digest"]) % 2**63, "sample": both}
+
+
+def hashes_of_users(users: Sequence[str], items: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+    """For each of ``users``, by their tokens, what each of ``items`` (n,) is in the sample of `trained_on`."""
+    of_users, of_items = (
+        pd.util.hash_array(_texts(np.array(tokens, object)), categorize=False) for tokens in (users, items)
+    )
+    for of_user in of_users:
+        yield _mixed([of_user[None], of_items])
 
 
 def mark_of(dataset: Dataset) -> str:
@@ -111,12 +120,17 @@ def _hashes(dataset: Dataset) -> "list[NDArray[np.int64]]":
     tokens = [pd.util.hash_array(_texts(dataset.field2id_token[field]), categorize=False) for field in fields]
     found = []
     for start in range(0, len(columns[0]) if columns else 0, _BLOCK):
-        mixed = np.uint64(0)
-        for column, of_token in zip(columns, tokens):
-            of_column = of_token[column[start : start + _BLOCK]]
-            mixed = pd.util.hash_array(mixed * _FACTOR + of_column, categorize=False)
-        found.append((mixed >> np.uint64(1)).astype(np.int64))
+        of_tokens = [of_token[column[start : start + _BLOCK]] for column, of_token in zip(columns, tokens)]
+        found.append(_mixed(of_tokens))
     return found
+
+
+def _mixed(of_tokens: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
+    """(n,) one hash for those of all its tokens, each (n,) or (1,)."""
+    mixed: Any = np.uint64(0)
+    for of_token in of_tokens:
+        mixed = pd.util.hash_array(mixed * _FACTOR + of_token, categorize=False)
+    return (mixed >> np.uint64(1)).astype(np.int64)
 
 
 def _texts(tokens: NDArray) -> NDArray[np.object_]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -72,11 +72,17 @@ def refused(path: str, words: str) -> DSLError:
     return DSLError(f"artifact={shown(path)}: {one_line(words)}")
 
 
-def write_artifact(path: str, header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> int:
+def write_artifact(
+    path: str,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, NDArray],
+    check: Callable[[bytes], None] = lambda content: None,
+) -> int:
     """Write an artifact that appears at ``path`` when it is complete; what was there stays until then.
 
     Args:
         header: as in `Artifact`; the format, the version and the checksum are added.
+        check: is given all bytes before there is a file; may raise an error.
 
     Returns:
         How many bytes it has.
@@ -88,6 +94,7 @@ def write_artifact(path: str, header: Mapping[str, Any], arrays: Mapping[str, ND
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     whole["checksum"] = _checksum(whole, contiguous)
     content = save(contiguous, {_KEY: _text(whole)})
+    check(content)
     try:
         with whole_file(path) as file:
             file.write(content)

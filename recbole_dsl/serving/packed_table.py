@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import SET_BITS, bits_for, pack, packed_bytes, unpack
-from recbole_dsl.serving.csr import CSR, Floats, Ids, ascend, column_type, offsets_of
+from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, ascend, column_type, offsets_of
 from recbole_dsl.serving.quantising import LARGEST_VALUE, VALUES, quantise
 
 # which entries there are: every one; a bit for each; or how many a row has, and their columns
@@ -90,6 +90,30 @@ class PackedTable:
     def arrays(self, prefix: str) -> dict[str, NDArray]:
         """The arrays that `read` reads, by name."""
         return {f"{prefix}.{name}": array for name, array in self.parts.items()}
+
+    def places(self) -> CSR:
+        """Which entries there are; the value of each is its number, int64."""
+        columns = np.concatenate([self._columns(start, stop) for start, stop in self.blocks()])
+        return CSR(self.offsets, columns, np.arange(self.nnz), self.n_columns)
+
+    def only(self, places: CSR, rows: Mask, columns: Mask) -> "PackedTable":
+        """The table with some of its entries, rows and columns, whose values stay the same to the bit.
+
+        Args:
+            places: as `places` returns them, the entries at their new rows and columns.
+            rows: (n_rows,) which stay.
+            columns: (n_columns,) which stay.
+        """
+        index, parts = _smallest_index(places)
+        codes = self.parts["codes"]
+        if self.values == "int4":
+            parts["codes"] = pack(unpack(codes, 4, 0, self.nnz)[places.values], 4)
+            parts |= {"scales": self.parts["scales"][rows], "unit": self.parts["unit"]}
+        else:
+            parts["codes"] = codes[places.values]
+        if self.values == "int8":
+            parts["scales"] = self.parts["scales"][columns]
+        return PackedTable(places.n_rows, places.n_columns, self.values, index, parts)
 
     @property
     def nbytes(self) -> int:

@@ -37,7 +37,8 @@ def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str
     """Within it, hold the log of a run back until the yielded function is called.
 
     That function opens a new log file, gives it and the console all that was held back, and returns its path. An
-    error before leaves no file, and on the console only its own message. A program that has set up a log keeps it:
+    error before leaves no file, and on the console only its own message. If it is never called, there is no file
+    either, and the console gets what was held back. A program that has set up a log keeps it:
     its handlers get what passes their levels, and nothing else goes to the console.
 
     Args:
@@ -61,6 +62,14 @@ def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str
             return file.baseFilename
 
         yield begin
+        if is_alone and memory in logging.getLogger().handlers:
+            # nothing was begun, and there was no error: what is there to say has been held back
+            for handler in _console():
+                if is_brief:
+                    make_brief(handler)
+                for record in memory.buffer:
+                    if record.levelno >= logging.getLogger().level:
+                        handler.handle(record)
 
 
 @contextmanager

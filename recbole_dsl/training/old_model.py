@@ -1,7 +1,7 @@
 """The model that a warm start begins from: whether it fits, and where its entries are today."""
 
-from collections.abc import Mapping
-from math import ceil
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from recbole_dsl.initialisation.recode import moved
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.validity import topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.topology.budget import TensorSize, allocate
 from recbole_dsl.training.token_axes import Axis, is_by_column, places_in_order, token_axes
 
 
@@ -103,14 +104,32 @@ class OldModel:
                 f"warm_start_rows=recode: must be fold_in or random with {type(self.model).__name__}, whose "
                 "scores are not the products of one table of users and one of items"
             )
+        short = self._short([weight.nnz for weight in self.weights.values()])
+        if self.options.weights is not None and short:
+            raise DSLError(
+                f"weights={self.options.weights}: must be at least {self._least()}, one for each row of {short}"
+            )
+
+    def _short(self, counts: Sequence[int]) -> str | None:
+        """The first table of tokens that has fewer of ``counts``, the alive weights of each, than rows."""
+        for (name, weight), count in zip(self.weights.items(), counts):
+            if self.axes[name][0] is not None and weight.n_columns > 1 and count < weight.n_rows - 1:
+                return name
+        return None
+
+    def _least(self) -> int:
+        """The smallest number of weights that gives every table of tokens one for each row."""
+        sizes = []
         for name, weight in self.weights.items():
-            least = weight.n_rows - 1
-            is_table = self.axes[name][0] is not None and weight.n_columns > 1
-            if self.options.weights is not None and is_table and weight.nnz < least:
-                needed = ceil(self.options.weights * least / weight.nnz)
-                raise DSLError(
-                    f"weights={self.options.weights}: must be at least {needed}, one for each row of {name}"
-                )
+            n_padding = 0 if weight.padding_row is None else weight.n_columns
+            sizes.append(TensorSize(name, weight.n_rows, weight.n_columns, weight.numel - n_padding))
+        numel = sum(size.numel for size in sizes)
+        budget = self.options.budget or "uniform"
+
+        def is_short(total: int) -> bool:
+            return self._short(allocate(sizes, total / numel, budget)) is not None
+
+        return bisect_left(range(numel), True, len(sizes), key=lambda total: not is_short(total))
 
     @property
     def _sparse(self) -> dict[str, SparseWeight]:

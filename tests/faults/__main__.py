@@ -6,7 +6,7 @@ import sys
 import time
 
 # each is a module here with run(), which gives a Row for each case
-SUBJECTS = ("bad_inputs", "good_inputs", "hostile_files", "hostile_headers", "kills")
+SUBJECTS = ("bad_inputs", "good_inputs", "hostile_files", "hostile_headers", "kills", "nights")
 
 
 def main(subjects: list[str]) -> int:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from recbole_dsl.checkpoint.archive import damage
-from tests.faults import bad_inputs, good_inputs, hostile_files, hostile_headers, kills
+from tests.faults import bad_inputs, good_inputs, hostile_files, hostile_headers, kills, nights
 from tests.faults.command import train
 from tests.faults.forks import wait
 
@@ -68,6 +68,11 @@ def test_a_header_that_asks_for_more_than_the_file_holds_takes_little(model, tmp
 def test_a_run_that_is_killed_ends_as_one_that_was_not():
     rows = list(kills.kill(kills.Run("BPR", (*kills.RUNS[0].options[:1], "--epochs=12"), 4)))
     assert [row for row in rows if row.problem] == []
+
+
+def test_nights_that_are_killed_end_as_nights_that_were_not():
+    rows = list(nights.kill(2, users=40, items=30, a_day=300))
+    assert len(rows) == 2 and [row for row in rows if row.problem] == []
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])

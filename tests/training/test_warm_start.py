@@ -1,6 +1,7 @@
 """A night that goes on from the one before, with other users, items and features, in another order."""
 
 import glob
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 import torch
 from recbole.utils import init_seed
 
-from recbole_dsl import DSLConfig, DSLError, load_data_and_model, run_recbole_dsl, sparse_weights
+from recbole_dsl import DSLConfig, DSLError, cli, load_data_and_model, run_recbole_dsl, sparse_weights
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.training.configs import build_config
 from recbole_dsl.training.quick_start import prepare_trial
 from tests.running import train
+from tests.serving.artifacts import make
 from tests.tiny import write_tiny
 from tests.training.test_resuming import Stopped, assert_equal, content, last, stop_after
 
@@ -180,7 +182,7 @@ def test_whoever_was_there_keeps_their_weights(model, options):
 
 
 @pytest.mark.parametrize("rows", ["recode", "fold_in", "random"])
-@pytest.mark.parametrize("budget", [{"density": 0.3}, {"weights": 150}, {"density": 1.0}])
+@pytest.mark.parametrize("budget", [{"density": 0.3}, {"weights": 86}, {"density": 1.0}])
 def test_the_budget_is_exact_from_the_first_step(bpr, options, rows, budget):
     options |= budget
     if budget == {"density": 1.0}:
@@ -254,6 +256,16 @@ def test_what_was_trained_on_already_is_not_trained_on_again(bpr, options, caplo
     assert not glob.glob("none/*") and not glob.glob("log/BPR/*")
 
 
+def test_a_command_that_trains_nothing_says_so(bpr, nights, monkeypatch, capsys):
+    # the console is the run's own where no program has set up a log
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    common = [f"--data_path={nights}", "--load_col={'inter':['user_id','item_id']}", "--embedding_size=8"]
+    cli.main(["train", "--model=BPR", "--dataset=before", f"--warm_start={bpr}", *common])
+    told = capsys.readouterr()
+    assert told.err.startswith(f"warning: warm_start={bpr}: was trained on") and told.err.count("\n") == 1
+    assert "none is new" in told.err and not told.out and not os.path.exists("saved") and not os.path.exists("log")
+
+
 def of_others(folder, name="others"):
     """Data of other users and items."""
     (Path(folder) / name).mkdir(exist_ok=True)
@@ -274,7 +286,10 @@ def of_others(folder, name="others"):
         ("BPR", {"warm_start": "earlier.pth"}, "does not record which user or item each row belongs to"),
         ("BPR", {"warm_start": ""}, "must be the path of a file"),
         ("BPR", {"warm_start_rows": "new"}, "recode, fold_in, random"),
-        ("BPR", {"weights": 40}, "weights=40: must be at least"),
+        ("BPR", {"warm_start": "model.rdsl"}, "must be a whole checkpoint of recbole_dsl, but it is an artifact"),
+        ("BPR", {"warm_start": "folder.pth"}, "must be an existing file"),
+        ("BPR", {"weights": 40}, "weights=40: must be at least 86, one for each row of user_embedding.weight"),
+        ("BPR", {"weights": 85}, "weights=85: must be at least 86, one for each row of item_embedding.weight"),
         ("BPR", {"weights": 0}, "must be an integer >= 1"),
         ("BPR", {"weights": 10**6}, "weights=1000000: must be at most"),
         ("NeuMF", {"warm_start": "NeuMF", "warm_start_rows": "recode"}, "must be fold_in or random with NeuMF"),
@@ -282,6 +297,8 @@ def of_others(folder, name="others"):
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(model, changes, wanted, bpr, options, nights):
     of_others(nights)
+    make().write("model.rdsl")
+    os.mkdir("folder.pth")
     Path("damaged.pth").write_bytes(Path(bpr).read_bytes()[:-300])
     torch.save({"state_dict": {}}, "other.pth")
     checkpoint = torch.load(bpr, weights_only=True)
