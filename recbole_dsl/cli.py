@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -15,10 +15,13 @@ from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, quieten
 from recbole_dsl.export.command import declare_export, run_export
 from recbole_dsl.patching import changes
 from recbole_dsl.report.commands import declare_report, run_report
+from recbole_dsl.results import check_format, declare_format, print_result
 from recbole_dsl.serving.commands import declare_recommend, run_recommend
 
 # the exit code that a shell gives what SIGPIPE ends
 _PIPE = 128 + 13
+# options of all commands
+_OF_ALL = ("output-format", "output_format")
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,14 @@ class Command:
         summary: what it does, for the list of commands.
         declare: adds its own arguments to a parser.
         run: runs it, with the parsed arguments and the words that the parser does not know. ``given`` of the
-            former are all words --name=value but those of ``own``.
+            former are all words --name=value but those of ``own``. Gives the result, for a program that reads
+            stdout, or None if there is none.
         own: its options that are none of RecBole's.
     """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, list[str]], None]
+    run: Callable[[argparse.Namespace, list[str]], Mapping[str, Any] | None]
     own: tuple[str, ...] = ()
 
 
@@ -134,11 +138,15 @@ def _run(arguments: Sequence[str] | None, program: str | None) -> None:
         program = program or f"recbole-dsl {words[0]}"
         parser = _Parser(prog=program, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         command.declare(parser)
+        declare_format(parser)
         known, others = parser.parse_known_args(words[1:])
+        check_format(known.output_format)
         given = command_line_options(words[1:])
-        known.given = {name: word for name, word in given.items() if name not in command.own}
+        known.given = {name: word for name, word in given.items() if name not in (*command.own, *_OF_ALL)}
         quieten()
-        command.run(known, others)
+        result = command.run(known, others)
+        if result is not None:
+            print_result(result, known.output_format)
     except DSLError as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -216,8 +224,9 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
 
 
-def _train(known: argparse.Namespace, others: list[str]) -> None:
+def _train(known: argparse.Namespace, others: list[str]) -> Mapping[str, Any] | None:
     _refuse_ignored(others)
+    _refuse_mistyped(known)
     from recbole_dsl.training.quick_start import run
 
     # after the import, as Ray sets a handler of its own when it is imported
@@ -230,7 +239,7 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
         "verbose": known.verbose or None,
         "report": known.report or None,
     }
-    run(
+    result = run(
         known.model or ("BPR" if is_new else None),
         known.dataset or ("ml-100k" if is_new else None),
         config_file_list=known.config_files.split() if known.config_files else None,
@@ -241,6 +250,11 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
         port=known.port,
         group_offset=known.group_offset,
     )
+    if result is None or os.environ.get("LOCAL_RANK", "0") != "0":
+        # torchrun's other processes have the same result
+        return None
+    cost = result["cost"]
+    return {**result, "cost": None if cost is None else cost.to_dict()}
 
 
 _TUNE_HELP = {
@@ -272,15 +286,16 @@ def _declare_tune(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=_number if name in _NUMBERS else str, help=meaning)
 
 
-def _tune(known: argparse.Namespace, others: list[str]) -> None:
+def _tune(known: argparse.Namespace, others: list[str]) -> Mapping[str, Any]:
     _refuse_ignored(others)
+    _refuse_mistyped(known, _TUNE_HELP)
     from recbole_dsl.tuning.search import SearchSettings, run_search
 
     given = {name: getattr(known, name) for name in _TUNE_HELP if getattr(known, name) is not None}
     settings = SearchSettings(**given)
     _on_sigterm(_terminate)
     files = known.config_files.split() if known.config_files else None
-    run_search(known.model or "BPR", known.dataset or "ml-100k", files, settings, known.given)
+    return run_search(known.model or "BPR", known.dataset or "ml-100k", files, settings, known.given).to_dict()
 
 
 def _terminate(*_: object) -> None:
@@ -296,6 +311,12 @@ def _number(word: str) -> float | str:
         with suppress(ValueError):
             return kind(word)
     return word
+
+
+def _refuse_mistyped(known: argparse.Namespace, settings: Iterable[str] = ()) -> None:
+    from recbole_dsl.options.names import check_words
+
+    check_words(known.given, known.model or "BPR", (known.config_files or "").split(), settings)
 
 
 def _refuse_ignored(arguments: list[str]) -> None:

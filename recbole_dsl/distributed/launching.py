@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from typing import Any
 
 import torch.distributed as dist
+from tqdm import tqdm
 
 from recbole_dsl.distributed.heartbeat import REASON
 from recbole_dsl.distributed.process_group import described, is_hosted_by_launch, store_at
@@ -163,6 +165,8 @@ def _end(processes: list, number: int, grace: float = _GRACE) -> None:
 @changes("signal.SIGTERM", "a process that is asked to end saves where it is, as after Ctrl-C", "the process ends")
 def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], sender: Any) -> None:
     quieten()
+    # a bar's default lock is shared by processes and would leak, as this one ends without cleaning up
+    tqdm.set_lock(threading.RLock())
     is_hosted_by_launch()
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -22,7 +22,9 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
         'items, ["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}',
     )
     parser.add_argument(
-        "--similar_to", help="tokens of items, separated by commas: recommend the items most similar to them"
+        "--similar_to",
+        help="tokens of items, separated by commas: the items most similar to each; the column similar_to then "
+        "names it, in the place of user",
     )
     parser.add_argument("--k", default="10", help="how many items; 10 by default")
     parser.add_argument(
@@ -41,9 +43,14 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show_progress", default="True", help="whether to show a progress bar; True by default")
 
 
-def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
-    """Recommend, and print the items or write them to a file."""
+def run_recommend(known: argparse.Namespace, others: list[str]) -> dict[str, Any] | None:
+    """Recommend, and print the items, or write them to a file and return what it has."""
     refuse_others(others)
+    if known.output is None and known.output_format is not None:
+        raise DSLError(
+            f"output-format={known.output_format}: must be left out without --output, as stdout has the items; "
+            "--format=jsonl gives them as JSON"
+        )
     names = ("users", "users_file", "histories", "similar_to")
     ways = [f"--{name}" for name in names if getattr(known, name) is not None]
     if len(ways) != 1:
@@ -55,12 +62,17 @@ def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
 
     is_shown = truth("show_progress", known.show_progress) and known.output is not None
     format = format_of(known.output, known.format)
-    batches = _with_bar(*_batches(Recommender.load(known.artifact), known), is_shown)
+    of, whom = ("user", "user") if known.similar_to is None else ("similar_to", "item")
+    n, batches = _batches(Recommender.load(known.artifact), known)
+    batches = _with_bar(n, batches, is_shown, whom)
     if known.output is None:
-        print_recommendations(batches, sys.stdout.buffer, format)
-    else:
-        inputs = [known.artifact, known.users_file, known.histories, known.items_file, known.exclude_file]
-        write_recommendations(batches, known.output, format, inputs)
+        print_recommendations(batches, sys.stdout.buffer, format, of)
+        return None
+    inputs = [known.artifact, known.users_file, known.histories, known.items_file, known.exclude_file]
+    n_rows = write_recommendations(batches, known.output, format, inputs, of)
+    whose = f"{n:,} {whom}{'' if n == 1 else 's'}"
+    print(f"{known.output}: {n_rows:,} recommendation{'' if n_rows == 1 else 's'} for {whose}", file=sys.stderr)
+    return {"output": known.output, "format": format, f"n_{whom}s": n, "n_recommendations": n_rows}
 
 
 def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator]:
@@ -86,11 +98,13 @@ def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator
     return len(recommender.users if users is None else users), recommender.batches(users, k, **options)
 
 
-def _with_bar(n: int, batches: Iterator, is_shown: bool) -> Iterator:
+def _with_bar(n: int, batches: Iterator, is_shown: bool, unit: str) -> Iterator:
     from tqdm import tqdm
 
     # None shows it only on a terminal
-    with tqdm(total=n, unit="users", disable=None if is_shown else True, leave=False) as bar:
+    with tqdm(
+        total=n, dynamic_ncols=True, unit=f" {unit}s", disable=None if is_shown else True, leave=False
+    ) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch[0]))

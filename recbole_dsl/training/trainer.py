@@ -265,7 +265,12 @@ class DSLMixin(WithOptimizers, Resumable):
             self.nights = [*self.night.before, self.night.to_dict()]
             agree_on_start(self.config, self.model)
             self.topology.restart()
+        awaited = any(weight.awaits_data for weight in sparse_weights(self.model).values())
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
+        if awaited and not started and self.dsl_config.sparse_init == "svd":
+            self.logger.warning(
+                "sparse_init=svd: no sparse tensor has a row for each user or each item, so all start at random"
+            )
         if started:
             agree_on_start(self.config, self.model)
         pretrained = {name: w.pretrained for name, w in sparse_weights(self.model).items() if w.pretrained}

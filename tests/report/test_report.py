@@ -135,7 +135,7 @@ def test_several_runs_stand_side_by_side(trained, options, data_path, capsys):
     cli.main(["report", files[0], f"--against={files[1]}", f"--data_path={data_path}", "--output=both.html"])
     text = Page("both.html").text
     assert "density 0.3" in text and "density 1" in text
-    assert "both.html: open it in a browser" in capsys.readouterr().out
+    assert "both.html: open it in a browser" in capsys.readouterr().err
 
 
 def test_an_unwritable_page_or_a_strange_file_is_one_line(trained):
