@@ -16,7 +16,7 @@ from recbole_dsl.options.rules import NAMES
 # has many
 _ALIKE = 0.85
 # an option in a YAML file, and one in RecBole's lists of its general ones
-_KEY, _LISTED = re.compile(r"^(\w+)\s*:", re.MULTILINE), re.compile(r"'(\w+)'")
+_KEY, _LISTED = re.compile(r"^([\w-]+)\s*:", re.MULTILINE), re.compile(r"'(\w+)'")
 
 # names without a default that RecBole reads, or that RecBole or our command adds
 WITHOUT_DEFAULT = set(
