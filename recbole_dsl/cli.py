@@ -5,8 +5,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -35,12 +43,14 @@ class Command:
             former are all words --name=value but those of ``own``. Gives the result, for a program that reads
             stdout, or None if there is none.
         own: its options that are none of RecBole's.
+        gives_a_result: whether stdout is for the result of ``run`` alone.
     """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, list[str]], Mapping[str, Any] | None]
     own: tuple[str, ...] = ()
+    gives_a_result: bool = False
 
 
 class _Once(argparse.Action):
@@ -123,6 +133,11 @@ def _on_sigterm(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
+@changes("sys.stdout", "some models of RecBole print, and stdout is for the result of a command")
+def _prints_on_stderr() -> AbstractContextManager[Any]:
+    return redirect_stdout(sys.stderr)
+
+
 def _run(arguments: Sequence[str] | None, program: str | None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -144,7 +159,8 @@ def _run(arguments: Sequence[str] | None, program: str | None) -> None:
         given = command_line_options(words[1:])
         known.given = {name: word for name, word in given.items() if name not in (*command.own, *_OF_ALL)}
         quieten()
-        result = command.run(known, others)
+        with _prints_on_stderr() if command.gives_a_result else nullcontext():
+            result = command.run(known, others)
         if result is not None:
             print_result(result, known.output_format)
     except DSLError as error:
@@ -313,7 +329,7 @@ def _number(word: str) -> float | str:
     return word
 
 
-def _refuse_mistyped(known: argparse.Namespace, settings: Iterable[str] = ()) -> None:
+def _refuse_mistyped(known: argparse.Namespace, settings: Collection[str] = ()) -> None:
     from recbole_dsl.options.names import check_words
 
     check_words(known.given, known.model or "BPR", (known.config_files or "").split(), settings)
@@ -342,14 +358,18 @@ COMMANDS = {
         _declare_train,
         _train,
         own=("config_files", "resume", "report", "verbose"),
+        gives_a_result=True,
     ),
     "tune": Command(
         "Search over options with RecBole's HyperTuning or Ray Tune",
         _declare_tune,
         _tune,
         own=("config_files", *_TUNE_HELP),
+        gives_a_result=True,
     ),
-    "export": Command("Make one small file of what was trained", declare_export, run_export),
+    "export": Command("Make one small file of what was trained", declare_export, run_export, gives_a_result=True),
     "recommend": Command("Recommend from that file", declare_recommend, run_recommend),
-    "report": Command("Show what was trained as one page with figures", declare_report, run_report),
+    "report": Command(
+        "Show what was trained as one page with figures", declare_report, run_report, gives_a_result=True
+    ),
 }

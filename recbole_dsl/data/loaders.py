@@ -144,4 +144,6 @@ class _History(_ItemsByUser):
         if positive is None:
             return None
         used = self._used.pairs.items(user, self._used.part)
-        return torch.from_numpy(np.setdiff1d(used, positive.numpy(), assume_unique=True))
+        # which ascend; NumPy's setdiff1d takes ten times as long for so few
+        found = positive.numpy()
+        return torch.from_numpy(used[found.take(np.searchsorted(found, used), mode="clip") != used])

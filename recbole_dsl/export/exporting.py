@@ -63,8 +63,8 @@ class Export:
     def __str__(self) -> str:
         share = self.table_bytes / self.dense_bytes if self.dense_bytes else 1
         lines = [
-            f"{self.path}: {self.n_users:,} users, {self.n_items:,} items, served as a {self.kind}; "
-            f"{self.n_bytes:,} bytes, of which {self.table_bytes:,} are weights, {share:.3f} of dense float32"
+            f"{self.path}: {self.n_users:,} users, {self.n_items:,} items, served as a {self.kind}",
+            f"{self.n_bytes:,} bytes, of which {self.table_bytes:,} are weights, {share:.3f} of dense float32",
         ]
         if self.ndcg is not None:
             before, after = self.ndcg

@@ -49,7 +49,7 @@ def say(text: str) -> None:
             handler.handle(record)
 
 
-def _say_part(name: str, text: str) -> None:
+def say_part(name: str, text: str) -> None:
     """Show ``text`` after its ``name``, in lines that fit a terminal of 80 columns."""
     lines = textwrap.wrap(text, 80 - _INDENT, break_long_words=False, break_on_hyphens=False)
     say(f"{name:<{_INDENT}}" + f"\n{' ' * _INDENT}".join(lines))
@@ -73,11 +73,11 @@ def say_start(
     counts = [f"{dataset.num(name) - 1:,} {what}" for what, name in known.items() if name]
     counts.append(f"{dataset.inter_num:,} interactions{per_user}")
     stayed = sum(count for count, _ in sparsity.dense.values())
-    _say_part("data", f"{config['dataset']}: {', '.join(counts)}")
-    _say_part("model", f"{config['model']}, {sparsity.numel + stayed:,} weights if it were dense")
+    say_part("data", f"{config['dataset']}: {', '.join(counts)}")
+    say_part("model", f"{config['model']}, {sparsity.numel + stayed:,} weights if it were dense")
     alive = f"{sparsity.nnz:,} of {sparsity.numel:,} weights alive ({sparsity.density:.4g})"
-    _say_part("sparse", f"{alive}: {_named(sparsity.weights)}")
-    _say_part("dense", _why_dense(sparsity.dense))
+    say_part("sparse", f"{alive}: {_named(sparsity.weights)}")
+    say_part("dense", _why_dense(sparsity.dense))
     # a path in one piece can be copied
     say(f"file    {from_here(model_file) if model_file else 'none is saved'}")
     if log:
@@ -106,7 +106,7 @@ def say_end(
     say(f"\n{n} topology update{'' if n == 1 else 's'}, {rate}")
     say(f"{cost}\n")
     if test_result:
-        _say_part("test", "  ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
+        say_part("test", "  ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
     if next_command:
         say(f"look    recbole-dsl report {shlex.quote(from_here(model_file))}")
         say(f"next    {next_command}")
@@ -144,8 +144,9 @@ class BriefBars:
         """Show the last topology update in the bar, if there is one."""
         updates = self._topology.updates
         if self._bar is not None and updates:
-            last = f"{updates[-1].exchanged:,} exchanged, R {updates[-1].exploration_rate:.3f}"
-            self._bar.set_postfix_str(f"update {len(updates)}: {last}", refresh=at_once)
+            # short, as 80 columns leave little beside the bar
+            last = f"update {len(updates)}, R {updates[-1].exploration_rate:.3f}"
+            self._bar.set_postfix_str(last, refresh=at_once)
 
 
 def _named(names: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
-from recbole_dsl.training.console import BriefBars, say
+from recbole_dsl.training.console import BriefBars, say_part
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
@@ -163,7 +163,9 @@ class DSLMixin(WithOptimizers, Resumable):
             self._restore_random_state(train_data)
             if self._is_finished():
                 self.logger.info(f"nothing left to do: {self._how_it_ended()}")
-                say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
+                say_part(
+                    "done", f"{self._how_it_ended()}. Nothing is left to train; the best epoch is tested again"
+                )
                 # the test that follows needs it
                 self.eval_collector.data_collect(train_data)
                 result = self.best_valid_score, self.best_valid_result

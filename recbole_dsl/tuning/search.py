@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -20,7 +21,7 @@ from recbole_dsl.options.checks import known_options
 from recbole_dsl.options.names import own_options
 from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
-from recbole_dsl.training.run_files import time_stamp
+from recbole_dsl.training.run_files import from_here, time_stamp
 from recbole_dsl.tuning.candidates import check_parameters, check_trial
 from recbole_dsl.tuning.parameters import Parameter, plain_options, read_parameters
 from recbole_dsl.tuning.plot import plot_search
@@ -112,7 +113,7 @@ def run_search(
             best[:] = [trial]
             folder.write_best_options(trial)
 
-    _say(f"a search of up to {search.most} trial{'' if search.most == 1 else 's'}, in {folder.path}")
+    _say(f"a search of up to {search.most} trial{'' if search.most == 1 else 's'}, in {from_here(folder.path)}")
     try:
         # each loads much
         if settings.engine == "ray":
@@ -232,7 +233,8 @@ def _folder(search: Search, inputs: Sequence[str | None]) -> SearchFolder:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    lines = textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    print(lines, file=sys.stderr, flush=True)
 
 
 def _line(trial: Trial, total: int, config: Config) -> str:
@@ -256,5 +258,6 @@ def _result(folder: SearchFolder, options: Mapping[str, Any], config: Config) ->
     has_plot = plot_search(options["model"], trials, folder)
     _say(_line(best, len(trials), config).replace("trial", "best: trial", 1))
     _say("test result: " + ", ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
-    _say(f"{folder.path}: best.yaml, best.pth, best.json, trials.jsonl{', plot.html' if has_plot else ''}")
+    files = ["best.yaml", "best.pth", "best.json", "trials.jsonl", *(["plot.html"] if has_plot else [])]
+    _say(f"{from_here(folder.path)}: {', '.join(files)}")
     return SearchResult(folder.path, trials, best, test_result)
