@@ -30,7 +30,6 @@ def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable
     Args:
         on_trial: called with each trial that was trained.
     """
-    folder.begin()
     # a failed trial is tried again
     trials = {trial.trial: trial for trial in folder.read_trials() if trial.status != FAILED}
     known = {_key(trial.options): trial for trial in trials.values()}
@@ -45,6 +44,8 @@ def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable
     )
     # which RecBole imports when it is needed, too
     from hyperopt import STATUS_OK, fmin
+
+    folder.begin()
 
     def objective(drawn: Mapping[str, Any]) -> dict[str, Any]:
         values = _values(search.parameters, drawn)
