@@ -5,8 +5,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,11 +24,14 @@ from recbole_dsl.export.command import declare_export, run_export
 from recbole_dsl.forgetting.command import declare_forget, run_forget
 from recbole_dsl.patching import changes
 from recbole_dsl.report.commands import declare_report, run_report
+from recbole_dsl.results import check_format, declare_format, print_result
 from recbole_dsl.service.command import declare_serve, run_serve
 from recbole_dsl.serving.commands import declare_recommend, run_recommend
 
 # the exit code that a shell gives what SIGPIPE ends
 _PIPE = 128 + 13
+# options of all commands
+_OF_ALL = ("output-format", "output_format")
 
 
 @dataclass(frozen=True)
@@ -31,14 +42,17 @@ class Command:
         summary: what it does, for the list of commands.
         declare: adds its own arguments to a parser.
         run: runs it, with the parsed arguments and the words that the parser does not know. ``given`` of the
-            former are all words --name=value but those of ``own``.
+            former are all words --name=value but those of ``own``. Gives the result, for a program that reads
+            stdout, or None if there is none.
         own: its options that are none of RecBole's.
+        gives_a_result: whether stdout is for the result of ``run`` alone.
     """
 
     summary: str
     declare: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace, list[str]], None]
+    run: Callable[[argparse.Namespace, list[str]], Mapping[str, Any] | None]
     own: tuple[str, ...] = ()
+    gives_a_result: bool = False
 
 
 class _Once(argparse.Action):
@@ -121,6 +135,11 @@ def _on_sigterm(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
+@changes("sys.stdout", "some models of RecBole print, and stdout is for the result of a command")
+def _prints_on_stderr() -> AbstractContextManager[Any]:
+    return redirect_stdout(sys.stderr)
+
+
 def _run(arguments: Sequence[str] | None, program: str | None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -136,11 +155,16 @@ def _run(arguments: Sequence[str] | None, program: str | None) -> None:
         program = program or f"recbole-dsl {words[0]}"
         parser = _Parser(prog=program, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         command.declare(parser)
+        declare_format(parser)
         known, others = parser.parse_known_args(words[1:])
+        check_format(known.output_format)
         given = command_line_options(words[1:])
-        known.given = {name: word for name, word in given.items() if name not in command.own}
+        known.given = {name: word for name, word in given.items() if name not in (*command.own, *_OF_ALL)}
         quieten()
-        command.run(known, others)
+        with _prints_on_stderr() if command.gives_a_result else nullcontext():
+            result = command.run(known, others)
+        if result is not None:
+            print_result(result, known.output_format)
     except DSLError as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -218,8 +242,9 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
 
 
-def _train(known: argparse.Namespace, others: list[str]) -> None:
+def _train(known: argparse.Namespace, others: list[str]) -> Mapping[str, Any] | None:
     _refuse_ignored(others)
+    _refuse_mistyped(known)
     from recbole_dsl.training.quick_start import run
 
     # after the import, as Ray sets a handler of its own when it is imported
@@ -232,7 +257,7 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
         "verbose": known.verbose or None,
         "report": known.report or None,
     }
-    run(
+    result = run(
         known.model or ("BPR" if is_new else None),
         known.dataset or ("ml-100k" if is_new else None),
         config_file_list=known.config_files.split() if known.config_files else None,
@@ -243,6 +268,11 @@ def _train(known: argparse.Namespace, others: list[str]) -> None:
         port=known.port,
         group_offset=known.group_offset,
     )
+    if result is None or os.environ.get("LOCAL_RANK", "0") != "0":
+        # torchrun's other processes have the same result
+        return None
+    cost = result["cost"]
+    return {**result, "cost": None if cost is None else cost.to_dict()}
 
 
 _TUNE_HELP = {
@@ -274,15 +304,16 @@ def _declare_tune(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=_number if name in _NUMBERS else str, help=meaning)
 
 
-def _tune(known: argparse.Namespace, others: list[str]) -> None:
+def _tune(known: argparse.Namespace, others: list[str]) -> Mapping[str, Any]:
     _refuse_ignored(others)
+    _refuse_mistyped(known, _TUNE_HELP)
     from recbole_dsl.tuning.search import SearchSettings, run_search
 
     given = {name: getattr(known, name) for name in _TUNE_HELP if getattr(known, name) is not None}
     settings = SearchSettings(**given)
     _on_sigterm(_terminate)
     files = known.config_files.split() if known.config_files else None
-    run_search(known.model or "BPR", known.dataset or "ml-100k", files, settings, known.given)
+    return run_search(known.model or "BPR", known.dataset or "ml-100k", files, settings, known.given).to_dict()
 
 
 def _terminate(*_: object) -> None:
@@ -298,6 +329,12 @@ def _number(word: str) -> float | str:
         with suppress(ValueError):
             return kind(word)
     return word
+
+
+def _refuse_mistyped(known: argparse.Namespace, settings: Collection[str] = ()) -> None:
+    from recbole_dsl.options.names import check_words
+
+    check_words(known.given, known.model or "BPR", (known.config_files or "").split(), settings)
 
 
 def _refuse_ignored(arguments: list[str]) -> None:
@@ -323,16 +360,22 @@ COMMANDS = {
         _declare_train,
         _train,
         own=("config_files", "resume", "report", "verbose"),
+        gives_a_result=True,
     ),
     "tune": Command(
         "Search over options with RecBole's HyperTuning or Ray Tune",
         _declare_tune,
         _tune,
         own=("config_files", *_TUNE_HELP),
+        gives_a_result=True,
     ),
-    "export": Command("Make one small file of what was trained", declare_export, run_export),
+    "export": Command("Make one small file of what was trained", declare_export, run_export, gives_a_result=True),
     "recommend": Command("Recommend from that file", declare_recommend, run_recommend),
     "serve": Command("Serve that file over HTTP", declare_serve, run_serve),
-    "forget": Command("Take users out of what was trained or exported", declare_forget, run_forget),
-    "report": Command("Show what was trained as one page with figures", declare_report, run_report),
+    "forget": Command(
+        "Take users out of what was trained or exported", declare_forget, run_forget, gives_a_result=True
+    ),
+    "report": Command(
+        "Show what was trained as one page with figures", declare_report, run_report, gives_a_result=True
+    ),
 }

@@ -24,8 +24,12 @@ _COMPILED = {
     "scipy": ("scipy.sparse", "--upgrade scipy"),
     "pandas": ("pandas", "--upgrade pandas"),
     "scikit-learn": ("sklearn.metrics", "--upgrade scikit-learn"),
-    # brings the CUDA packages that it asks for
-    "torch": ("torch", "torch"),
+    # the build for CUDA, without the CUDA packages that its metadata ask for
+    "torch": (
+        "torch",
+        "--force-reinstall --no-deps torch=={version} --index-url https://download.pytorch.org/whl/cpu "
+        "(with a GPU: {pip} --force-reinstall torch)",
+    ),
 }
 
 
@@ -120,4 +124,6 @@ def _import(package: str) -> None:
         while cause.__cause__:
             cause = cause.__cause__
         reason = one_line(str(cause))[:200]
+        found = (_version(package, module) or "").partition("+")[0]
+        remedy = remedy.format(version=found, pip=_pip())
         raise DSLError(f"{package} cannot be imported ({reason}): {_pip()} {remedy}") from error

@@ -17,6 +17,11 @@ def prepare(model, options, dataset="tiny"):
     return config, get_model(config["model"])(config, loaders[0]._dataset), *loaders
 
 
+def metrics(result):
+    """What `run_recbole` returns of the result of `run_recbole_dsl`."""
+    return {name: value for name, value in result.items() if name not in ("model_file", "cost")}
+
+
 def train(model, options, dataset="tiny"):
     """(trainer, test_data) after a training with the sparse counterpart of the model's own trainer."""
     config, network, train_data, valid_data, test_data = prepare(model, options, dataset)

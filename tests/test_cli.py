@@ -1,5 +1,6 @@
 """The command itself, in a subprocess, in an empty directory outside the repository."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,9 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import recbole
+import yaml
 
 import recbole_dsl
 from recbole_dsl import cli
+from recbole_dsl.options.checks import known_options
+from recbole_dsl.options.names import check_words, of_any_model
+from recbole_dsl.results import print_result
+from recbole_dsl.training.configs import build_config
 
 ROOT = Path(__file__).parent.parent
 COMMAND = ROOT / "run_recbole_dsl.py"
@@ -46,17 +53,18 @@ def test_trains_on_bundled_data(model, interval):
     places = [log.find(line) for line in lines]
     assert -1 not in places and places == sorted(places)
     shown = done.stderr.splitlines()
-    assert [line.split()[0] for line in shown[:7]] == [
-        "data",
-        "model",
-        "sparse",
-        "dense",
-        "files",
-        "epoch",
-        "epoch",
-    ]
-    assert "topology updates" in shown[8] and "forward FLOPs" in done.stderr
-    assert [line.split()[0] for line in shown[-3:]] == ["test", "look", "next"]
+    first = "data model sparse dense file log epoch epoch".split()
+    assert [line.split()[0] for line in shown if line[:1].strip()][:8] == first
+    assert re.search("^[0-9]+ topology updates?, ", done.stderr, re.MULTILINE) and "forward FLOPs" in done.stderr
+    assert [line.split()[0] for line in shown if line[:1].strip()][-3:] == ["test", "look", "next"]
+    # what is to be copied is in one piece
+    assert all(
+        len(line) <= 80 for line in shown if line.split()[:1] not in (["file"], ["log"], ["look"], ["next"])
+    )
+    # and for a program
+    result = json.loads(done.stdout)
+    assert list(result["test_result"]) == ["recall@10", "mrr@10", "ndcg@10", "hit@10", "precision@10"]
+    assert os.path.isfile(result["model_file"]) and result["cost"]["weights"]["dense"] > 100_000
     assert sorted(os.listdir()) == ["log", "log_tensorboard", "saved"]
 
 
@@ -95,6 +103,38 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(arguments, message):
     done = run(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"run_recbole_dsl: {message}\n")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["train", "--denisty=0.5"], ["train", "--learning_rat=0.5"], ["train", "--zzzzz=1"], ["tune", "--trails=3"]],
+    ids=lambda words: words[1],
+)
+def test_a_mistyped_option_is_named_before_anything_heavy_is_imported(words):
+    done = python("-X", "importtime", "-m", "recbole_dsl", *words)
+    assert done.returncode == 2 and "unknown option " in done.stderr.splitlines()[-1]
+    assert not HEAVY & loaded(done.stderr)
+
+
+def test_names_are_those_that_recbole_reads():
+    folder = Path(recbole.__file__).parent / "properties"
+    files = [file for file in folder.rglob("*.yaml") if not file.name.endswith("url.yaml")]
+    in_files = {name for file in files for name in yaml.safe_load(file.read_text()) or ()}
+    config = build_config("BPR", "ml-100k")
+    assert of_any_model() == in_files | {name for names in config.parameters.values() for name in names}
+    check_words(dict.fromkeys(known_options(config), ""), "BPR", [])
+
+
+def test_only_a_pipe_or_a_file_gets_the_result(monkeypatch, capsys):
+    result = {"score": float("nan"), "best": [1.5, float("-inf")], "of": {"a": "ü"}}
+    print_result(result, None)
+    print_result(result, "text")
+    assert capsys.readouterr().out == '{"score": null, "best": [1.5, null], "of": {"a": "ü"}}\n'
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_result(result, None)
+    assert capsys.readouterr().out == ""
+    print_result(result, "json")
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_what_only_the_model_shows_to_be_wrong_leaves_nothing_behind():

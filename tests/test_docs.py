@@ -19,6 +19,7 @@ from recbole_dsl import cli, run_recbole_dsl, serving
 from recbole_dsl.config import OPTIONS
 from recbole_dsl.initialisation.masks import INITIALISERS
 from recbole_dsl.options.checked_config import CheckedConfig
+from recbole_dsl.results import declare_format
 from recbole_dsl.topology.grow_criteria import GROW
 from recbole_dsl.topology.prune_criteria import PRUNE
 
@@ -77,7 +78,8 @@ def commands_of(page):
         r"^    (?!  )(.*(?:recbole-dsl|run_recbole_dsl\.py) .*)$", page.read_text(), flags=re.M
     ):
         for part in line.split("&&"):
-            words = shlex.split(part, comments=True)
+            # without where its output goes
+            words = shlex.split(re.split(r" (?:>|\|) ", part)[0], comments=True)
             starts = [i for i, word in enumerate(words) if word in ("recbole-dsl", "run_recbole_dsl.py")]
             if starts and "..." not in words:
                 yield words[starts[0] :]
@@ -91,6 +93,7 @@ def test_every_command_names_options_that_there_are(page):
         name, *rest = words[1:] if words[0] == "recbole-dsl" else ["train", *words[1:]]
         parser = argparse.ArgumentParser(allow_abbrev=False)
         cli.COMMANDS[name].declare(parser)
+        declare_format(parser)
         _, others = parser.parse_known_args(rest)
         unknown = {word[2:].partition("=")[0] for word in others} - set(OPTIONS) - of_recbole
         assert not unknown, f"{page.name}: {' '.join(words)}"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_another_recbole_is_named(folder):
         ("numpy", "numpy", "ImportError('no extension\\nmodule')", "--force-reinstall numpy"),
         ("scipy", "scipy", "AttributeError('_ARRAY_API not found')", "--upgrade scipy"),
         ("pandas", "pandas", "ValueError('numpy.dtype size changed')", "--upgrade pandas"),
-        ("torch", "torch", "OSError('libcudart.so: cannot open shared object file')", "torch"),
+        ("torch", "torch", "OSError('libcudart.so: cannot open shared object file')", "--force-reinstall torch)"),
     ],
 )
 def test_a_package_that_fails_to_import_is_named(folder, package, module, error, remedy):
@@ -110,6 +111,8 @@ def test_a_package_that_fails_to_import_is_named(folder, package, module, error,
     line = command(folder)
     reason = re.search(r"'(.*)'", error)[1].replace("\\n", " ")
     assert f": {package} cannot be imported ({reason}): " in line and line.endswith(f"pip install {remedy}")
+    # a plain pip install of a PyTorch that is there need not bring another build
+    assert package != "torch" or f"torch=={version('torch').partition('+')[0]} --index-url" in line
 
 
 def test_checkouts_on_the_path_are_taken_as_they_are(folder):

@@ -219,5 +219,6 @@ def test_a_search_does_not_write_over_what_it_reads(here, capfd):
     os.unlink("search/plot.html")
     os.link("p.hyper", "search/plot.html")
     before = contents()
+    capfd.readouterr()
     assert "another file than p.hyper, which is read" in refused(command, capfd)
     assert contents() == before

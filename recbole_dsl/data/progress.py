@@ -24,7 +24,8 @@ def progress(name: str, total: int, config: Config, unit: str = "step") -> Itera
         delay=_DELAY,
         leave=False,
         dynamic_ncols=True,
-        disable=not (config["show_progress"] and is_first(config)),
+        # None shows it on a terminal only
+        disable=None if config["show_progress"] and is_first(config) else True,
     ) as bar:
         over = Event()
         if not bar.disable:

@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from typing import Any
 
 import torch.distributed as dist
+from tqdm import tqdm
 
 from recbole_dsl.distributed.heartbeat import REASON
 from recbole_dsl.distributed.process_group import described, is_hosted_by_launch, store_at
@@ -59,7 +61,8 @@ def launch(work: Callable[..., Any], arguments: tuple, options: Mapping[str, Any
     with lock(), _THREADS.by(threads):
         for local_rank in range(options["nproc"]):
             of_one = {**options, "local_rank": local_rank}
-            process = context.Process(target=_work, args=(work, arguments, of_one, sender))
+            on_stderr = sys.stdout is sys.stderr
+            process = context.Process(target=_work, args=(work, arguments, of_one, sender, on_stderr))
             process.start()
             processes.append(process)
     sender.close()
@@ -160,9 +163,20 @@ def _end(processes: list, number: int, grace: float = _GRACE) -> None:
             process.join()
 
 
+@changes(
+    "tqdm's lock",
+    "the usual one is shared by processes, and leaks as this one ends by os._exit",
+    "the process ends",
+)
+@changes("sys.stdout", "what the processes print goes where the launch prints", "the process ends")
 @changes("signal.SIGTERM", "a process that is asked to end saves where it is, as after Ctrl-C", "the process ends")
-def _work(work: Callable[..., Any], arguments: tuple, options: dict[str, Any], sender: Any) -> None:
+def _work(
+    work: Callable[..., Any], arguments: tuple, options: dict[str, Any], sender: Any, on_stderr: bool
+) -> None:
     quieten()
+    if on_stderr:
+        sys.stdout = sys.stderr
+    tqdm.set_lock(threading.RLock())
     is_hosted_by_launch()
     signal.signal(signal.SIGTERM, _interrupt)
     try:

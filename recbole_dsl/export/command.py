@@ -1,8 +1,10 @@
 """The command ``recbole-dsl export``."""
 
 import argparse
+import sys
+from dataclasses import asdict
+from typing import Any
 
-from recbole_dsl.patching import changes
 from recbole_dsl.serving.commands import number, refuse_others, truth
 
 
@@ -31,24 +33,20 @@ def declare_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
 
 
-@changes("logging.basicConfig", "what RecBole logs of options and data is of the training", "the process ends")
-def run_export(known: argparse.Namespace, others: list[str]) -> None:
-    """Write the artifact, and print what it is."""
+def run_export(known: argparse.Namespace, others: list[str]) -> dict[str, Any]:
+    """Write the artifact, say what it is, and return that."""
     refuse_others(others)
-    import logging
-
-    logging.basicConfig(level=logging.WARNING)
     from recbole_dsl.export.exporting import export
 
-    print(
-        export(
-            known.model_file,
-            known.artifact,
-            values=known.values,
-            seen=known.seen,
-            density=None if known.density is None else number(known.density, float),
-            propagate=truth("propagate", known.propagate),
-            compare=truth("compare", known.compare),
-            data_path=known.data_path,
-        )
+    done = export(
+        known.model_file,
+        known.artifact,
+        values=known.values,
+        seen=known.seen,
+        density=None if known.density is None else number(known.density, float),
+        propagate=truth("propagate", known.propagate),
+        compare=truth("compare", known.compare),
+        data_path=known.data_path,
     )
+    print(done, file=sys.stderr)
+    return asdict(done)

@@ -1,6 +1,7 @@
 """The command ``recbole-dsl forget``."""
 
 import argparse
+from typing import Any
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.serving.commands import refuse_others
@@ -18,8 +19,13 @@ def declare_forget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="the file to write, if there is one to read; by default it is replaced")
 
 
-def run_forget(known: argparse.Namespace, others: list[str]) -> None:
-    """Forget the users, and say of each file how many it had."""
+def run_forget(known: argparse.Namespace, others: list[str]) -> dict[str, Any]:
+    """Forget the users, and say of each file how many it had.
+
+    Returns:
+        for each file that was written how many were forgotten and how many are left, and the files that still
+        have some.
+    """
     refuse_others(others)
     if known.users is None:
         raise DSLError("--users: must be given, a file with the token of a user on each line")
@@ -29,9 +35,12 @@ def run_forget(known: argparse.Namespace, others: list[str]) -> None:
     from recbole_dsl.serving.requests import read_tokens
 
     users = read_tokens(known.users, "users")
+    done = []
     for path in known.files:
-        print(forget(path, users, known.output))
-    for path in known.files:
-        other = still_in(path, users)
-        if other:
-            print(f"{other}: is of the same run, and still has some of them")
+        done.append(forget(path, users, known.output))
+        print(done[-1])
+    others = [other for path in known.files if (other := still_in(path, users))]
+    for other in others:
+        print(f"{other}: is of the same run, and still has some of them")
+    files = [{"file": one.path, "n_forgotten": len(one.found), "n_users": one.n_left} for one in done]
+    return {"files": files, "still_in": others}

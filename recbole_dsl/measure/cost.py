@@ -35,7 +35,7 @@ class CostRow:
         return _readable(self.dense, self.is_bytes), _readable(self.sparse, self.is_bytes), share
 
     def __str__(self) -> str:
-        return f"{self.name:<34}" + "".join(f"{text:>16}" for text in self.shown)
+        return f"{self.name:<31}" + "".join(f"{text:>16}" for text in self.shown)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,12 @@ class Cost:
         return tuple(vars(self).values())
 
     def __str__(self) -> str:
-        head = f"{'cost':<34}{'dense':>16}{'sparse':>16}{'sparse / dense':>16}"
+        head = f"{'cost':<31}{'dense':>16}{'sparse':>16}{'sparse / dense':>16}"
         return "\n".join([head, *map(str, self.rows)])
+
+    def to_dict(self) -> dict[str, dict[str, int | None]]:
+        """The dense and the sparse quantity of each row, as plain data."""
+        return {name: {"dense": row.dense, "sparse": row.sparse} for name, row in vars(self).items()}
 
 
 def measure_cost(

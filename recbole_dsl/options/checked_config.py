@@ -16,7 +16,8 @@ from torch import nn
 from recbole_dsl.config import nearest
 from recbole_dsl.errors import TRACEBACK, DSLError, described, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
-from recbole_dsl.options.checks import check_option_names, check_options, known_options
+from recbole_dsl.options.checks import check_options, known_options
+from recbole_dsl.options.names import check_option_names
 from recbole_dsl.options.process_options import join_processes
 from recbole_dsl.options.recbole_models import is_of_recbole, refuse_without_gradients, trainable_models
 

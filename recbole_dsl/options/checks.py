@@ -1,79 +1,21 @@
-"""Checks of options before anything is read or written: of their names, and of what they may be."""
+"""Checks of what options may be, before anything is read or written."""
 
-import os
-from collections.abc import Collection, Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import recbole
-import yaml
 from recbole.config import Config
 from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, InputType, ModelType
 
-from recbole_dsl.config import OPTIONS, check_names, nearest, unknown_option
-from recbole_dsl.errors import DSLError, refusal
+from recbole_dsl.errors import refusal
 from recbole_dsl.options.recbole_models import facts_of, is_of_recbole, values_of
-from recbole_dsl.options.rules import NAME, NAMES, Rule, integer, like, number
-from recbole_dsl.options.table import DERIVED, DICTS, NO_NEGATIVES, WITHOUT_DEFAULT, rule_of
-
-# how alike a name must be to one of RecBole's to be taken for it; more alike than for our own options, as RecBole
-# has many
-_ALIKE = 0.85
-
-
-def check_option_names(given: Mapping[str, Any], known: Collection[str], of_recbole: bool) -> None:
-    """Refuse names that look like one of our options mistyped, and with RecBole's models all that nothing reads.
-
-    RecBole takes any name, and ignores those that it does not know.
-
-    Args:
-        given: the options that the user wrote. ``own_options`` in it names those of the user's own code.
-        known: names of options that RecBole has for this run.
-        of_recbole: whether RecBole's code alone reads options: its models, trainers and metrics.
-
-    Raises:
-        DSLError: naming the nearest option.
-    """
-    own = own_options(given)
-    known = {*known, *WITHOUT_DEFAULT}
-    names = [name for name in given if name not in own and name not in known and name not in OPTIONS]
-    try:
-        check_names(names, known)
-        for name in names:
-            if of_recbole and name not in _of_any_model():
-                if nearest(name, known, _ALIKE):
-                    raise unknown_option(name, known, _ALIKE)
-                raise DSLError(f"unknown option {name}: nothing reads it")
-    except DSLError as error:
-        raise DSLError(f"{error} (if it is one of your own code, name it in own_options)") from None
+from recbole_dsl.options.rules import NAME, Rule, integer, like, number
+from recbole_dsl.options.table import DERIVED, DICTS, NO_NEGATIVES, rule_of
 
 
 def known_options(config: Config) -> set[str]:
     """The names of all options that RecBole has for the run of ``config``."""
     return {*config.internal_config_dict, *(name for names in config.parameters.values() for name in names)}
-
-
-def own_options(given: Mapping[str, Any]) -> list[str]:
-    """The names of options of the user's own code, which are in ``own_options`` of what was ``given``."""
-    own = given.get("own_options") or []
-    own = own.replace(",", " ").split() if isinstance(own, str) else list(own) if isinstance(own, tuple) else own
-    if not NAMES.takes(own):
-        raise refusal("own_options", given["own_options"], "names of options, as a list or separated by commas")
-    return own
-
-
-@cache
-def _of_any_model() -> frozenset[str]:
-    """The names of all the options in RecBole's own files: one file of options may serve several models."""
-    folder = os.path.join(os.path.dirname(recbole.__file__), "properties")
-    names = set()
-    for parent, _, files in os.walk(folder):
-        for file in files:
-            if file.endswith(".yaml") and not file.endswith("url.yaml"):
-                with open(os.path.join(parent, file), encoding="utf-8") as opened:
-                    names |= set(yaml.safe_load(opened) or ())
-    return frozenset(names)
 
 
 def check_options(

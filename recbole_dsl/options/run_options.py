@@ -8,7 +8,8 @@ from recbole.config import Config
 from recbole_dsl.checkpoint.codec import plain_entries
 from recbole_dsl.config import DEFAULTS, DSLConfig
 from recbole_dsl.errors import DSLError
-from recbole_dsl.options.checks import check_option_names, known_options
+from recbole_dsl.options.checks import known_options
+from recbole_dsl.options.names import check_option_names
 from recbole_dsl.options.recbole_models import facts_of
 
 # options of one of several processes

@@ -78,15 +78,6 @@ DICTS = {
     "clip_grad_norm": (_PARTS_OF_CLIPPING, Rule("none", lambda v: v is None or v is False)),
 }
 
-# names without a default that RecBole reads, or that RecBole or our command adds
-WITHOUT_DEFAULT = set(
-    "model dataset config_files config_file config_file_list own_options report resume save_last data_cache "
-    "nproc world_size process_timeout group_offset offset ip port local_rank single_spec device verbose encoding "
-    "norm feature_num cin has_residual contrast sim use_filter tail_ratio eta token_num_threshold MODEL_TYPE "
-    "MODEL_INPUT_TYPE eval_type valid_neg_sample_args test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS "
-    "NEG_ITEMS INVERSE_ITEM_SEQ CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling data_cache "
-    "training_neg_sample_num fine_tune".split()
-)
 # what RecBole derives from other options or the model, whatever is given
 DERIVED = {
     "device": "left out: RecBole takes the GPU of gpu_id, or the CPU with gpu_id=''",

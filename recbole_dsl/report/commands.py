@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import sys
 
 from recbole_dsl.errors import DSLError
 
@@ -21,8 +22,8 @@ def declare_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_path", help="where the folder of the dataset is, if it has moved since")
 
 
-def run_report(known: argparse.Namespace, others: list[str]) -> None:
-    """Write the page, and print where it is."""
+def run_report(known: argparse.Namespace, others: list[str]) -> dict[str, str]:
+    """Write the page, say where it is, and return that."""
     if others:
         raise DSLError(f"{others[0]}: must be one of the options that --help lists, written --name=value")
     from recbole_dsl.report.writing import write_report
@@ -30,4 +31,5 @@ def run_report(known: argparse.Namespace, others: list[str]) -> None:
     files = [*known.model_files, *([known.against] if known.against else [])]
     page = known.output or f"{os.path.splitext(files[0])[0]}.html"
     write_report(files, page, known.data_path)
-    print(f"{page}: open it in a browser (xdg-open {shlex.quote(page)})")
+    print(f"{page}: open it in a browser (xdg-open {shlex.quote(page)})", file=sys.stderr)
+    return {"page": page}

@@ -22,7 +22,9 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
         'items, ["i3", "i9"], or {"user": "u1", "items": ["i3", "i9"]}',
     )
     parser.add_argument(
-        "--similar_to", help="tokens of items, separated by commas: recommend the items most similar to them"
+        "--similar_to",
+        help="tokens of items, separated by commas: the items most similar to each; the column similar_to then "
+        "names it, in the place of user",
     )
     parser.add_argument("--k", default="10", help="how many items; 10 by default")
     parser.add_argument(
@@ -46,9 +48,14 @@ def declare_recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show_progress", default="True", help="whether to show a progress bar; True by default")
 
 
-def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
-    """Recommend, and print the items or write them to a file."""
+def run_recommend(known: argparse.Namespace, others: list[str]) -> dict[str, Any] | None:
+    """Recommend, and print the items, or write them to a file and return what it has."""
     refuse_others(others)
+    if known.output is None and known.output_format is not None:
+        raise DSLError(
+            f"output-format={known.output_format}: must be left out without --output, as stdout has the items; "
+            "--format=jsonl gives them as JSON"
+        )
     names = ("users", "users_file", "histories", "similar_to")
     ways = [f"--{name}" for name in names if getattr(known, name) is not None]
     if len(ways) != 1:
@@ -61,16 +68,21 @@ def run_recommend(known: argparse.Namespace, others: list[str]) -> None:
 
     is_shown = truth("show_progress", known.show_progress) and known.output is not None
     format = format_of(known.output, known.format)
+    of, whom = ("user", "user") if known.similar_to is None else ("similar_to", "item")
     recommender = Recommender.load(known.artifact)
     if known.new_items is not None:
         recommender = recommender.with_items(read_new_items(known.new_items))
-    batches = _with_bar(*_batches(recommender, known), is_shown)
+    n, batches = _batches(recommender, known)
+    batches = _with_bar(n, batches, is_shown, whom)
     if known.output is None:
-        print_recommendations(batches, sys.stdout.buffer, format)
-    else:
-        names = ("artifact", "users_file", "histories", "new_items", "items_file", "exclude_file")
-        inputs = [getattr(known, name) for name in names]
-        write_recommendations(batches, known.output, format, inputs)
+        print_recommendations(batches, sys.stdout.buffer, format, of)
+        return None
+    names = ("artifact", "users_file", "histories", "new_items", "items_file", "exclude_file")
+    inputs = [getattr(known, name) for name in names]
+    n_rows = write_recommendations(batches, known.output, format, inputs, of)
+    whose = f"{n:,} {whom}{'' if n == 1 else 's'}"
+    print(f"{known.output}: {n_rows:,} recommendation{'' if n_rows == 1 else 's'} for {whose}", file=sys.stderr)
+    return {"output": known.output, "format": format, f"n_{whom}s": n, "n_recommendations": n_rows}
 
 
 def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator]:
@@ -96,11 +108,13 @@ def _batches(recommender: Any, known: argparse.Namespace) -> tuple[int, Iterator
     return len(recommender.users if users is None else users), recommender.batches(users, k, **options)
 
 
-def _with_bar(n: int, batches: Iterator, is_shown: bool) -> Iterator:
+def _with_bar(n: int, batches: Iterator, is_shown: bool, unit: str) -> Iterator:
     from tqdm import tqdm
 
     # None shows it only on a terminal
-    with tqdm(total=n, unit="users", disable=None if is_shown else True, leave=False) as bar:
+    with tqdm(
+        total=n, dynamic_ncols=True, unit=f" {unit}s", disable=None if is_shown else True, leave=False
+    ) as bar:
         for batch in batches:
             yield batch
             bar.update(len(batch[0]))

@@ -17,9 +17,11 @@ from recbole_dsl.files import output_file, whole_file
 from recbole_dsl.serving.csr import Floats
 
 FORMATS = ("csv", "jsonl", "parquet")
-COLUMNS = ("user", "rank", "item", "score")
+# what the first column may be: whom the items are for, or which item they are like
+SUBJECTS = ("user", "similar_to")
+_COLUMNS = ("rank", "item", "score")
 
-# users (n,), items (n, k) with None for nothing, scores (n, k)
+# users or items (n,), items (n, k) with None for nothing, scores (n, k)
 Batch = tuple[NDArray[np.object_], NDArray[np.object_], Floats]
 # how long the first line may be
 _LINE = 2**24
@@ -46,42 +48,49 @@ def format_of(path: str | None, given: str | None) -> str:
 
 
 def write_recommendations(
-    batches: Iterable[Batch], path: str, format: str, inputs: Iterable[str | None] = ()
-) -> None:
+    batches: Iterable[Batch], path: str, format: str, inputs: Iterable[str | None] = (), of: str = "user"
+) -> int:
     """Write ``batches`` to a file that appears at ``path`` when it is complete.
 
-    csv and parquet have a row for each item, with `COLUMNS`; jsonl has a line for each user.
+    csv and parquet have a row for each item: ``of``, rank, item, score. jsonl has a line for each user.
 
     Args:
         inputs: the files that are read for ``batches``.
+        of: one of `SUBJECTS`.
+
+    Returns:
+        How many items were recommended, to all of them.
 
     Raises:
         DSLError: if it cannot be written, or is one of ``inputs`` or a file of another kind.
     """
     place = output_file(path, "output", f"recommendations in {format}", _ARE_OURS[format], inputs)
+    n = 0
     try:
-        with whole_file(place) as file, _WRITERS[format](file) as write:
+        with whole_file(place) as file, _WRITERS[format](file, of) as write:
             for batch in batches:
                 write(batch)
+                n += int(np.not_equal(batch[1], None).sum())
     except OSError as error:
         raise DSLError(f"output={shown(path)}: must be a place that can be written: {error.strerror}") from error
+    return n
 
 
-def print_recommendations(batches: Iterable[Batch], file: BinaryIO, format: str) -> None:
+def print_recommendations(batches: Iterable[Batch], file: BinaryIO, format: str, of: str = "user") -> None:
     """Write ``batches`` to ``file`` as csv or jsonl."""
     remaining = iter(batches)
     # raises before anything is written
     first = next(remaining, None)
-    with _WRITERS[format](file) as write:
+    with _WRITERS[format](file, of) as write:
         for batch in chain([] if first is None else [first], remaining):
             write(batch)
 
 
 @contextmanager
-def _csv(file: BinaryIO) -> Iterator[Write]:
+def _csv(file: BinaryIO, of: str) -> Iterator[Write]:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow((of, *_COLUMNS))
     try:
         yield lambda batch: writer.writerows(zip(*_columns(batch)))
     finally:
@@ -90,21 +99,21 @@ def _csv(file: BinaryIO) -> Iterator[Write]:
 
 
 @contextmanager
-def _jsonl(file: BinaryIO) -> Iterator[Write]:
+def _jsonl(file: BinaryIO, of: str) -> Iterator[Write]:
     def write(batch: Batch) -> None:
-        for user, items, scores in zip(*batch):
+        for subject, items, scores in zip(*batch):
             n = sum(item is not None for item in items)
-            line = {"user": user, "items": items[:n].tolist(), "scores": _rounded(scores[:n])}
+            line = {of: subject, "items": items[:n].tolist(), "scores": _rounded(scores[:n])}
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
     yield write
 
 
 @contextmanager
-def _parquet_file(file: BinaryIO) -> Iterator[Write]:
+def _parquet_file(file: BinaryIO, of: str) -> Iterator[Write]:
     pyarrow, parquet = _parquet()
     types = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float32())
-    schema = pyarrow.schema(list(zip(COLUMNS, types)))
+    schema = pyarrow.schema(list(zip((of, *_COLUMNS), types)))
     with parquet.ParquetWriter(file, schema) as writer:
         yield lambda batch: writer.write_table(
             pyarrow.table([pyarrow.array(c, t) for c, t in zip(_columns(batch), types)], schema)
@@ -136,7 +145,8 @@ def _parquet() -> tuple[Any, Any]:
 
 def _is_csv(path: str) -> bool:
     with open(path, "rb") as file:
-        return file.readline(_LINE).strip() == ",".join(COLUMNS).encode()
+        first = file.readline(_LINE).strip().decode(errors="replace")
+    return first in {",".join((of, *_COLUMNS)) for of in SUBJECTS}
 
 
 def _is_jsonl(path: str) -> bool:
@@ -145,13 +155,13 @@ def _is_jsonl(path: str) -> bool:
             line = json.loads(file.readline(_LINE))
         except (ValueError, RecursionError):
             return False
-    return isinstance(line, dict) and line.keys() == {"user", "items", "scores"}
+    return isinstance(line, dict) and any(line.keys() == {of, "items", "scores"} for of in SUBJECTS)
 
 
 def _is_parquet(path: str) -> bool:
     pyarrow, parquet = _parquet()
     try:
-        return tuple(parquet.read_schema(path).names) == COLUMNS
+        return tuple(parquet.read_schema(path).names) in {(of, *_COLUMNS) for of in SUBJECTS}
     except pyarrow.ArrowException:
         return False
 

@@ -233,6 +233,7 @@ class DynamicTopology:
         for collected in self._collected.values():
             collected.count(scaler)
         if not self._is_compared:
+            self._refuse_without_data()
             refuse_different_topologies(self.weights, self.step)
             self._is_compared = True
         self.step += 1
@@ -245,6 +246,15 @@ class DynamicTopology:
             for collected in self._collected.values():
                 collected.buffer.decay(self._criterion.decay)
         self._collect_if_due()
+
+    def _refuse_without_data(self) -> None:
+        """Refuse ``sparse_init=svd``, if it was asked for and nothing has given the weights their factors."""
+        waiting = [name for name, weight in self.weights.items() if weight.awaits_data]
+        if self.config.sparse_init == "svd" and waiting:
+            raise DSLError(
+                f"sparse_init=svd: must be another in a training without DSLTrainer, which gives {waiting[0]} the "
+                "factors of the interactions"
+            )
 
     @property
     def _criterion(self) -> GrowCriterion:

@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,10 @@ from recbole_dsl.training.run_files import from_here
 
 _OURS = os.path.dirname(os.path.dirname(__file__))
 _NAMED = 4
-_PROGRESS_BAR = Patch("recbole.trainer.trainer", "tqdm", "bars vanish at their end and show the topology")
+_INDENT = 8
+_PROGRESS_BAR = Patch(
+    "recbole.trainer.trainer", "tqdm", "bars fit the terminal, vanish at their end and show the topology"
+)
 
 
 class _Formatter(logging.Formatter):
@@ -45,6 +49,12 @@ def say(text: str) -> None:
             handler.handle(record)
 
 
+def say_part(name: str, text: str) -> None:
+    """Show ``text`` after its ``name``, in lines that fit a terminal of 80 columns."""
+    lines = textwrap.wrap(text, 80 - _INDENT, break_long_words=False, break_on_hyphens=False)
+    say(f"{name:<{_INDENT}}" + f"\n{' ' * _INDENT}".join(lines))
+
+
 def _brief_handlers() -> list[logging.Handler]:
     return [handler for handler in logging.getLogger().handlers if _is_shown in handler.filters]
 
@@ -57,19 +67,21 @@ def _is_shown(record: logging.LogRecord) -> bool:
 def say_start(
     config: Config, sparsity: SparsityReport, dataset: Dataset, model_file: str | None, log: str | None
 ) -> None:
-    """Five lines: data, model, what is sparse, what is not and why, and where the files go."""
+    """A line for each of: data, model, what is sparse, what is not and why, the file, and the log."""
     per_user = f", {dataset.avg_actions_of_users:.0f} a user" if dataset.uid_field else ""
     known = {"users": dataset.uid_field, "items": dataset.iid_field}
     counts = [f"{dataset.num(name) - 1:,} {what}" for what, name in known.items() if name]
     counts.append(f"{dataset.inter_num:,} interactions{per_user}")
     stayed = sum(count for count, _ in sparsity.dense.values())
-    say(f"data    {config['dataset']}: {', '.join(counts)}")
-    say(f"model   {config['model']}, {sparsity.numel + stayed:,} weights if it were dense")
+    say_part("data", f"{config['dataset']}: {', '.join(counts)}")
+    say_part("model", f"{config['model']}, {sparsity.numel + stayed:,} weights if it were dense")
     alive = f"{sparsity.nnz:,} of {sparsity.numel:,} weights alive ({sparsity.density:.4g})"
-    say(f"sparse  {alive}: {_named(sparsity.weights)}")
-    say(f"dense   {_why_dense(sparsity.dense)}")
-    where = f"; log: {from_here(log)}" if log else ""
-    say(f"files   {from_here(model_file) if model_file else 'none are saved'}{where}")
+    say_part("sparse", f"{alive}: {_named(sparsity.weights)}")
+    say_part("dense", _why_dense(sparsity.dense))
+    # a path in one piece can be copied
+    say(f"file    {from_here(model_file) if model_file else 'none is saved'}")
+    if log:
+        say(f"log     {from_here(log)}")
 
 
 def say_epoch(record: RunRecord, metric: str, is_best: bool) -> None:
@@ -89,18 +101,19 @@ def say_end(
     next_command: str | None,
 ) -> None:
     """The exploration rate, the cost table, the test result, and what to type next."""
+    n = len(topology.updates)
     rate = f"{topology.exploration_rate:.1%} of the weights were alive at some time"
-    say(f"\n{len(topology.updates)} topology updates, {rate}")
+    say(f"\n{n} topology update{'' if n == 1 else 's'}, {rate}")
     say(f"{cost}\n")
     if test_result:
-        say("test    " + "  ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
+        say_part("test", "  ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
     if next_command:
         say(f"look    recbole-dsl report {shlex.quote(from_here(model_file))}")
         say(f"next    {next_command}")
 
 
 class BriefBars:
-    """RecBole's progress bars, brief: they vanish at their end and show how ``topology`` changes."""
+    """RecBole's progress bars, as wide as the terminal, showing how ``topology`` changes. Brief ones vanish."""
 
     def __init__(self, topology: DynamicTopology):
         self._topology = topology
@@ -109,15 +122,15 @@ class BriefBars:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Within it, RecBole's bars are such; without a stream to show them there are none."""
-        is_seen = sys.stderr is not None
-        if is_seen and not _brief_handlers():
-            yield
-            return
-        # tqdm fails where there is no stream, as under pythonw
-        hidden = {} if is_seen else {"disable": True, "file": io.StringIO()}
+        own: dict[str, Any] = {"dynamic_ncols": True, "ncols": None}
+        if _brief_handlers():
+            own["leave"] = False
+        if sys.stderr is None:
+            # tqdm fails where there is no stream, as under pythonw
+            own |= {"disable": True, "file": io.StringIO()}
 
         def bar(*args: Any, **kwargs: Any) -> tqdm:
-            self._bar = tqdm(*args, **{"disable": None, **kwargs, "leave": False, **hidden})
+            self._bar = tqdm(*args, **{"disable": None, **kwargs, **own})
             self.refresh(at_once=False)
             return self._bar
 
@@ -131,8 +144,9 @@ class BriefBars:
         """Show the last topology update in the bar, if there is one."""
         updates = self._topology.updates
         if self._bar is not None and updates:
-            last = f"{updates[-1].exchanged:,} exchanged, R {updates[-1].exploration_rate:.3f}"
-            self._bar.set_postfix_str(f"update {len(updates)}: {last}", refresh=at_once)
+            # short, as 80 columns leave little beside the bar
+            last = f"update {len(updates)}, R {updates[-1].exploration_rate:.3f}"
+            self._bar.set_postfix_str(last, refresh=at_once)
 
 
 def _named(names: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +10,12 @@ from logging.handlers import MemoryHandler
 
 import colorlog
 from recbole.config import Config
-from recbole.utils import get_local_time
 from recbole.utils.logger import log_colors_config
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.patching import changes
 from recbole_dsl.training.console import make_brief
+from recbole_dsl.training.run_files import time_stamp
 
 _FOLDER = "log"
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -24,25 +23,23 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 @contextmanager
 def console_log(config: Config) -> Iterator[Callable[[], None]]:
-    """As `run_log`, but without a file and without holding anything back."""
+    """Within it the console shows what went wrong, if the program has set up no log; there is no file."""
     with _beside_a_program(config) as (add, is_alone):
         if is_alone:
-            add(*_console())
+            add(*_console(is_brief=True))
         yield lambda: None
 
 
 @contextmanager
 @changes("the root logger's handlers", "a run has a log file and a console of its own")
-def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str]]:
+def run_log(config: Config) -> Iterator[Callable[[], str]]:
     """Within it, hold the log of a run back until the yielded function is called.
 
     That function opens a new log file, gives it and the console all that was held back, and returns its path. An
     error before leaves no file, and on the console only its own message. If it is never called, there is no file
     either, and the console gets what was held back. A program that has set up a log keeps it:
-    its handlers get what passes their levels, and nothing else goes to the console.
-
-    Args:
-        is_brief: show on the console only what `console.say` says, and what went wrong.
+    its handlers get what passes their levels, and nothing else goes to the console. Unless the option ``verbose``
+    is True, the console shows only what `console.say` says, and what went wrong.
     """
     with _beside_a_program(config) as (add, is_alone):
         memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
@@ -50,9 +47,7 @@ def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str
 
         def begin() -> str:
             file = _file(config)
-            console = _console() if is_alone else []
-            for handler in console if is_brief else ():
-                make_brief(handler)
+            console = _console(is_brief=not config["verbose"]) if is_alone else []
             logging.getLogger().removeHandler(memory)
             add(*console, file)
             for record in memory.buffer:
@@ -64,9 +59,7 @@ def run_log(config: Config, is_brief: bool = False) -> Iterator[Callable[[], str
         yield begin
         if is_alone and memory in logging.getLogger().handlers:
             # nothing was begun, and there was no error: what is there to say has been held back
-            for handler in _console():
-                if is_brief:
-                    make_brief(handler)
+            for handler in _console(is_brief=not config["verbose"]):
                 for record in memory.buffer:
                     if record.levelno >= logging.getLogger().level:
                         handler.handle(record)
@@ -115,8 +108,7 @@ class _WithoutColors(logging.Formatter):
 
 def _file(config: Config) -> logging.FileHandler:
     folder = os.path.join(_FOLDER, config["model"])
-    # RecBole's name, made unique: two runs may begin in one second
-    name = f"{config['model']}-{config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}.log"
+    name = f"{config['model']}-{config['dataset']}-{time_stamp()}.log"
     try:
         os.makedirs(folder, exist_ok=True)
         file = logging.FileHandler(os.path.join(folder, name), mode="x", encoding="utf-8")
@@ -126,11 +118,14 @@ def _file(config: Config) -> logging.FileHandler:
     return file
 
 
-def _console() -> list[logging.Handler]:
+def _console(is_brief: bool) -> list[logging.Handler]:
     # under pythonw there is no stream
     if sys.stderr is None:
         return []
     console = logging.StreamHandler()
+    if is_brief:
+        make_brief(console)
+        return [console]
     form = "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s"
     console.setFormatter(colorlog.ColoredFormatter(form, "%d %b %H:%M", log_colors=log_colors_config))
     return [console]

@@ -66,10 +66,10 @@ def run_recbole_dsl(
 ) -> dict[str, Any]:
     """Train a RecBole model sparse from scratch, validate, stop early, save and test.
 
-    Takes what ``recbole.quick_start.run_recbole`` takes and returns what it returns. Every RecBole option
-    and every option of `DSLConfig` may be in ``config_file_list`` or ``config_dict``; with ``verbose`` the console
-    shows all that the log file has, and with ``report`` the page of the run is written. The command line is not
-    read, as it may be another program's: `command_line_options` is for a script whose options it has.
+    Takes what ``recbole.quick_start.run_recbole`` takes. Every RecBole option and every option of `DSLConfig` may
+    be in ``config_file_list`` or ``config_dict``; with ``verbose`` the console shows all that the log file has,
+    and with ``report`` the page of the run is written. The command line is not read, as it may be another
+    program's: `command_line_options` is for a script whose options it has.
 
     Args:
         model: model name; None if an option says it. So with ``dataset``.
@@ -77,6 +77,11 @@ def run_recbole_dsl(
         config_dict: options that rank above the files.
         saved: whether to save the best model, and to test it rather than the last.
         queue: for several processes, gets the result of the first.
+
+    Returns:
+        What ``run_recbole`` returns: best_valid_score, valid_score_bigger, best_valid_result and test_result. And
+        ``model_file``, the absolute path of the best epoch's file, or None if none was saved; and ``cost``, the
+        `Cost` of the model, or None if nothing was trained.
 
     Raises:
         DSLError: before anything is written, if an option is wrong or the model cannot be sparse.
@@ -242,8 +247,7 @@ def _train(
         refuse_different_runs(config, resumed)
     file = None if resumed is None else FileRows(read_checkpoint(resumed, option="resume"), "resume", resumed)
     init_seed(config["seed"], config["reproducibility"])
-    is_brief = not config["verbose"]
-    with run_log(config, is_brief) if is_first(config) else console_log(config) as begin_log:
+    with run_log(config) if is_first(config) else console_log(config) as begin_log:
         return _train_logged(config, file, saved, begin_log), config["local_rank"] == 0
 
 
@@ -304,7 +308,8 @@ def _train_logged(
         importlib.import_module(_REPORT).write_report([trainer.saved_model_file], page)
         logger.info(set_color("report", "yellow") + f": {page}")
         say(f"page    {page}")
-    return _result(config, best, test_result)
+    files = {"model_file": trainer.saved_model_file if saved else None, "cost": trainer.cost}
+    return {**_result(config, best, test_result), **files}
 
 
 def _result(config: Config, best: tuple[float, Any], test_result: Any) -> dict[str, Any]:
@@ -323,7 +328,8 @@ def _nothing_new(config: Config) -> dict[str, Any]:
         f"warm_start={path}: was trained on these very interactions, none is new: nothing is trained or written"
     )
     checkpoint = read_checkpoint(path, option="warm_start")
-    return _result(config, (checkpoint["best_valid_score"], checkpoint["best_valid_result"]), None)
+    best = checkpoint["best_valid_score"], checkpoint["best_valid_result"]
+    return {**_result(config, best, None), "model_file": None, "cost": None}
 
 
 def _unread_words(config: Config) -> list[str]:

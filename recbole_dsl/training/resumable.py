@@ -72,6 +72,8 @@ class Resumable:
     night: Night | None
     resumed: FileRows | None = None
     _has_saved = False
+    # whether `fit` was asked to tell how it goes
+    _verbose: bool
     _random_state: dict | None = None
     # the epoch whose state is still to be kept
     _epoch: int | None = None
@@ -259,7 +261,8 @@ class Resumable:
     def _end_epoch(self, saved: bool) -> None:
         """Tell what the last epoch came to and keep its state, unless that is done."""
         if self._epoch is not None:
-            say_epoch(self.record, str(self.config["valid_metric"]), is_best=self.cur_step == 0)
+            if self._verbose:
+                say_epoch(self.record, str(self.config["valid_metric"]), is_best=self.cur_step == 0)
             self._keep_last(self._epoch, saved)
 
     def _follow_steps(self, train_data: AbstractDataLoader, epoch: int) -> None:

@@ -2,17 +2,25 @@
 
 import os
 import secrets
+from datetime import datetime
 
 from recbole.config import Config
-from recbole.utils import get_local_time
 
 _BEST, _LAST = ".pth", ".last"
 
 
-def new_name(config: Config) -> str:
-    """The name of the best epoch's file of a new run: RecBole's, made unique."""
+def time_stamp() -> str:
+    """The local time and six random digits, for names that are unique and sort by time.
+
+    RecBole writes the month as a word, so that December's files come before November's.
+    """
     # secrets ignores the seed: runs with the same seed, on several machines too, get different names
-    return f"{config['model']}-{get_local_time()}-{secrets.token_hex(3)}{_BEST}"
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{secrets.token_hex(3)}"
+
+
+def new_name(config: Config) -> str:
+    """The name of the best epoch's file of a new run."""
+    return f"{config['model']}-{time_stamp()}{_BEST}"
 
 
 def from_here(path: str) -> str:

@@ -47,7 +47,7 @@ from recbole_dsl.sparse.loading import accept_sparse_states
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
-from recbole_dsl.training.console import BriefBars, say
+from recbole_dsl.training.console import BriefBars, say_part
 from recbole_dsl.training.data_start import start_weights
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
@@ -164,7 +164,9 @@ class DSLMixin(WithOptimizers, Resumable):
             self._restore_random_state(train_data)
             if self._is_finished():
                 self.logger.info(f"nothing left to do: {self._how_it_ended()}")
-                say(f"nothing left to train: {self._how_it_ended()}; the best epoch is tested again")
+                say_part(
+                    "done", f"{self._how_it_ended()}. Nothing is left to train; the best epoch is tested again"
+                )
                 # the test that follows needs it
                 self.eval_collector.data_collect(train_data)
                 result = self.best_valid_score, self.best_valid_result
@@ -268,7 +270,12 @@ class DSLMixin(WithOptimizers, Resumable):
             self.nights = [*self.night.before, self.night.to_dict()]
             agree_on_start(self.config, self.model)
             self.topology.restart()
+        awaited = any(weight.awaits_data for weight in sparse_weights(self.model).values())
         started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
+        if awaited and not started and self.dsl_config.sparse_init == "svd":
+            self.logger.warning(
+                "sparse_init=svd: no sparse tensor has a row for each user or each item, so all start at random"
+            )
         if started:
             agree_on_start(self.config, self.model)
         pretrained = {name: w.pretrained for name, w in sparse_weights(self.model).items() if w.pretrained}

@@ -10,7 +10,8 @@ from recbole.config import Config
 from recbole_dsl.compat.option_places import names_a_place
 from recbole_dsl.config import OPTIONS, nearest
 from recbole_dsl.errors import DSLError, refusal
-from recbole_dsl.options.checks import known_options, own_options
+from recbole_dsl.options.checks import known_options
+from recbole_dsl.options.names import own_options
 from recbole_dsl.training.configs import stored_config
 from recbole_dsl.tuning.parameters import Parameter
 

@@ -1,7 +1,8 @@
 """A search over options, from a parameter file to the best trial and its result on the test data."""
 
 import os
-import secrets
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,20 +11,21 @@ from typing import Any
 
 import numpy as np
 from recbole.config import Config
-from recbole.utils import get_local_time
 
 from recbole_dsl.config import nearest, unknown_option
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.data.loading import load_dataset
 from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.options.checked_config import check_names
-from recbole_dsl.options.checks import known_options, own_options
+from recbole_dsl.options.checks import known_options
+from recbole_dsl.options.names import own_options
 from recbole_dsl.options.stored_options import given_options
 from recbole_dsl.training.configs import stored_config
+from recbole_dsl.training.run_files import from_here, time_stamp
 from recbole_dsl.tuning.candidates import check_parameters, check_trial
 from recbole_dsl.tuning.parameters import Parameter, plain_options, read_parameters
 from recbole_dsl.tuning.plot import plot_search
-from recbole_dsl.tuning.search_files import SearchFolder
+from recbole_dsl.tuning.search_files import BEST_MODEL, BEST_OPTIONS, SearchFolder
 from recbole_dsl.tuning.settings import SETTINGS, Search, SearchSettings
 from recbole_dsl.tuning.trial import FAILED, Trial, best_of, test_trial, trial_config
 
@@ -57,6 +59,17 @@ class SearchResult:
     trials: Sequence[Trial]
     best: Trial
     test_result: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """This as plain data, with the files of the best trial; the other trials are in the folder."""
+        return {
+            "folder": self.folder,
+            "trials": len(self.trials),
+            "best": self.best.to_dict(),
+            "test_result": dict(self.test_result),
+            "model_file": os.path.join(self.folder, BEST_MODEL),
+            "options_file": os.path.join(self.folder, BEST_OPTIONS),
+        }
 
 
 def run_search(
@@ -94,13 +107,13 @@ def run_search(
     best: list[Trial] = [trial for trial in [best_of(folder.read_trials(), search.bigger)] if trial]
 
     def ended(trial: Trial) -> None:
-        print(_line(trial, search.most, config), flush=True)
+        _say(_line(trial, search.most, config))
         found = best_of([*best, trial], search.bigger)
         if found is trial:
             best[:] = [trial]
             folder.write_best_options(trial)
 
-    print(f"a search of up to {search.most} trials, in {folder.path}", flush=True)
+    _say(f"a search of up to {search.most} trial{'' if search.most == 1 else 's'}, in {from_here(folder.path)}")
     try:
         # each loads much
         if settings.engine == "ray":
@@ -215,8 +228,13 @@ def _folder(search: Search, inputs: Sequence[str | None]) -> SearchFolder:
     }
     if search.draws:
         content |= {"scheduler": settings.scheduler, "trials": len(search.draws)}
-    name = f"{options['model']}-{options['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
+    name = f"{options['model']}-{options['dataset']}-{time_stamp()}"
     return SearchFolder(settings.output or os.path.join("tuned", name), content, inputs)
+
+
+def _say(text: str) -> None:
+    lines = textwrap.fill(text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    print(lines, file=sys.stderr, flush=True)
 
 
 def _line(trial: Trial, total: int, config: Config) -> str:
@@ -238,7 +256,8 @@ def _result(folder: SearchFolder, options: Mapping[str, Any], config: Config) ->
     test_result = test_trial(best_config, folder.file(best.file))
     folder.write_best(best, test_result)
     has_plot = plot_search(options["model"], trials, folder)
-    print(_line(best, len(trials), config).replace("trial", "best: trial", 1))
-    print("test result: " + ", ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
-    print(f"{folder.path}: best.yaml, best.pth, best.json, trials.jsonl{', plot.html' if has_plot else ''}")
+    _say(_line(best, len(trials), config).replace("trial", "best: trial", 1))
+    _say("test result: " + ", ".join(f"{name} {value:.4f}" for name, value in test_result.items()))
+    files = ["best.yaml", "best.pth", "best.json", "trials.jsonl", *(["plot.html"] if has_plot else [])]
+    _say(f"{from_here(folder.path)}: {', '.join(files)}")
     return SearchResult(folder.path, trials, best, test_result)

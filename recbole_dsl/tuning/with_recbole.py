@@ -30,12 +30,24 @@ def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable
     Args:
         on_trial: called with each trial that was trained.
     """
-    folder.begin()
     # a failed trial is tried again
     trials = {trial.trial: trial for trial in folder.read_trials() if trial.status != FAILED}
     known = {_key(trial.options): trial for trial in trials.values()}
 
-    def objective(drawn: Mapping[str, Any], _: Any) -> dict[str, Any]:
+    tuner = HyperTuning(
+        # never called: hyperopt gets ours below
+        lambda *_: None,
+        params_dict=_space(search.parameters),
+        algo=search.algo,
+        max_evals=search.most,
+        early_stop=search.settings.early_stop or sys.maxsize,
+    )
+    # which RecBole imports when it is needed, too
+    from hyperopt import STATUS_OK, fmin
+
+    folder.begin()
+
+    def objective(drawn: Mapping[str, Any]) -> dict[str, Any]:
         values = _values(search.parameters, drawn)
         trial = known.get(_key(values))
         if trial is None:
@@ -45,30 +57,23 @@ def search_with_recbole(search: Search, folder: SearchFolder, on_trial: Callable
             folder.write_trials(trials.values())
             on_trial(trial)
         worst = -WORST if search.bigger else WORST
-        return {
-            "model": search.options["model"],
-            "best_valid_score": worst if trial.score is None else trial.score,
-            "valid_score_bigger": search.bigger,
-            "best_valid_result": dict(trial.valid),
-            # only the best trial is tested, after the search
-            "test_result": None,
-        }
+        score = worst if trial.score is None else trial.score
+        return {"loss": -score if search.bigger else score, "status": STATUS_OK}
 
-    tuner = HyperTuning(
-        objective,
-        params_dict=_space(search.parameters),
-        algo=search.algo,
-        max_evals=search.most,
-        early_stop=search.settings.early_stop or sys.maxsize,
-    )
-    # the scores are in the line of each trial
-    tuner._print_result = lambda result: None
     if search.algo == "exhaustive":
         # RecBole draws until it finds a new combination, and gives up after 1,000 draws, too few for many of them
         tuner.algo = partial(exhaustive_search, nbMaxSucessiveFailures=1000 + 50 * int(tuner.max_evals))
         tuner.max_evals = min(int(tuner.max_evals), search.most)
     with _SEED.by(str(search.seed)):
-        tuner.run()
+        # as `tuner.run`, but that prints on stdout, where the result of the command is
+        fmin(
+            objective,
+            tuner.space,
+            algo=tuner.algo,
+            max_evals=tuner.max_evals,
+            early_stop_fn=tuner.early_stop_fn,
+            show_progressbar=False,
+        )
 
 
 class _Choice:

@@ -1,5 +1,6 @@
 """From a checkpoint to an artifact: what is a product is found by computing, and gives what the model gives."""
 
+import json
 import os
 import re
 import sys
@@ -230,8 +231,10 @@ def test_the_last_line_of_a_training_says_how_to_recommend(options, caplog, capf
     for command in commands:
         monkeypatch.setattr(sys, "argv", command.split())
         main(command.split()[1:])
-    out = capfd.readouterr().out
-    assert "served as a product" in out and out.count("\n") == 2 + 1 + 40 * 10
+    out, err = capfd.readouterr()
+    assert "served as a product" in err
+    result, _, *rows = out.splitlines()
+    assert json.loads(result)["kind"] == "product" and len(rows) == 40 * 10
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_the_command_says_what_it_found_and_of_the_other_file(files, capsys):
     make().write()
     Path("users.txt").write_text("person-number-3\nu4\n")
     cli.main(["forget", files[0], "model.rdsl", "--forget=users.txt"])
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().err.splitlines() == [
         f"{files[0]}: forgot 1 of 2 users, 39 are left; not in it: u4",
         "model.rdsl: forgot 1 of 2 users, 11 are left; not in it: person-number-3",
         f"{files[1]}: is of the same run, and still has some of them",

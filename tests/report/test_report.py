@@ -203,7 +203,7 @@ def test_several_runs_stand_side_by_side(trained, options, data_path, capsys):
     assert headings.count("density 0.3") == headings.count("density 1") == 2
     titles = re.findall(r'class="dot (s\d)"[^>]*><title>(density \S+):', text)
     assert set(titles) == {("s0", "density 0.3"), ("s1", "density 1")}
-    assert "both.html: open it in a browser" in capsys.readouterr().out
+    assert "both.html: open it in a browser" in capsys.readouterr().err
     assert re.search(r"<td>[\d,]+<small>3.33 x</small></td>", text)
 
 

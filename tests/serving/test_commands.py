@@ -37,8 +37,8 @@ def refused(capfd, *arguments):
     return err
 
 
-def rows(text):
-    return [(row["user"], int(row["rank"]), row["item"], np.float32(row["score"])) for row in csv.DictReader(text)]
+def rows(text, of="user"):
+    return [(row[of], int(row["rank"]), row["item"], np.float32(row["score"])) for row in csv.DictReader(text)]
 
 
 def expected(tokens, items, scores):
@@ -62,9 +62,8 @@ def test_it_prints_what_the_recommender_gives(capfdbinary, recommender):
     assert rows(out.splitlines()) == expected(
         "x u1".split(), *recommender.recommend(["x", "u1"], unknown="popular")
     )
-    assert rows(printed(capfdbinary, "--similar_to=i1").splitlines()) == expected(
-        ["i1"], *recommender.similar_items(["i1"])
-    )
+    out = printed(capfdbinary, "--similar_to=i1").splitlines()
+    assert rows(out, "similar_to") == expected(["i1"], *recommender.similar_items(["i1"]))
 
 
 def test_histories_come_from_lines_of_json(capfdbinary, recommender):
@@ -99,7 +98,23 @@ def test_every_format_holds_the_same(recommender):
     assert np.array_equal(np.array(lines[0]["scores"], np.float32), scores[0][: len(lines[0]["scores"])])
 
 
+def test_a_file_is_confirmed_on_stderr_and_to_a_program_on_stdout(capfd, recommender):
+    main(["recommend", "model.rdsl", "--similar_to=i1,i2", "--k=3", "--output=a.jsonl"])
+    out, err = capfd.readouterr()
+    assert err == "a.jsonl: 6 recommendations for 2 items\n"
+    assert json.loads(out) == {"output": "a.jsonl", "format": "jsonl", "n_items": 2, "n_recommendations": 6}
+    assert json.loads(Path("a.jsonl").read_text().splitlines()[1])["similar_to"] == "i2"
+    # such a file is one of ours
+    main(["recommend", "model.rdsl", "--users=u1", "--k=1", "--output=a.jsonl", "--output-format=text"])
+    assert capfd.readouterr() == ("", "a.jsonl: 1 recommendation for 1 user\n")
+
+
 WRONG = {
+    "result": (
+        ["model.rdsl", "--users=u1", "--output-format=xml"],
+        "output-format=xml: must be one of text, json",
+    ),
+    "no result": (["model.rdsl", "--users=u1", "--output-format=json"], "output-format=json: must be left out"),
     "no artifact": (["nowhere", "--users=u1"], "artifact=nowhere: must be an existing file"),
     "nobody": (["model.rdsl"], "must be given one of --users, --users_file, --histories, --similar_to"),
     "two": (["model.rdsl", "--users=u1", "--similar_to=i1"], "--users and --similar_to: must be one of --users"),

@@ -162,3 +162,10 @@ def test_tables_start_with_larger_values_where_layers_or_propagation_follow(opti
     assert tables
     for weight in tables.values():
         assert float(weight.values.detach().square().sum()) / weight.n_rows == pytest.approx(mean_square, rel=0.01)
+
+
+def test_svd_that_finds_no_table_says_so(options, caplog):
+    changes = {"sparse_init": "svd", "epochs": 1, "targets": "mlp_layers"}
+    config, model, train_data, _, _ = prepare("NeuMF", {**options, **changes})
+    DSLTrainer(config, model).fit(train_data, show_progress=False)
+    assert "sparse_init=svd: no sparse tensor has a row for each user or each item" in caplog.text

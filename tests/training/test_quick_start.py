@@ -1,6 +1,7 @@
 import configparser
 import glob
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from recbole_dsl.options import recbole_models
 from recbole_dsl.options.recbole_models import FACTS, Facts
 from recbole_dsl.training import configs
 from recbole_dsl.training.trainer import DSLMixin
+from tests.running import metrics
 
 
 @pytest.mark.parametrize("model", ["BPR", "LightGCN"])
@@ -24,14 +26,19 @@ def test_density_one_gives_the_metrics_of_stock_recbole(model):
     ours = run_recbole_dsl(
         model, "ml-100k", config_dict={**options, "density": 1, "update_interval": 20}, saved=False
     )
-    assert ours == stock
+    assert metrics(ours) == stock and ours["model_file"] is None
     assert stock["test_result"]["recall@10"] > 0.005
 
 
 def test_returns_and_saves_what_run_recbole_does(options):
     result = run_recbole_dsl(model="BPR", dataset="tiny", config_dict=options)
-    assert set(result) == {"best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"}
-    assert len(glob.glob("saved/BPR-*.pth")) == 1
+    names = {"best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"}
+    assert set(metrics(result)) == names
+    (file,) = glob.glob("saved/BPR-*.pth")
+    assert result["model_file"] == os.path.abspath(file)
+    assert result["cost"].checkpoint_bytes.sparse == os.path.getsize(file)
+    # the newest file is the last by name
+    assert re.fullmatch(r"saved/BPR-\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{6}\.pth", file)
 
 
 def test_command_line_ranks_above_dict_above_files_above_defaults(options, monkeypatch):

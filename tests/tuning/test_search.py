@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,12 @@ def test_the_command_leaves_a_table_the_best_options_and_its_model(options, caps
     )
     best = json.loads(Path("o/best.json").read_text())
     assert best["score"] == max(row["score"] for row in rows) == best["valid"]["mrr@10"]
-    assert f"test result: recall@10 {best['test']['recall@10']:.4f}" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert f"test result: recall@10 {best['test']['recall@10']:.4f}" in err
+    assert re.findall("^[a-z]+", err, re.MULTILINE) == ["a", *4 * ["trial"], "best", "test", "o"]
+    result = json.loads(out)
+    assert result["test_result"] == best["test"] and result["best"]["file"] == best["file"]
+    assert result["model_file"] == os.path.abspath("o/best.pth")
     assert sorted(os.listdir("o")) == [
         "best.json", "best.pth", "best.yaml", "plot.html", "search.json", "trials", "trials.jsonl"
     ]  # fmt: skip
