@@ -216,7 +216,9 @@ def test_new_items_come_from_a_file_and_bad_lines_are_named(capfd):
     Path("new.jsonl").write_text('{"item": "new", "users": ["u1", "u3"]}\n\n{"item": "new", "users": ["u2"]}\n')
     model = Recommender.load(make().write()).with_items({"new": ["u1", "u3", "u2"]})
     main(["recommend", "model.rdsl", "--similar_to=new", "--k=3", "--new_items=new.jsonl"])
-    assert rows(capfd.readouterr().out.splitlines()) == expected(["new"], *model.similar_items(["new"], 3))
+    assert rows(capfd.readouterr().out.splitlines(), "similar_to") == expected(
+        ["new"], *model.similar_items(["new"], 3)
+    )
     for line in ("new", '["new"]', '{"item": "a"}', '{"item": null, "users": []}', '{"item": "a", "users": [[]]}'):
         Path("new.jsonl").write_text(line)
         err = refused(capfd, "recommend", "model.rdsl", "--users=u1", "--new_items=new.jsonl")
