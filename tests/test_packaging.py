@@ -18,7 +18,7 @@ OPTIONAL = {"data": {"pyarrow"}, "serving": {"pyarrow"}, "report": {"markupsafe"
 
 
 def names(lines):
-    return {Requirement(line).name.lower() for line in lines}
+    return {Requirement(line).name.lower().replace("_", "-") for line in lines}
 
 
 def imported(file):
@@ -43,5 +43,5 @@ def test_imports_are_asked_for(part):
     owners, place = packages_distributions(), ROOT / "recbole_dsl" / part
     for file in [place, *place.rglob("*.py")]:
         for module in imported(file) if file.is_file() else ():
-            of_module = {owner.lower() for owner in owners.get(module, [module])}
+            of_module = {owner.lower().replace("_", "-") for owner in owners.get(module, [module])}
             assert of_module & allowed, f"{file.relative_to(ROOT)} imports {module}"
