@@ -13,8 +13,14 @@ ROOT = Path(__file__).parent.parent
 OPTIONS = read_configuration(ROOT / "setup.cfg")["options"]
 # parts that an extra is for; what the extra brings they may import
 EXTRAS = {"tuning": "tune", "compat": "tune", "serving": "serve", "service": "serve", "compiling.py": "serve"}
-# data/ reads faster with pyarrow; serving/ names it where --format=parquet needs it; markupsafe is of jinja2
-OPTIONAL = {"data": {"pyarrow"}, "serving": {"pyarrow"}, "report": {"markupsafe"}}
+# data/ reads faster with pyarrow; serving/ names it where --format=parquet needs it; markupsafe is of jinja2,
+# pydantic and starlette of fastapi
+OPTIONAL = {
+    "data": {"pyarrow"},
+    "serving": {"pyarrow"},
+    "report": {"markupsafe"},
+    "service": {"pydantic", "starlette"},
+}
 
 
 def names(lines):
