@@ -16,6 +16,7 @@ from recbole_dsl.data import cache as cache_module
 from recbole_dsl.data import kept_dataset
 from recbole_dsl.data.cache import Cache
 from recbole_dsl.data.loading import load_dataset
+from tests.running import metrics
 
 ARRAY = np.arange(3000).reshape(30, 100)
 VALUE = {
@@ -164,7 +165,7 @@ def test_other_content_and_other_options_have_entries_of_their_own(tmp_path, kep
 
 def test_a_run_is_the_same_from_the_cache_and_without_one(options, kept):
     results = [
-        run_recbole_dsl("BPR", "tiny", config_dict={**options, "epochs": 1, "data_cache": c})
+        metrics(run_recbole_dsl("BPR", "tiny", config_dict={**options, "epochs": 1, "data_cache": c}))
         for c in (False, kept, kept)
     ]
     assert results[0] == results[1] == results[2]

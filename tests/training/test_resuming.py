@@ -141,7 +141,7 @@ def test_an_early_stop_comes_where_it_would_have_come(monkeypatch, options):
     [
         ({"learning_rate": 0.5}, "^learning_rate=0.5: must be 0.01, which saved/.*last was trained with"),
         ({"density": 0.5}, "^density=0.5: must be 0.3, which "),
-        ({"model": "LightGCN"}, "^model=LightGCN: must be BPR, which "),
+        ({"model": "LightGCN"}, "^model=LightGCN: must be BPR, as in saved/.*last"),
         ({"resume": "nowhere.last"}, "^resume=nowhere.last: must be an existing file"),
     ],
 )
