@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.sparse import csr_matrix, random_array
+from scipy.sparse import csr_matrix
 
 from recbole_dsl.initialisation.recode import (
     damped,
@@ -18,6 +18,11 @@ from recbole_dsl.initialisation.recode import (
 from tests.toy import blocks_of
 
 sizes = st.integers(1, 12)
+
+
+def some_of(random, shape, density):
+    """A matrix of which about ``density`` is not zero."""
+    return csr_matrix(random.random(shape) * (random.random(shape) < density))
 
 
 @st.composite
@@ -83,9 +88,8 @@ def test_rows_move_to_where_they_are_today(table, data):
 )
 def test_codes_are_on_budget_whatever_comes_and_goes(users, items, columns, density, most, seed):
     random = np.random.default_rng(seed)
-    interactions = damped(random_array((users, items), density=0.3, rng=random, format="csr"), 0.25)
-    sides = [random_array((n, columns), density=0.5, rng=random, format="csr") for n in (users, items)]
-    sides = [csr_matrix(side, dtype=np.float32) for side in sides]
+    interactions = damped(some_of(random, (users, items), 0.3), 0.25)
+    sides = [some_of(random, (n, columns), 0.5).astype(np.float32) for n in (users, items)]
     budgets = tuple(max(1, round(density * side.shape[0] * columns)) for side in sides)
     found = recode(*sides, interactions, budgets, steps=2, most=most)
     for code, budget, side in zip(found, budgets, sides):
