@@ -39,8 +39,8 @@ def run_forget(known: argparse.Namespace, others: list[str]) -> dict[str, Any]:
     for path in known.files:
         done.append(forget(path, users, known.output))
         print(done[-1])
-    others = [other for path in known.files if (other := still_in(path, users))]
-    for other in others:
+    remaining = [other for path in known.files if (other := still_in(path, users))]
+    for other in remaining:
         print(f"{other}: is of the same run, and still has some of them")
     files = [{"file": one.path, "n_forgotten": len(one.found), "n_users": one.n_left} for one in done]
-    return {"files": files, "still_in": others}
+    return {"files": files, "still_in": remaining}

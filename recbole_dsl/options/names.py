@@ -24,7 +24,7 @@ WITHOUT_DEFAULT = set(
     "nproc world_size process_timeout group_offset offset ip port local_rank single_spec device verbose encoding "
     "norm feature_num cin has_residual contrast sim use_filter tail_ratio eta token_num_threshold MODEL_TYPE "
     "MODEL_INPUT_TYPE eval_type valid_neg_sample_args test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS "
-    "NEG_ITEMS INVERSE_ITEM_SEQ CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling data_cache "
+    "NEG_ITEMS INVERSE_ITEM_SEQ CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN REORDER_ITEM_SEQ neg_sampling "
     "training_neg_sample_num fine_tune".split()
 )
 

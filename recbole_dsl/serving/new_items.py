@@ -16,36 +16,37 @@ _SAMPLE, _AT_ONCE = 4096, 64
 _RIDGE = 1e-3
 
 
-def item_scale(users: PackedTable, items: PackedTable, histories: UserHistories) -> NDArray[np.float64]:
+def folding_by(users: PackedTable) -> Callable[[CSR], Floats]:
+    """What folds lists of users in, by their vectors in ``users``: a row (n, n_columns) for each list."""
+    # all are decoded once: that takes less time than many scattered rows one by one
+    rows, prior = users.all_rows(), prior_of(users, users.n_columns)
+    return lambda lists: fold_in(lambda ids: rows.take(ids).dense(), prior, lists)
+
+
+def item_scale(
+    fold: Callable[[CSR], Floats], n_users: int, items: PackedTable, histories: UserHistories
+) -> NDArray[np.float64]:
     """(n_columns, n_columns) by which a vector that was folded in becomes one on the scale of the trained ones.
 
     Least squares shrinks a vector, the more so the fewer users there are, and knows nothing of the scale of a
     model's scores: without this the new items would come last for everybody, or first. So items that were trained
     on are folded in as well, and this maps what is found to their trained vectors, with the least squared error.
     """
-    prior, dense_rows = prior_of(users, users.n_columns), _decoded(users)
-    lists = _users_of_some(histories, users.n_rows, _SAMPLE)
+    lists = _users_of_some(histories, n_users, _SAMPLE)
     sample = np.flatnonzero(lists.lengths)
-    folded = np.empty((len(sample), users.n_columns))
+    folded = np.empty((len(sample), items.n_columns))
     for start in range(0, len(sample), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        folded[part] = fold_in(dense_rows, prior, lists.take(sample[part]))
+        folded[part] = fold(lists.take(sample[part]))
     gram = folded.T @ folded
     ridge = max(_RIDGE * np.trace(gram) / len(gram), np.finfo(np.float32).tiny)
     wanted = folded.T @ items.dense_rows(sample).astype(np.float64)
     return np.linalg.solve(gram + ridge * np.eye(len(gram)), wanted)
 
 
-def new_vectors(users: PackedTable, scale: NDArray[np.float64], lists: CSR) -> Floats:
+def new_vectors(fold: Callable[[CSR], Floats], scale: NDArray[np.float64], lists: CSR) -> Floats:
     """(n, n_columns) the vectors of the items that the users of ``lists`` had."""
-    folded = fold_in(_decoded(users), prior_of(users, users.n_columns), lists)
-    return (folded.astype(np.float64) @ scale).astype(np.float32)
-
-
-def _decoded(table: PackedTable) -> Callable[[Ids], Floats]:
-    """What gives rows of ``table``, decoded once: that takes less time than many scattered rows one by one."""
-    rows = table.all_rows()
-    return lambda ids: rows.take(ids).dense()
+    return (fold(lists).astype(np.float64) @ scale).astype(np.float32)
 
 
 def with_rows(table: PackedTable, rows: Floats) -> PackedTable:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask
 from recbole_dsl.serving.folding import fold_in, prior_of
-from recbole_dsl.serving.new_items import item_scale, new_vectors, with_rows
+from recbole_dsl.serving.new_items import folding_by, item_scale, new_vectors, with_rows
 from recbole_dsl.serving.packed_table import PackedTable
 from recbole_dsl.serving.propagation import MOST_LAYERS, propagated
 from recbole_dsl.serving.top_k import ExactTopK
@@ -131,9 +131,10 @@ class ProductScorer:
 
     def with_items(self, lists: CSR, histories: UserHistories) -> "ProductScorer":
         # without the lock, so that no request waits
+        fold = folding_by(self.users)
         if self._scale is None:
-            self._scale = item_scale(self.users, self.items, histories)
-        items = with_rows(self.items, new_vectors(self.users, self._scale, lists))
+            self._scale = item_scale(fold, self.users.n_rows, self.items, histories)
+        items = with_rows(self.items, new_vectors(fold, self._scale, lists))
         other = ProductScorer(self.users, items, self.transform, self.has_bias)
         # so that it makes no difference which of the new items came first
         other._scale = self._scale

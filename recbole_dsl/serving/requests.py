@@ -1,6 +1,8 @@
 """The files in which a user of the command names users, histories and items."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.serving.tokens import is_token
@@ -28,13 +30,7 @@ def read_histories(path: str) -> tuple[list[str], list[list[str]]]:
         DSLError: with the number of the line that is no history, or if the file cannot be read.
     """
     names, items = [], []
-    for number, line in _lines(path, "histories"):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
+    for number, line, value in _values(path, "histories"):
         if isinstance(value, list):
             value = {"items": value}
         history = value.get("items") if isinstance(value, dict) else None
@@ -58,13 +54,7 @@ def read_new_items(path: str) -> dict[str, list[str]]:
         DSLError: with the number of the line that is none, or if the file cannot be read.
     """
     found: dict[str, list[str]] = {}
-    for number, line in _lines(path, "new_items"):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
+    for number, line, value in _values(path, "new_items"):
         item, users = (value.get("item"), value.get("users")) if isinstance(value, dict) else (None, None)
         if not isinstance(users, list) or not all(map(is_token, [item, *users])):
             raise DSLError(
@@ -73,6 +63,17 @@ def read_new_items(path: str) -> dict[str, list[str]]:
             )
         found.setdefault(str(item), []).extend(str(user) for user in users)
     return found
+
+
+def _values(path: str, option: str) -> Iterator[tuple[int, str, Any]]:
+    """The number of each line that is not empty, the line, and the JSON value in it; None if it is none."""
+    for number, line in _lines(path, option):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                value = None
+            yield number, line, value
 
 
 def _lines(path: str, option: str) -> list[tuple[int, str]]:

@@ -45,24 +45,24 @@ def run_log(config: Config) -> Iterator[Callable[[], str]]:
         memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
         add(memory)
 
-        def begin() -> str:
-            file = _file(config)
-            console = _console(is_brief=not config["verbose"]) if is_alone else []
+        def hand_over(*others: logging.Handler) -> None:
+            handlers = [*(_console(is_brief=not config["verbose"]) if is_alone else ()), *others]
             logging.getLogger().removeHandler(memory)
-            add(*console, file)
+            add(*handlers)
             for record in memory.buffer:
-                for handler in (*console, file):
+                for handler in handlers:
                     if record.levelno >= handler.level:
                         handler.handle(record)
+
+        def begin() -> str:
+            file = _file(config)
+            hand_over(file)
             return file.baseFilename
 
         yield begin
         if is_alone and memory in logging.getLogger().handlers:
             # nothing was begun, and there was no error: what is there to say has been held back
-            for handler in _console(is_brief=not config["verbose"]):
-                for record in memory.buffer:
-                    if record.levelno >= logging.getLogger().level:
-                        handler.handle(record)
+            hand_over()
 
 
 @contextmanager

@@ -75,35 +75,25 @@ def nights(tmp_path_factory):
     return str(folder)
 
 
+SIZES = {
+    "load_col": {"inter": ["user_id", "item_id"]},
+    "epochs": 2,
+    "train_batch_size": 256,
+    "embedding_size": 8,
+    "density": 0.3,
+}
+
+
 @pytest.fixture
 def options(nights):
-    return {
-        "data_path": nights,
-        "load_col": {"inter": ["user_id", "item_id"]},
-        "epochs": 2,
-        "train_batch_size": 256,
-        "embedding_size": 8,
-        "density": 0.3,
-        "learning_rate": 0.01,
-        "save_last": False,
-        "show_progress": False,
-    }
+    return {"data_path": nights, **SIZES, "learning_rate": 0.01, "save_last": False, "show_progress": False}
 
 
 @pytest.fixture(scope="module")
 def bpr(nights, tmp_path_factory):
     """The file of a BPR model of "before"."""
     folder = str(tmp_path_factory.mktemp("bpr"))
-    options = {
-        "data_path": nights,
-        "load_col": {"inter": ["user_id", "item_id"]},
-        "epochs": 2,
-        "train_batch_size": 256,
-        "embedding_size": 8,
-        "density": 0.3,
-        "checkpoint_dir": folder,
-    }
-    run_recbole_dsl("BPR", "before", config_dict=options)
+    run_recbole_dsl("BPR", "before", config_dict={"data_path": nights, **SIZES, "checkpoint_dir": folder})
     (file,) = glob.glob(f"{folder}/*.pth")
     return file
 
