@@ -7,6 +7,7 @@ from scipy.sparse import csr_matrix
 from recbole_dsl.initialisation.codes import largest
 from recbole_dsl.initialisation.factors import Factors, most_active
 from recbole_dsl.initialisation.recode import damped, most_active_of, recode
+from recbole_dsl.initialisation.singular import QUICK
 
 # of `Factors`: the larger is better where histories are short, since popular items dominate those
 _DAMPINGS = 0.25, 0.4
@@ -45,7 +46,7 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     def reached(factors: Factors) -> float:
         return _ndcg(factors, densities, kept, left_out, users)
 
-    trials = [Factors(kept, columns, seed, damping, np.float32) for damping in _DAMPINGS]
+    trials = [Factors(kept, columns, seed, damping, QUICK) for damping in _DAMPINGS]
     values = [reached(trial) for trial in trials]
     best = trials[np.argmax(values)]
     damping = best.damping
