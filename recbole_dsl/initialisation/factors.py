@@ -70,23 +70,13 @@ class Factors:
         damping: float = _DAMPING,
         depth: int = ACCURATE,
     ):
-        matrix = _ones(interactions)
-        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
-        weights = _weights(degrees, damping)
-        users, items = map(_most_active, degrees)
-        factorised = matrix[users][:, items]
-        some, shuffled = (
-            _damp(m, weights[0][users], weights[1][items]) for m in (factorised, _shuffle(factorised, seed))
-        )
-        noise = _SIGNAL * second_singular(shuffled, seed)
-        self._some = some
-        self._vectors = largest_singular(some, min(columns, _MOST_FACTORS), seed, depth)
-        self._found, self._turn = _stand_out(*self._vectors, noise)
-        self.n_standing_out = len(self._turn)
         self.damping, self.steps = damping, 0
         self._columns, self._seed = columns, seed
-        matrix = _damp(matrix, *weights)
-        self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+        self._some, weights = self._take(interactions)
+        noise = _SIGNAL * second_singular(_damp(_shuffle(self._some, seed), *weights), seed)
+        self._vectors = largest_singular(self._some, min(columns, _MOST_FACTORS), seed, depth)
+        self._found, self._turn = _stand_out(*self._vectors, noise)
+        self.n_standing_out = len(self._turn)
 
     def kept(self) -> dict[str, Any]:
         """What `from_kept` needs beside the interactions: plain data and two arrays of (factorised, columns)."""
@@ -98,11 +88,7 @@ class Factors:
         """The same `users` and `items` without a factorisation, from what `kept` gave."""
         factors = cls.__new__(cls)
         vars(factors).update(kept)
-        matrix = _ones(interactions)
-        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
-        users, items = map(_most_active, degrees)
-        matrix = _damp(matrix, *_weights(degrees, factors.damping))
-        factors._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+        factors._take(interactions)
         return factors
 
     @cached_property
@@ -129,15 +115,16 @@ class Factors:
         """
         if steps == 0:
             return self
-        codes = spread(self._some, self._rotated_items, densities, steps)
-        n_more = self._columns - codes[0].shape[1]
-        draw = np.random.default_rng(self._seed)
+        return self._with_codes(spread(self._some, self._rotated_items, densities, steps), steps)
+
+    def over(self, interactions: csr_matrix, densities: tuple[float, float]) -> "Factors":
+        """The codes of `spread` after one step more, over other ``interactions`` of the same users and items.
+
+        It costs a step, where a factorisation of all interactions would cost many.
+        """
         factors = copy(self)
-        factors.steps = steps
-        factors._onto = self._with(
-            [[_NOISE * side.std() * draw.standard_normal((len(side), n_more))] for side in codes], codes
-        )
-        return factors
+        some, _ = factors._take(interactions)
+        return factors._with_codes(spread(some, self._onto[1], densities, 1), self.steps)
 
     def users(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """The factors of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
@@ -146,6 +133,26 @@ class Factors:
     def items(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """The factors of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(1, start, stop, columns)
+
+    def _take(self, interactions: csr_matrix) -> tuple[csr_matrix, list[np.ndarray]]:
+        """Keep the damped ``interactions``; returns those to be factorised, and what its users and items weigh."""
+        matrix = _ones(interactions)
+        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
+        weights = [np.maximum(degree, 1).astype(np.float32) ** -self.damping for degree in degrees]
+        matrix = _damp(matrix, *weights)
+        users, items = map(_most_active, degrees)
+        self._matrices = _some_columns(matrix, items), _some_columns(matrix.T.tocsr(), users)
+        return self._matrices[0][users], [weights[0][users], weights[1][items]]
+
+    def _with_codes(self, codes: tuple[np.ndarray, np.ndarray], steps: int) -> "Factors":
+        n_more = self._columns - codes[0].shape[1]
+        draw = np.random.default_rng(self._seed)
+        factors = copy(self)
+        factors.steps = steps
+        factors._onto = self._with(
+            [[_NOISE * side.std() * draw.standard_normal((len(side), n_more))] for side in codes], codes
+        )
+        return factors
 
     @cached_property
     def _rotated_items(self) -> np.ndarray:
@@ -266,8 +273,9 @@ def _most_active(degrees: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-degrees, kind="stable")[:_FACTORISED])
 
 
-def _weights(degrees: list[np.ndarray], damping: float) -> list[np.ndarray]:
-    return [np.maximum(degree, 1).astype(np.float32) ** -damping for degree in degrees]
+def _some_columns(matrix: csr_matrix, columns: np.ndarray) -> csr_matrix:
+    # a selection copies, even of all columns
+    return matrix if len(columns) == matrix.shape[1] else matrix[:, columns]
 
 
 def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:

@@ -14,8 +14,12 @@ _DAMPINGS = 0.25, 0.4
 # of `Factors.spread`; 0 keeps the factors that stand out, best where the structure is global
 _STEPS = 0, 1, 3, 8
 _LEFT_OUT = 0.1
+# half of the users have so many interactions or more: on all data of this kind the first of each was chosen
+_LONG = 32
 # users with held-out interactions: at most, at least, and their share of those with two interactions or more
 _MOST_USERS = 4096
+# scores of them with all items
+_MOST_SCORES = 40_000_000
 _FEWEST_USERS = 100
 _SHARE = 0.5
 _TOP = 10
@@ -28,8 +32,10 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     A tenth of the interactions of some users, one each at least, is held out. The codes that a table would start
     from are made of the others, and compared by the NDCG@10 of their products on the held-out ones: first each
     damping without steps, then each number of steps with the better damping. Held-out interactions are those of
-    half the factorised users with two interactions or more, at most 4,096, so that the codes are much like those
-    of all the data. With fewer than 100 such users the factors that stand out are taken.
+    half the factorised users with two interactions or more, at most 4,096 and 40 million scores with all items, so
+    that the codes are much like those
+    of all the data. With fewer than 100 such users, or where half of the users have 32 interactions or more, the
+    factors that stand out are taken with the smaller damping.
 
     Args:
         interactions: (users, items); whatever is not zero counts as 1.
@@ -39,7 +45,7 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     """
     some = most_active(interactions)
     users = _some_users(some, seed)
-    if len(users) < _FEWEST_USERS:
+    if len(users) < _FEWEST_USERS or _histories_are_long(interactions):
         return Factors(interactions, columns, seed, _DAMPINGS[0])
     kept, left_out = _leave_out(some, users, seed)
 
@@ -49,10 +55,12 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     trials = [Factors(kept, columns, seed, damping, QUICK) for damping in _DAMPINGS]
     values = [reached(trial) for trial in trials]
     best = trials[np.argmax(values)]
-    damping = best.damping
-    values = [max(values), *(reached(best.spread(steps, densities)) for steps in _STEPS[1:])]
-    steps = _STEPS[np.argmax(values)]
-    return Factors(interactions, columns, seed, damping).spread(steps, densities)
+    spread = [best.spread(steps, densities) for steps in _STEPS[1:]]
+    values = [max(values), *map(reached, spread)]
+    chosen = [best, *spread][np.argmax(values)]
+    if chosen is best:
+        return Factors(interactions, columns, seed, best.damping)
+    return chosen.over(interactions, densities)
 
 
 def best_damping(
@@ -87,7 +95,13 @@ def best_damping(
 def _some_users(interactions: csr_matrix, seed: int) -> np.ndarray:
     """Those of whom some interactions are held out, ascending."""
     users = np.random.default_rng(seed).permutation(np.flatnonzero(np.diff(interactions.indptr) > 1))
-    return np.sort(users[: min(_MOST_USERS, int(_SHARE * len(users)))])
+    most = min(_MOST_USERS, max(_FEWEST_USERS, _MOST_SCORES // interactions.shape[1]))
+    return np.sort(users[: min(most, int(_SHARE * len(users)))])
+
+
+def _histories_are_long(interactions: csr_matrix) -> bool:
+    lengths = np.diff(interactions.indptr)
+    return bool(np.median(lengths[lengths > 0]) >= _LONG)
 
 
 def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[csr_matrix, csr_matrix]:

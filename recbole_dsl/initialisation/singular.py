@@ -1,11 +1,14 @@
 """The largest singular values of a sparse matrix, and their vectors."""
 
 import numpy as np
+from scipy.linalg import qr
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
 
 # columns of random numbers that the space grows from
 _WIDTH = 16
+# values below this share of the largest are taken for zero: squares in single precision do not tell them from it
+_ZERO = 1e-3
 # blocks of the space. Of interactions, from 2 to 165 a user, the least of 64 singular values is then right to 2 %,
 # the 32 largest to 0.3 %
 ACCURATE = 24
@@ -18,8 +21,8 @@ def largest_singular(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Left vectors, values (descending) and right vectors of the ``n`` largest singular values, without zeros.
 
-    The vectors are the best ones in a block Krylov space (Musco and Musco 2015, algorithm 2), which few passes over
-    the matrix span. What stands out from noise is found to all digits of single precision, noise is not.
+    The vectors are the best ones in a block Krylov space (Musco and Musco 2015, algorithm 2), which few passes
+    over the matrix span. What stands out from noise is found to all digits of single precision, noise is not.
 
     Args:
         matrix: (rows, columns), float32.
@@ -40,7 +43,7 @@ def largest_singular(
     else:
         left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
         left, sizes, right = left[:, :n], sizes[:n], right[:n].T
-    n = max(1, int((sizes > 1e-4 * sizes[0]).sum()))
+    n = max(1, int((sizes > _ZERO * sizes[0]).sum()))
     left, right = left[:, :n], right[:, :n]
     # a sign is arbitrary, and matters to a model with layers above the tables
     signs = np.where(left[np.abs(left).argmax(0), np.arange(n)] < 0, -1, 1).astype(np.float32)
@@ -63,10 +66,11 @@ def _krylov_space(matrix: csr_matrix, width: int, depth: int, seed: int) -> np.n
     block = np.random.default_rng(seed).standard_normal((matrix.shape[1], width)).astype(np.float32)
     for begin in range(0, basis.shape[1], width):
         block = matrix @ block
-        # twice is enough for orthogonality in floating point (Giraud et al. 2005), also where only rounding is left
+        # twice is enough in floating point (Giraud et al. 2005), also where only rounding is left
         for _ in range(2):
             block -= basis[:, :begin] @ (basis[:, :begin].T @ block)
-            block = np.linalg.qr(block)[0]
+            # NumPy's would compute in double precision
+            block = qr(block, mode="economic", check_finite=False)[0]
         basis[:, begin : begin + width] = block
         block = matrix.T @ block
     return basis
