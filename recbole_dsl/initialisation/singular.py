@@ -7,6 +7,8 @@ from scipy.sparse.linalg import svds
 
 # columns of random numbers that the space grows from
 _WIDTH = 16
+# a block with less than this share outside the space adds nothing to it
+_NOTHING = 1e-5
 # values below this share of the largest are taken for zero: squares in single precision do not tell them from it
 _ZERO = 1e-3
 # blocks of the space. Of interactions, from 2 to 165 a user, the least of 64 singular values is then right to 2 %,
@@ -61,14 +63,17 @@ def second_singular(matrix: csr_matrix, seed: int) -> float:
 
 
 def _krylov_space(matrix: csr_matrix, width: int, depth: int, seed: int) -> np.ndarray:
-    """An orthonormal basis, (rows, width * depth), of the images of ``width`` random vectors."""
+    """An orthonormal basis, (rows, width * depth or fewer), of the images of ``width`` random vectors."""
     basis = np.empty((matrix.shape[0], width * depth), dtype=np.float32)
     block = np.random.default_rng(seed).standard_normal((matrix.shape[1], width)).astype(np.float32)
     for begin in range(0, basis.shape[1], width):
         block = matrix @ block
         # twice is enough in floating point (Giraud et al. 2005), also where only rounding is left
         for _ in range(2):
+            size = np.linalg.norm(block)
             block -= basis[:, :begin] @ (basis[:, :begin].T @ block)
+            if np.linalg.norm(block) <= _NOTHING * size:
+                return basis[:, :begin]
             # NumPy's would compute in double precision
             block = qr(block, mode="economic", check_finite=False)[0]
         basis[:, begin : begin + width] = block
