@@ -115,16 +115,15 @@ class Factors:
         """
         if steps == 0:
             return self
-        return self._with_codes(spread(self._some, self._rotated_items, densities, steps), steps)
-
-    def over(self, interactions: csr_matrix, densities: tuple[float, float]) -> "Factors":
-        """The codes of `spread` after one step more, over other ``interactions`` of the same users and items.
-
-        It costs a step, where a factorisation of all interactions would cost many.
-        """
+        codes = spread(self._some, self._rotated_items, densities, steps)
+        n_more = self._columns - codes[0].shape[1]
+        draw = np.random.default_rng(self._seed)
         factors = copy(self)
-        some, _ = factors._take(interactions)
-        return factors._with_codes(spread(some, self._onto[1], densities, 1), self.steps)
+        factors.steps = steps
+        factors._onto = self._with(
+            [[_NOISE * side.std() * draw.standard_normal((len(side), n_more))] for side in codes], codes
+        )
+        return factors
 
     def users(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """The factors of the users from ``start`` to ``stop``: (stop - start, columns), float32."""
@@ -143,16 +142,6 @@ class Factors:
         users, items = map(_most_active, degrees)
         self._matrices = _some_columns(matrix, items), _some_columns(matrix.T.tocsr(), users)
         return self._matrices[0][users], [weights[0][users], weights[1][items]]
-
-    def _with_codes(self, codes: tuple[np.ndarray, np.ndarray], steps: int) -> "Factors":
-        n_more = self._columns - codes[0].shape[1]
-        draw = np.random.default_rng(self._seed)
-        factors = copy(self)
-        factors.steps = steps
-        factors._onto = self._with(
-            [[_NOISE * side.std() * draw.standard_normal((len(side), n_more))] for side in codes], codes
-        )
-        return factors
 
     @cached_property
     def _rotated_items(self) -> np.ndarray:
@@ -256,10 +245,10 @@ def _stand_out(
 
 def _rotation(sides: list[np.ndarray], begin: np.ndarray | None = None) -> np.ndarray:
     """The rotation of both ``sides``, with equal weight, by `_varimax`, in float64."""
-    factors = [torch.from_numpy(side) for side in sides]
+    factors = [torch.from_numpy(side).float() for side in sides]
     loadings = torch.cat([f / f.square().mean().sqrt() for f in factors])
     begin = torch.eye(loadings.shape[1]) if begin is None else torch.from_numpy(begin)
-    return _varimax(loadings.float(), begin.double()).numpy()
+    return _varimax(loadings, begin.double()).numpy()
 
 
 def _ones(interactions: csr_matrix) -> csr_matrix:

@@ -23,7 +23,7 @@ _MOST_SCORES = 40_000_000
 _FEWEST_USERS = 100
 _SHARE = 0.5
 _TOP = 10
-_BLOCK = 256
+_BLOCK = 64
 
 
 def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float, float], seed: int = 0) -> Factors:
@@ -31,11 +31,12 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
 
     A tenth of the interactions of some users, one each at least, is held out. The codes that a table would start
     from are made of the others, and compared by the NDCG@10 of their products on the held-out ones: first each
-    damping without steps, then each number of steps with the better damping. Held-out interactions are those of
-    half the factorised users with two interactions or more, at most 4,096 and 40 million scores with all items, so
-    that the codes are much like those
-    of all the data. With fewer than 100 such users, or where half of the users have 32 interactions or more, the
-    factors that stand out are taken with the smaller damping.
+    damping without steps, then more and more steps with the better damping, for as long as they rank better.
+
+    The users are half of those that are factorised and have two interactions or more, so that the codes are much
+    like those of all the data; they are 4,096 at most, with 40 million scores of all items. With fewer than 100 of
+    them, or where half of all users have 32 interactions or more, nothing is compared: the factors that stand out
+    are taken, with the smaller damping.
 
     Args:
         interactions: (users, items); whatever is not zero counts as 1.
@@ -55,12 +56,13 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     trials = [Factors(kept, columns, seed, damping, QUICK) for damping in _DAMPINGS]
     values = [reached(trial) for trial in trials]
     best = trials[np.argmax(values)]
-    spread = [best.spread(steps, densities) for steps in _STEPS[1:]]
-    values = [max(values), *map(reached, spread)]
-    chosen = [best, *spread][np.argmax(values)]
-    if chosen is best:
-        return Factors(interactions, columns, seed, best.damping)
-    return chosen.over(interactions, densities)
+    value, steps = max(values), 0
+    for more in _STEPS[1:]:
+        found = reached(best.spread(more, densities))
+        if found <= value:
+            break
+        value, steps = found, more
+    return Factors(interactions, columns, seed, best.damping).spread(steps, densities)
 
 
 def best_damping(

@@ -41,7 +41,7 @@ def largest_singular(
         return left, np.full(1, 1e-12, dtype=np.float32), right
     width = max(_WIDTH, n // 4)
     if width * depth < min(matrix.shape):
-        left, sizes, right = _from_space(matrix, _krylov_space(matrix, width, depth, seed), n)
+        left, sizes, right = _best_in(*_krylov_space(matrix, width, depth, seed), n)
     else:
         left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
         left, sizes, right = left[:, :n], sizes[:n], right[:n].T
@@ -62,28 +62,28 @@ def second_singular(matrix: csr_matrix, seed: int) -> float:
     return float(svds(matrix, k=2, v0=start, tol=1e-2, return_singular_vectors=False).min())
 
 
-def _krylov_space(matrix: csr_matrix, width: int, depth: int, seed: int) -> np.ndarray:
-    """An orthonormal basis, (rows, width * depth or fewer), of the images of ``width`` random vectors."""
-    basis = np.empty((matrix.shape[0], width * depth), dtype=np.float32)
+def _krylov_space(matrix: csr_matrix, width: int, depth: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """An orthonormal basis, (rows, width * depth or fewer), and its images by the transposed ``matrix``."""
+    basis, images = (np.empty((size, width * depth), dtype=np.float32) for size in matrix.shape)
+    transposed = matrix.T.tocsr()
     block = np.random.default_rng(seed).standard_normal((matrix.shape[1], width)).astype(np.float32)
-    for begin in range(0, basis.shape[1], width):
+    for begin in range(0, width * depth, width):
         block = matrix @ block
         # twice is enough in floating point (Giraud et al. 2005), also where only rounding is left
         for _ in range(2):
             size = np.linalg.norm(block)
             block -= basis[:, :begin] @ (basis[:, :begin].T @ block)
             if np.linalg.norm(block) <= _NOTHING * size:
-                return basis[:, :begin]
+                return basis[:, :begin], images[:, :begin]
             # NumPy's would compute in double precision
             block = qr(block, mode="economic", check_finite=False)[0]
         basis[:, begin : begin + width] = block
-        block = matrix.T @ block
-    return basis
+        block = images[:, begin : begin + width] = transposed @ block
+    return basis, images
 
 
-def _from_space(matrix: csr_matrix, basis: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ``n`` largest singular values of the ``matrix`` projected onto ``basis``, and their vectors."""
-    images = matrix.T @ basis
+def _best_in(basis: np.ndarray, images: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ``n`` largest singular values of the matrix projected onto ``basis``, and their vectors."""
     squares, turn = np.linalg.eigh((images.T @ images).astype(np.float64))
     turn = turn[:, : -n - 1 : -1].astype(np.float32)
     sizes = np.sqrt(np.maximum(squares[: -n - 1 : -1], 0)).astype(np.float32)

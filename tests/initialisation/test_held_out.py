@@ -56,18 +56,6 @@ def test_what_was_left_out_decides():
     assert found[1] > 1.2 * found[0]
 
 
-def test_codes_that_were_chosen_are_made_of_all_interactions():
-    """An item that is held out wherever it occurs still gets a code."""
-    matrix = small_groups()
-    factors = best_factors(matrix, 32, DENSITIES)
-    assert factors.steps > 0
-    sold = np.asarray(matrix.sum(0)).ravel() > 0
-    assert (factors.items(0, 720)[sold].norm(dim=1) > 0).all()
-    kept, _ = held_out._leave_out(matrix, np.arange(0, 1500, 2), seed=3)
-    again = Factors(kept, 32).spread(3, DENSITIES).over(matrix, DENSITIES)
-    assert again.users(0, 1500).shape == (1500, 32) and columns_in_use(again, 720) > 0.9
-
-
 def test_long_histories_need_no_choice(monkeypatch):
     matrix = few_tastes()
     lengths = np.diff(matrix.indptr)
