@@ -50,17 +50,22 @@ def largest(rows: np.ndarray, density: float, by_share: bool = False) -> np.ndar
     keys = np.abs(_rows_to_norm_1(rows) if by_share else rows)
     keys[np.arange(len(keys)), keys.argmax(1)] = np.inf
     n = min(keys.size, max(1, round(density * keys.size)))
-    alive = np.zeros(keys.size, dtype=bool)
-    alive[np.argpartition(-keys.ravel(), n - 1)[:n]] = True
-    return np.where(alive.reshape(rows.shape), rows, 0)
+    # a third of the time of argpartition
+    least = np.partition(keys.ravel(), keys.size - n)[keys.size - n]
+    alive = keys >= least
+    if surplus := np.count_nonzero(alive) - n:
+        alive.flat[np.flatnonzero(keys == least)[-surplus:]] = False
+    return np.where(alive, rows, 0)
 
 
 def _code(rows: np.ndarray, density: float) -> np.ndarray:
     rows = _rows_to_norm_1(rows)
-    norms = np.linalg.norm(rows, axis=0)
+    norms = np.sqrt(np.einsum("ij,ij->j", rows, rows))
     rows = rows / np.maximum(norms, 1e-6 * norms.max() + 1e-12) ** _BALANCE
-    return _rows_to_norm_1(largest(rows, density, by_share=True))
+    return _rows_to_norm_1(largest(_rows_to_norm_1(rows), density))
 
 
 def _rows_to_norm_1(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    # a fifth of the time that np.linalg.norm takes
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return rows / np.maximum(norms, 1e-12)[:, None]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix, diags
-from scipy.sparse.linalg import svds
 from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_dsl.initialisation.codes import spread
 from recbole_dsl.initialisation.masks import MaskSpec, largest_entries
+from recbole_dsl.initialisation.singular import ACCURATE, largest_singular, second_singular
 from recbole_dsl.sparse.rewrite import exchanged
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -35,8 +35,6 @@ _REPEATED = 1.0
 _FACTORISED = 2**15
 _MOST_FACTORS = 128
 _MAX_ROTATIONS = 60
-# relative, of squared singular values; in double precision the vectors are then right to eight digits
-_TOLERANCE = 1e-4
 _ALL = slice(None)
 
 
@@ -56,8 +54,7 @@ class Factors:
         columns: number of factors; those beyond the rank of R, and the 128th, are small random projections of R.
         seed: of the shuffle, of the iteration's start and of random projections.
         damping: an interaction counts as 1 / (its user's number of interactions * its item's) to this power.
-        dtype: of the factorisation. In single precision it takes half the time, and releases of ARPACK and LAPACK
-            give factors that differ.
+        depth: of the factorisation, `ACCURATE` or `QUICK` of `recbole_dsl.initialisation.singular`.
 
     Attributes:
         n_standing_out: how many factors are rotated.
@@ -71,26 +68,15 @@ class Factors:
         columns: int,
         seed: int = 0,
         damping: float = _DAMPING,
-        dtype: type[np.floating] = np.float64,
+        depth: int = ACCURATE,
     ):
-        matrix = _ones(interactions)
-        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
-        weights = _weights(degrees, damping)
-        users, items = map(_most_active, degrees)
-        factorised = matrix[users][:, items]
-        some, shuffled = (
-            _damp(m, weights[0][users], weights[1][items]).astype(dtype)
-            for m in (factorised, _shuffle(factorised, seed))
-        )
-        noise = _SIGNAL * _largest(shuffled, 2, seed)[1].min()
-        self._some = some.astype(np.float32)
-        self._vectors = _largest(some, min(columns, _MOST_FACTORS), seed)
-        self._found, self._turn = _stand_out(*self._vectors, noise)
-        self.n_standing_out = len(self._turn)
         self.damping, self.steps = damping, 0
         self._columns, self._seed = columns, seed
-        matrix = _damp(matrix, *weights)
-        self._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+        self._some, weights = self._take(interactions)
+        noise = _SIGNAL * second_singular(_damp(_shuffle(self._some, seed), *weights), seed)
+        self._vectors = largest_singular(self._some, min(columns, _MOST_FACTORS), seed, depth)
+        self._found, self._turn = _stand_out(*self._vectors, noise)
+        self.n_standing_out = len(self._turn)
 
     def kept(self) -> dict[str, Any]:
         """What `from_kept` needs beside the interactions: plain data and two arrays of (factorised, columns)."""
@@ -102,11 +88,7 @@ class Factors:
         """The same `users` and `items` without a factorisation, from what `kept` gave."""
         factors = cls.__new__(cls)
         vars(factors).update(kept)
-        matrix = _ones(interactions)
-        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
-        users, items = map(_most_active, degrees)
-        matrix = _damp(matrix, *_weights(degrees, factors.damping))
-        factors._matrices = matrix[:, items], matrix.T.tocsr()[:, users]
+        factors._take(interactions)
         return factors
 
     @cached_property
@@ -150,6 +132,16 @@ class Factors:
     def items(self, start: int, stop: int, columns: slice = _ALL) -> Tensor:
         """The factors of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(1, start, stop, columns)
+
+    def _take(self, interactions: csr_matrix) -> tuple[csr_matrix, list[np.ndarray]]:
+        """Keep the damped ``interactions``; returns those to be factorised, and what its users and items weigh."""
+        matrix = _ones(interactions)
+        degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
+        weights = [np.maximum(degree, 1).astype(np.float32) ** -self.damping for degree in degrees]
+        matrix = _damp(matrix, *weights)
+        users, items = map(_most_active, degrees)
+        self._matrices = _some_columns(matrix, items), _some_columns(matrix.T.tocsr(), users)
+        return self._matrices[0][users], [weights[0][users], weights[1][items]]
 
     @cached_property
     def _rotated_items(self) -> np.ndarray:
@@ -234,7 +226,7 @@ def _stand_out(
     """Matrices (users, columns) and (items, columns) that the other side's rows are projected onto.
 
     Args:
-        left, sizes, right: the result of `_largest`.
+        left, sizes, right: the result of `largest_singular`.
         noise: singular values up to this are noise, and larger ones are shrunk by it.
 
     Returns:
@@ -253,29 +245,10 @@ def _stand_out(
 
 def _rotation(sides: list[np.ndarray], begin: np.ndarray | None = None) -> np.ndarray:
     """The rotation of both ``sides``, with equal weight, by `_varimax`, in float64."""
-    factors = [torch.from_numpy(side) for side in sides]
+    factors = [torch.from_numpy(side).float() for side in sides]
     loadings = torch.cat([f / f.square().mean().sqrt() for f in factors])
     begin = torch.eye(loadings.shape[1]) if begin is None else torch.from_numpy(begin)
-    return _varimax(loadings.float(), begin.double()).numpy()
-
-
-def _largest(matrix: csr_matrix, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Left vectors, values (descending) and right vectors of the ``n`` largest singular values, without zeros."""
-    if not matrix.count_nonzero():
-        # ARPACK refuses to start where every vector becomes zero
-        left, right = (np.full((size, 1), size**-0.5) for size in matrix.shape)
-        return left, np.full(1, 1e-12), right
-    if n < min(matrix.shape):
-        start = np.random.default_rng(seed).standard_normal(min(matrix.shape)).astype(matrix.dtype)
-        left, sizes, right = svds(matrix, k=n, v0=start, tol=_TOLERANCE)
-    else:
-        left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
-    order = np.argsort(-sizes)[:n]
-    order = order[sizes[order] > 1e-4 * sizes.max()] if sizes.max() > 0 else order[:1]
-    left, right = left[:, order], right[order].T
-    # releases of ARPACK differ in the signs, which matter to a model with layers above the tables
-    signs = np.where(left[np.abs(left).argmax(0), np.arange(len(order))] < 0, -1, 1).astype(left.dtype)
-    return left * signs, np.maximum(sizes[order], 1e-12), right * signs
+    return _varimax(loadings, begin.double()).numpy()
 
 
 def _ones(interactions: csr_matrix) -> csr_matrix:
@@ -289,8 +262,9 @@ def _most_active(degrees: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-degrees, kind="stable")[:_FACTORISED])
 
 
-def _weights(degrees: list[np.ndarray], damping: float) -> list[np.ndarray]:
-    return [np.maximum(degree, 1).astype(np.float32) ** -damping for degree in degrees]
+def _some_columns(matrix: csr_matrix, columns: np.ndarray) -> csr_matrix:
+    # a selection copies, even of all columns
+    return matrix if len(columns) == matrix.shape[1] else matrix[:, columns]
 
 
 def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:

@@ -7,18 +7,23 @@ from scipy.sparse import csr_matrix
 from recbole_dsl.initialisation.codes import largest
 from recbole_dsl.initialisation.factors import Factors, most_active
 from recbole_dsl.initialisation.recode import damped, most_active_of, recode
+from recbole_dsl.initialisation.singular import QUICK
 
 # of `Factors`: the larger is better where histories are short, since popular items dominate those
 _DAMPINGS = 0.25, 0.4
 # of `Factors.spread`; 0 keeps the factors that stand out, best where the structure is global
 _STEPS = 0, 1, 3, 8
 _LEFT_OUT = 0.1
+# half of the users have so many interactions or more: on all data of this kind the first of each was chosen
+_LONG = 32
 # users with held-out interactions: at most, at least, and their share of those with two interactions or more
 _MOST_USERS = 4096
+# scores of them with all items
+_MOST_SCORES = 40_000_000
 _FEWEST_USERS = 100
 _SHARE = 0.5
 _TOP = 10
-_BLOCK = 256
+_BLOCK = 64
 
 
 def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float, float], seed: int = 0) -> Factors:
@@ -26,9 +31,12 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
 
     A tenth of the interactions of some users, one each at least, is held out. The codes that a table would start
     from are made of the others, and compared by the NDCG@10 of their products on the held-out ones: first each
-    damping without steps, then each number of steps with the better damping. Held-out interactions are those of
-    half the factorised users with two interactions or more, at most 4,096, so that the codes are much like those
-    of all the data. With fewer than 100 such users the factors that stand out are taken.
+    damping without steps, then more and more steps with the better damping, for as long as they rank better.
+
+    The users are half of those that are factorised and have two interactions or more, so that the codes are much
+    like those of all the data; they are 4,096 at most, with 40 million scores of all items. With fewer than 100 of
+    them, or where half of all users have 32 interactions or more, nothing is compared: the factors that stand out
+    are taken, with the smaller damping.
 
     Args:
         interactions: (users, items); whatever is not zero counts as 1.
@@ -38,20 +46,23 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     """
     some = most_active(interactions)
     users = _some_users(some, seed)
-    if len(users) < _FEWEST_USERS:
+    if len(users) < _FEWEST_USERS or _histories_are_long(interactions):
         return Factors(interactions, columns, seed, _DAMPINGS[0])
     kept, left_out = _leave_out(some, users, seed)
 
     def reached(factors: Factors) -> float:
         return _ndcg(factors, densities, kept, left_out, users)
 
-    trials = [Factors(kept, columns, seed, damping, np.float32) for damping in _DAMPINGS]
+    trials = [Factors(kept, columns, seed, damping, QUICK) for damping in _DAMPINGS]
     values = [reached(trial) for trial in trials]
     best = trials[np.argmax(values)]
-    damping = best.damping
-    values = [max(values), *(reached(best.spread(steps, densities)) for steps in _STEPS[1:])]
-    steps = _STEPS[np.argmax(values)]
-    return Factors(interactions, columns, seed, damping).spread(steps, densities)
+    value, steps = max(values), 0
+    for more in _STEPS[1:]:
+        found = reached(best.spread(more, densities))
+        if found <= value:
+            break
+        value, steps = found, more
+    return Factors(interactions, columns, seed, best.damping).spread(steps, densities)
 
 
 def best_damping(
@@ -86,7 +97,13 @@ def best_damping(
 def _some_users(interactions: csr_matrix, seed: int) -> np.ndarray:
     """Those of whom some interactions are held out, ascending."""
     users = np.random.default_rng(seed).permutation(np.flatnonzero(np.diff(interactions.indptr) > 1))
-    return np.sort(users[: min(_MOST_USERS, int(_SHARE * len(users)))])
+    most = min(_MOST_USERS, max(_FEWEST_USERS, _MOST_SCORES // interactions.shape[1]))
+    return np.sort(users[: min(most, int(_SHARE * len(users)))])
+
+
+def _histories_are_long(interactions: csr_matrix) -> bool:
+    lengths = np.diff(interactions.indptr)
+    return bool(np.median(lengths[lengths > 0]) >= _LONG)
 
 
 def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[csr_matrix, csr_matrix]:

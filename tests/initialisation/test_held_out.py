@@ -56,6 +56,14 @@ def test_what_was_left_out_decides():
     assert found[1] > 1.2 * found[0]
 
 
+def test_long_histories_need_no_choice(monkeypatch):
+    matrix = few_tastes()
+    lengths = np.diff(matrix.indptr)
+    monkeypatch.setattr(held_out, "_LONG", np.median(lengths))
+    monkeypatch.setattr(held_out, "_leave_out", None)
+    assert best_factors(matrix, 32, DENSITIES).items(0, 400).equal(Factors(matrix, 32).items(0, 400))
+
+
 @pytest.mark.parametrize("matrix", [few_tastes(seed=1), small_groups(users=150)], ids=["global", "few"])
 def test_factors_that_stand_out_are_kept_where_nothing_local_is_to_be_learned(matrix):
     n_items = matrix.shape[1]
