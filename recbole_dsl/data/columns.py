@@ -61,16 +61,22 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
     if not source.is_plain:
         return None
     found = {}
+    column = coded = None
     for name, is_number in types.items():
         column = table.column(name)
+        # its chunks are freed once they are joined
+        table = table.drop_columns([name])
         if is_number:
-            found[name] = column.to_numpy()
+            found[name] = np.array(column)
             continue
         coded = column.unify_dictionaries().combine_chunks()
         if isinstance(coded, pa.ChunkedArray):
             coded = coded.chunk(0) if coded.num_chunks else pa.array([], kinds[name])
-        codes = coded.indices.fill_null(-1).to_numpy()
+        codes = np.array(coded.indices.fill_null(-1))
         found[name] = pd.Categorical.from_codes(codes, pd.Index(coded.dictionary.to_pandas(), dtype=str))
+    del column, coded
+    # pyarrow would keep three times what was read
+    pa.default_memory_pool().release_unused()
     return pd.DataFrame(found, copy=False)
 
 

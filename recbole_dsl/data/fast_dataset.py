@@ -75,6 +75,11 @@ class _Fast:
                     self.field2bucketnum[field] = 2
         return frame
 
+    def _filter_inter_by_user_or_item(self) -> None:
+        # RecBole copies all interactions, also where no features say who there is
+        if self.user_feat is not None or self.item_feat is not None:
+            Dataset._filter_inter_by_user_or_item(self)
+
     def _filter_by_inter_num(self) -> None:
         sides = []
         for field, name in ((self.uid_field, "user"), (self.iid_field, "item")):

@@ -4,7 +4,7 @@ Once this is imported, RecBole's ``SequentialDataset`` no longer writes out ever
 """
 
 import functools
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Container, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +164,14 @@ class SequenceInteraction(Interaction):
     def add_prefix(self, prefix: str) -> None:
         self.interaction = Columns({prefix + name: column for name, column in self.interaction.uncut().items()})
 
+    def first_entries(self, names: Container[str]) -> "SequenceInteraction":
+        """The columns of ``names``, of histories the first entry alone."""
+        columns = {name: column for name, column in self.interaction.uncut().items() if name in names}
+        for name, column in columns.items():
+            if isinstance(column, Histories):
+                columns[name] = replace(column, shape_of_row=(1, *column.shape_of_row[1:]))
+        return SequenceInteraction(columns)
+
     def _reindex(self, index: Any) -> None:
         self.interaction.update(self[index].interaction.uncut())
 
@@ -208,6 +216,16 @@ def _data_augmentation(self: SequentialDataset) -> None:
     self.inter_feat = SequenceInteraction(columns)
 
 
+@functools.wraps(SequentialDataset.inter_matrix)
+def _inter_matrix(self: SequentialDataset, form: str = "coo", value_field: str | None = None) -> Any:
+    if isinstance(self.inter_feat, SequenceInteraction):
+        # RecBole's copies all columns, and reads the first entry of each history
+        wanted = {self.uid_field, self.iid_field, value_field}
+        wanted |= {f"{field}{self.config['LIST_SUFFIX']}" for field in wanted} | {self.item_list_length_field}
+        self = self.copy(self.inter_feat.first_entries(wanted))
+    return _inter_matrix.__wrapped__(self, form, value_field)
+
+
 def _shape_of_row(dataset: SequentialDataset, field: str) -> tuple[int, ...]:
     length = dataset.field2seqlen[getattr(dataset, f"{field}_list_field")]
     shape = (length,) if isinstance(length, int) else tuple(length)
@@ -229,8 +247,14 @@ def _itself(value: Tensor) -> Tensor:
     "RecBole writes out every prefix of every history, for every field",
     "the process ends",
 )
+@changes(
+    "recbole.data.dataset.SequentialDataset.inter_matrix",
+    "RecBole's reads whole histories for their first entries",
+    "the process ends",
+)
 def _install() -> None:
     SequentialDataset.data_augmentation = _data_augmentation
+    SequentialDataset.inter_matrix = _inter_matrix
 
 
 _install()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -252,10 +252,11 @@ def _rotation(sides: list[np.ndarray], begin: np.ndarray | None = None) -> np.nd
 
 
 def _ones(interactions: csr_matrix) -> csr_matrix:
-    matrix = csr_matrix(interactions, dtype=np.float32, copy=True)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
+    matrix = csr_matrix(interactions)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), matrix.shape)
 
 
 def _most_active(degrees: np.ndarray) -> np.ndarray:
@@ -268,7 +269,10 @@ def _some_columns(matrix: csr_matrix, columns: np.ndarray) -> csr_matrix:
 
 
 def _damp(matrix: csr_matrix, left: np.ndarray, right: np.ndarray) -> csr_matrix:
-    return (diags(left) @ matrix @ diags(right)).astype(np.float32).tocsr()
+    """``left`` times ``right`` wherever ``matrix`` has an entry; they share their indices."""
+    values = np.repeat(left, np.diff(matrix.indptr))
+    values *= right[matrix.indices]
+    return csr_matrix((values, matrix.indices, matrix.indptr), matrix.shape)
 
 
 def _shuffle(matrix: csr_matrix, seed: int) -> csr_matrix:
