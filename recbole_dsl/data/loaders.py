@@ -88,9 +88,9 @@ def _full_sort_loader(config: Config, dataset: Dataset, sampler: PairSampler) ->
     loader.uid_field, loader.iid_field, loader.is_sequential = dataset.uid_field, dataset.iid_field, False
     dataset.sort(by=dataset.uid_field, ascending=True)
     users, items = (dataset.inter_feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field))
-    positive = _Positive(users, items, dataset.user_num, dataset.item_num)
-    loader.uid2positive_item = positive
-    loader.uid2history_item = _History(sampler.used_ids, positive)
+    positive = Pairs([(users, items)], dataset.user_num, dataset.item_num)
+    loader.uid2positive_item = _ItemsByUser(positive)
+    loader.uid2history_item = _ItemsByUser(positive, sampler.used_ids)
     loader.uid2items_num = np.diff(positive.offsets)
     loader.uid_list = torch.from_numpy(np.flatnonzero(loader.uid2items_num))
     loader.user_df = dataset.join(Interaction({dataset.uid_field: loader.uid_list}))
@@ -100,55 +100,31 @@ def _full_sort_loader(config: Config, dataset: Dataset, sampler: PairSampler) ->
 
 
 class _ItemsByUser:
-    """A tensor of items for each user, as RecBole's array of such; None for a user who has no line in the part."""
+    """A tensor of items for each user, as RecBole's array of such; None for a user who has no line in the part.
+
+    Args:
+        part: the pairs in the part, which are the items if there is no ``used``.
+        used: has the items otherwise, without those in the part.
+    """
+
+    def __init__(self, part: Pairs, used: UsedItems | None = None):
+        self._part, self._used = part, used
+
+    def __len__(self) -> int:
+        return self._part.n_users
 
     def __getitem__(self, users: Any) -> Any:
         if isinstance(users, (int, np.integer, Tensor)) and np.ndim(users) == 0:
             return self._items_of(np.array([int(users)]))[0]
         return self._items_of(np.asarray(users) if isinstance(users, list) else np.arange(len(self))[users])
 
-    def __len__(self) -> int:
-        raise NotImplementedError
-
     def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
-        raise NotImplementedError
-
-
-class _Positive(_ItemsByUser):
-    def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_users: int, n_items: int):
-        self.n_items = n_items
-        pairs = users * n_items + items
-        # many times as fast as NumPy's unique, which hashes
-        pairs.sort()
-        self._pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-        self.offsets = np.searchsorted(self._pairs, np.arange(n_users + 1) * n_items)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def have(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,) whether each pair of a user and an item is among them."""
-        if not len(self._pairs):
-            return np.zeros(len(users), bool)
-        pairs = users * self.n_items + items
-        return self._pairs[np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)] == pairs
-
-    def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
-        rows = ((user, self._pairs[self.offsets[user] : self.offsets[user + 1]]) for user in users.tolist())
-        return [torch.from_numpy(row - user * self.n_items) if len(row) else None for user, row in rows]
-
-
-class _History(_ItemsByUser):
-    def __init__(self, used: UsedItems, positive: _Positive):
-        self._used, self._positive = used, positive
-
-    def __len__(self) -> int:
-        return len(self._used)
-
-    def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
-        places, items = self._used.pairs.items_of(users, self._used.part)
-        is_left_out = ~self._positive.have(users[places], items)
-        counts = np.bincount(places[is_left_out], minlength=len(users)).tolist()
-        rows = torch.from_numpy(items[is_left_out]).split(counts)
-        has_lines = np.diff(self._positive.offsets)[users] > 0
+        if self._used is None:
+            places, items = self._part.items_of(users, 0)
+        else:
+            places, items = self._used.pairs.items_of(users, self._used.part)
+            is_left = ~self._part.have(users[places], items, 0)
+            places, items = places[is_left], items[is_left]
+        rows = torch.from_numpy(items).split(np.bincount(places, minlength=len(users)).tolist())
+        has_lines = np.diff(self._part.offsets)[users] > 0
         return [row if is_in else None for row, is_in in zip(rows, has_lines.tolist())]

@@ -1,7 +1,7 @@
 """Evaluation with sampled negative items, in blocks of users, with the numbers that RecBole draws."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,16 +15,17 @@ from recbole.sampler import RepeatableSampler, Sampler
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_dsl.data.sampling import PairSampler
 from recbole_dsl.evaluation.pairs import Pairs, is_among
 from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, does_as_recbole
 from recbole_dsl.evaluation.search import SCORES, undecided
-
-Draw = Callable[[int], NDArray[np.int64]]
 
 # pairs of a block: users times the pairs of the one who has most
 _PAIRS = 2**17
 # scores of all items for each pair, up to which they are written side by side, as RecBole does
 _DENSE = 4
+# samplers whose items a class of the user's own does not choose
+_SAMPLERS = Sampler, PairSampler, RepeatableSampler
 
 
 class Sampled(NamedTuple):
@@ -54,7 +55,7 @@ def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
     arguments = loader.neg_sample_args
     if "none" in (arguments["distribution"], arguments["sample_num"]) or arguments.get("dynamic"):
         return loader
-    if type(loader.transform) is not Equal or type(loader._sampler) not in (Sampler, RepeatableSampler):
+    if type(loader.transform) is not Equal or type(loader._sampler) not in _SAMPLERS:
         return loader
     blocks = copy.copy(loader)
     blocks.__class__ = _Blocks
@@ -104,14 +105,10 @@ class _Blocks(NegSampleEvalDataLoader):
         return len(self.bounds)
 
     def __iter__(self) -> Iterator[Sampled]:
-        sampler = self._sampler
-        draw = _popular(sampler) if sampler.distribution == "popularity" else sampler.sampling
-        # one more, which RecBole's popular items may be by mistake
-        is_used = np.zeros(self._dataset.item_num + 1, np.bool_)
         for first, stop in self.bounds:
-            yield self._block(self.uid_list[first:stop], draw, is_used)
+            yield self._block(self.uid_list[first:stop])
 
-    def _block(self, users: NDArray[np.int64], draw: Draw, is_used: NDArray[np.bool_]) -> Sampled:
+    def _block(self, users: NDArray[np.int64]) -> Sampled:
         # sorted by users, so that theirs are one after the other
         rows = slice(self.uid2index[users[0]].start, self.uid2index[users[-1]].stop)
         counts = self.uid2items_num[users]
@@ -120,7 +117,9 @@ class _Blocks(NegSampleEvalDataLoader):
         ends = np.cumsum(counts)
         parts = []
         for user, of_user in zip(users, np.split(positive.numpy(), ends[:-1])):
-            parts += of_user, self._negative(user, of_user, draw, is_used)
+            # one user after the other, as RecBole draws again for one before it goes on to the next
+            drawn = self._sampler.sample_by_user_ids(np.full(len(of_user), user), of_user, self.neg_sample_num)
+            parts += of_user, drawn.numpy()
         # the rows of a user as often as there are candidates for each
         lengths = counts * self.times
         place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
@@ -137,42 +136,6 @@ class _Blocks(NegSampleEvalDataLoader):
             torch.from_numpy(np.repeat(owners, counts)),
             positive,
         )
-
-    def _negative(
-        self, user: int, positive: NDArray[np.int64], draw: Draw, is_used: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        """What RecBole's sampler draws for a user, with the same numbers."""
-        if type(self._sampler) is RepeatableSampler:
-            own = np.tile(positive, self.neg_sample_num)
-            return _drawn(len(own), draw, lambda items, places: items == own[places])
-        used = self._sampler.used_ids[user]
-        used = np.fromiter(used, np.int64, len(used))
-        is_used[used] = True
-        found = _drawn(len(positive) * self.neg_sample_num, draw, lambda items, places: is_used[items])
-        is_used[used] = False
-        return found
-
-
-def _drawn(n: int, draw: Draw, is_refused: Callable[..., NDArray[np.bool_]]) -> NDArray[np.int64]:
-    items = draw(n)
-    left = np.flatnonzero(is_refused(items, np.arange(n)))
-    while len(left):
-        items[left] = again = draw(len(left))
-        left = left[is_refused(again, left)]
-    return items
-
-
-def _popular(sampler: Sampler | RepeatableSampler) -> Draw:
-    """RecBole's choice by popularity, all at once."""
-    items = np.fromiter(sampler.prob.keys(), np.int64)
-    own = np.fromiter(sampler.prob.values(), np.float64)
-    other = np.fromiter((sampler.alias[item] for item in sampler.prob), np.int64)
-
-    def draw(n: int) -> NDArray[np.int64]:
-        places = np.random.randint(0, len(items), n)
-        return np.where(own[places] > np.random.random(n), items[places], other[places])
-
-    return draw
 
 
 def _bounds(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
