@@ -3,6 +3,7 @@
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from recbole_dsl.patching import changes
@@ -35,6 +36,12 @@ def shown(value: Any) -> str:
         # Python refuses to write integers of thousands of digits
         text = f"{type(value).__name__} of {sys.getsizeof(value):,} bytes"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of ``names``, separated by commas, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
 
 
 @changes(

@@ -4,19 +4,19 @@ import os
 from collections.abc import Iterable, Mapping, MutableMapping
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from recbole.config import Config
+from tqdm.utils import CallbackIOWrapper
 
+from recbole_dsl.compat.packages import has_marks
 from recbole_dsl.data.progress import progress
 
 _BLOCK = 1 << 24
-# to pandas' parser, and to a reader that knows no quotes, lines with these are something else
-_MARKS = b'"', b"\0", b"\r"
 
 
 def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.DataFrame | None:
@@ -32,7 +32,9 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
     separator, encoding = config["field_separator"], config["encoding"]
     missing = _missing_values()
     is_text = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii")
-    if not (missing and is_text and len(separator) == 1 and find_spec("pyarrow")):
+    is_known = missing and is_text and len(separator) == 1 and find_spec("pyarrow")
+    # to pandas' parser, and to a reader that knows no quotes, lines with these are something else
+    if not is_known or has_marks(path):
         return None
     import pyarrow as pa
     from pyarrow import csv
@@ -43,10 +45,9 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
     }
     size = os.path.getsize(path)
     with open(path, "rb") as file, progress(f"Read {os.path.basename(path)}", size, config, "B") as done:
-        source = _Plain(file, done.update)
         try:
             table = csv.read_csv(
-                pa.PythonFile(source, "r"),
+                pa.PythonFile(CallbackIOWrapper(done.update, file), "r"),
                 csv.ReadOptions(use_threads=torch.get_num_threads() > 1, block_size=_BLOCK),
                 csv.ParseOptions(delimiter=separator, quote_char=False),
                 csv.ConvertOptions(
@@ -58,8 +59,6 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
             )
         except (pa.ArrowInvalid, pa.ArrowKeyError):
             return None
-    if not source.is_plain:
-        return None
     found = {}
     for name, is_number in types.items():
         column = table.column(name)
@@ -142,35 +141,6 @@ class TokenIds(MutableMapping):
     def __reduce__(self) -> tuple:
         # a reader of the pickle may know nothing of this package
         return dict, (self._ids,)
-
-
-class _Plain:
-    """What pyarrow reads a file by; notes whether there was anything that makes it another file to pandas."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO, done: Any):
-        self._file, self._done = file, done
-        self.is_plain, self._ends_in_return = True, False
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._file.read(size)
-        self._done(len(chunk))
-        # a line of Windows may be cut between its two ends
-        checked = (b"\r" if self._ends_in_return else b"") + chunk
-        self._ends_in_return = checked.endswith(b"\r")
-        if any(mark in checked for mark in _MARKS):
-            ended = checked[: len(checked) - self._ends_in_return]
-            rest = ended.replace(b"\r\n", b"\n")
-            if any(mark in rest for mark in _MARKS) or (not chunk and self._ends_in_return):
-                self.is_plain = False
-        return chunk
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
 
 
 def _missing_values() -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.errors import DSLError, first_of, refusal, shown
 from recbole_dsl.files import copy_whole, output_file, require_writable
 from recbole_dsl.forgetting import artifacts
 from recbole_dsl.forgetting.traces import traces
@@ -18,8 +18,6 @@ from recbole_dsl.serving.tokens import Tokens, is_token
 
 # users whose recommendations are compared, and how many items of each
 _COMPARED, _K = 200, 10
-# tokens that a line names
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,7 @@ class Forgotten:
         total = len(self.found) + len(self.missing)
         words = f"{self.path}: forgot {len(self.found):,} of {total:,} users, {self.n_left:,} are left"
         if self.missing:
-            more = f" and {len(self.missing) - _NAMED:,} more" if len(self.missing) > _NAMED else ""
-            words += f"; not in it: {', '.join(map(shown, self.missing[:_NAMED]))}{more}"
+            words += f"; not in it: {first_of(self.missing)}"
         return "\n".join([words, *self.notes])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dsl.serving.csr import CSR, Floats, Ids, offsets_of
+from recbole_dsl.serving.csr import CSR, Floats, offsets_of
 from recbole_dsl.serving.folding import fold_in, prior_of
 from recbole_dsl.serving.packed_table import PackedTable
 from recbole_dsl.serving.user_histories import UserHistories
@@ -23,16 +23,17 @@ def folding_by(users: PackedTable) -> Callable[[CSR], Floats]:
     return lambda lists: fold_in(lambda ids: rows.take(ids).dense(), prior, lists)
 
 
-def item_scale(
-    fold: Callable[[CSR], Floats], n_users: int, items: PackedTable, histories: UserHistories
-) -> NDArray[np.float64]:
+def item_scale(fold: Callable[[CSR], Floats], items: PackedTable, trained: CSR) -> NDArray[np.float64]:
     """(n_columns, n_columns) by which a vector that was folded in becomes one on the scale of the trained ones.
 
     Least squares shrinks a vector, the more so the fewer users there are, and knows nothing of the scale of a
     model's scores: without this the new items would come last for everybody, or first. So items that were trained
     on are folded in as well, and this maps what is found to their trained vectors, with the least squared error.
+
+    Args:
+        trained: the items of each user in the training data.
     """
-    lists = _users_of_some(histories, n_users, _SAMPLE)
+    lists = _users_of_some(trained, items.n_rows, _SAMPLE)
     sample = np.flatnonzero(lists.lengths)
     folded = np.empty((len(sample), items.n_columns))
     for start in range(0, len(sample), _AT_ONCE):
@@ -58,14 +59,16 @@ def with_rows(table: PackedTable, rows: Floats) -> PackedTable:
     return PackedTable.of(CSR(offsets, columns, values, table.n_columns), "fp32")
 
 
-def with_new(histories: UserHistories, n_users: int, lists: CSR) -> UserHistories:
-    """``histories`` in which the users of ``lists`` have had the items that come after those of before."""
-    n_items = histories.n_items + lists.n_rows
-    trained, all = (
-        _with_columns(_everyone(histories, n_users, level), lists, histories.n_items)
-        for level in ("trained", histories.level)
-    )
-    return UserHistories.of(trained, all, n_items, histories.level)
+def with_new(histories: UserHistories, trained: CSR, lists: CSR) -> UserHistories:
+    """``histories`` in which the users of ``lists`` have had the items that come after those of before.
+
+    Args:
+        trained: the items of each user in the training data.
+    """
+    n_items, level = histories.n_items, histories.level
+    known = trained if level == "trained" else histories.lists(np.arange(trained.n_rows), level)
+    both = (_with_columns(one, lists, n_items) for one in (trained, known))
+    return UserHistories.of(*both, n_items + lists.n_rows, level)
 
 
 def _with_columns(lists: CSR, new: CSR, first: int) -> CSR:
@@ -76,19 +79,13 @@ def _with_columns(lists: CSR, new: CSR, first: int) -> CSR:
     return CSR(offsets_of(np.bincount(users, minlength=lists.n_rows)), items[order])
 
 
-def _users_of_some(histories: UserHistories, n_users: int, n: int) -> CSR:
-    """The users of about ``n`` of the items that were trained on, spread evenly; none for the others."""
-    lists = _everyone(histories, n_users, "trained")
-    counts = np.bincount(lists.columns, minlength=histories.n_items)
+def _users_of_some(lists: CSR, n_items: int, n: int) -> CSR:
+    """The users of about ``n`` of the items in ``lists`` of users, spread evenly; none for the others."""
+    counts = np.bincount(lists.columns, minlength=n_items)
     there = np.flatnonzero(counts)
-    is_chosen = np.zeros(histories.n_items, bool)
+    is_chosen = np.zeros(n_items, bool)
     is_chosen[there[np.linspace(0, max(len(there) - 1, 0), min(n, len(there))).astype(np.int64)]] = True
     entries = np.flatnonzero(is_chosen[lists.columns])
     items, users = lists.columns[entries], np.searchsorted(lists.offsets, entries, side="right") - 1
     order = np.argsort(items, kind="stable")
     return CSR(offsets_of(np.where(is_chosen, counts, 0)), users[order])
-
-
-def _everyone(histories: UserHistories, n_users: int, level: str) -> CSR:
-    users: Ids = np.arange(n_users)
-    return histories.lists(users, level)

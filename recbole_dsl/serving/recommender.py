@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.errors import DSLError, first_of, refusal, shown
 from recbole_dsl.serving.artifact import Artifact, read_artifact
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, offsets_of
 from recbole_dsl.serving.new_items import with_new
@@ -22,8 +22,6 @@ from recbole_dsl.serving.vectors import Vectors, as_torch
 
 UNKNOWN = ("error", "popular")
 ERRORS = ("raise", "ignore")
-# tokens that an error names
-_NAMED = 5
 # scores from which on a job of many batches is prepared for
 _WORTH_PREPARING = 2**25
 
@@ -205,8 +203,9 @@ class Recommender:
         if not tokens:
             return self
         items = Tokens.of([*self.items.all.tolist(), *tokens], "new items")
-        scorer = self.scorer.with_items(lists, self.user_histories)
-        histories = with_new(self.user_histories, len(self.users), lists)
+        trained = self.user_histories.lists(np.arange(len(self.users)), "trained")
+        scorer = self.scorer.with_items(lists, trained)
+        histories = with_new(self.user_histories, trained, lists)
         return Recommender({**header, "n_items": len(items)}, self.users, items, histories, scorer)
 
     def to_numpy(self) -> Vectors:
@@ -337,9 +336,7 @@ class Recommender:
         if is_any_allowed or not (ids < 0).any():
             return ids
         distinct = list(dict.fromkeys(given[place] for place in np.flatnonzero(ids < 0).tolist()))
-        named = ", ".join(shown(token) for token in distinct[:_NAMED])
-        more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""
-        raise DSLError(f"{name}={named}{more}: must be {what} that the model was trained on")
+        raise DSLError(f"{name}={first_of(distinct)}: must be {what} that the model was trained on")
 
     def _users_of(self, users_of: Mapping[str, Iterable[str]], skip: bool) -> tuple[list[str], CSR]:
         """The new items, and the users of each, ascending and distinct."""
