@@ -18,7 +18,8 @@ from recbole_dsl.compat.pickle_protocol import as_protocol_2
 from recbole_dsl.data.rows import FileRows
 from recbole_dsl.errors import DSLError
 from recbole_dsl.patching import Patch, changes, lock
-from recbole_dsl.sparse.validity import topology_problem
+from recbole_dsl.sparse.compressed_rows import CompressedRows
+from recbole_dsl.sparse.validity import parts_in, topology_problem
 
 _TORCH_LOAD = Patch("torch", "load", "the files that a model's constructor reads run nothing, and may be sparse")
 # option -> another -> its values with which a model of RecBole reads the file
@@ -157,18 +158,15 @@ class _DenseToo(dict):
         self._shapes, self._source = shapes, source
 
     def __missing__(self, name: str) -> Tensor:
-        parts = {part: self.get(f"{name}.{part}") for part in ("values", "columns", "row_offsets")}
-        if not all(isinstance(part, Tensor) for part in parts.values()):
+        parts = parts_in(self, name)
+        if not all(isinstance(part, Tensor) for part in parts):
             raise DSLError(f"{self._source}: does not fit the model: {name} is missing")
         shape = self._shapes.get(name) if isinstance(self._shapes, dict) else None
         if not isinstance(shape, list) or len(shape) < 2 or not all(type(n) is int and n > 0 for n in shape):
             raise DSLError(f"{self._source}: does not say the shape of {name}")
         n_rows, n_columns = shape[0], math.prod(shape[1:])
-        problem = topology_problem(n_rows, n_columns, None, **parts)
+        problem = topology_problem(n_rows, n_columns, None, *parts)
         if problem:
             raise DSLError(f"{self._source}: {name}: {problem}")
-        values, columns, offsets = parts.values()
-        dense = values.new_zeros(n_rows, n_columns)
-        rows = torch.repeat_interleave(offsets.long().diff())
-        dense[rows, columns.long()] = values
-        return dense.view(shape)
+        values, columns, offsets = parts
+        return CompressedRows(n_columns, columns, offsets, values).dense().view(shape)
