@@ -11,7 +11,6 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_dsl.environment import installed_versions
 from recbole_dsl.files import whole_file
 
 _MAGIC = b"rdslcach"
@@ -171,10 +171,7 @@ def digest_of(path: str) -> str:
 @cache
 def _code() -> str:
     """The SHA-256 of all code that makes what is kept: our files, and the releases of others' packages."""
-    digest = hashlib.sha256(sys.byteorder.encode())
-    for package in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            digest.update(f"{package}={version(package)} ".encode())
+    digest = hashlib.sha256(f"{sys.byteorder} {installed_versions(_PACKAGES)}".encode())
     for folder in _FOLDERS:
         for file in sorted(Path(__file__).parent.parent.joinpath(folder).glob("*.py")):
             digest.update(file.read_bytes())

@@ -31,7 +31,7 @@ def data_preparation(
     They give the same batches from the same random numbers. What is saved, or was, is RecBole's.
     """
     is_saved = config["dataloaders_save_path"] or config["save_dataloaders"]
-    if is_saved or config["repeatable"] or not PairSampler.fits(dataset):
+    if is_saved or config["repeatable"] or not Pairs.fit(dataset.user_num, dataset.item_num):
         getLogger().debug("The data is divided by RecBole.")
         return recbole_utils.data_preparation(config, dataset)
     with progress("Divide", 3, config) as done:

@@ -13,29 +13,23 @@ from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 from recbole.sampler.sampler import AbstractSampler
 from torch import Tensor
 
+from recbole_dsl.data.sampling import Pairs, UsedItems
 from recbole_dsl.patching import changes
 
-_VALUE_BITS = 32
+# above every id
+_VALUES = 2**32
 
 
-class UsedIds:
-    """Pairs of a key and a value that it must not get, from RecBole's array of a set for each key."""
-
-    def __init__(self, sets: np.ndarray):
-        keys = np.repeat(np.arange(len(sets)), [len(values) for values in sets])
-        pairs = keys << _VALUE_BITS | np.fromiter(chain.from_iterable(sets), np.int64, len(keys))
-        # the last one is above all others that are looked for
-        self._pairs = np.append(np.sort(pairs), np.iinfo(np.int64).max)
-
-    def have(self, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Whether each value is one of its key's, bool."""
-        pairs = keys.astype(np.int64) << _VALUE_BITS | values
-        return self._pairs[np.searchsorted(self._pairs, pairs)] == pairs
+def used_items(sets: np.ndarray) -> UsedItems:
+    """What each key must not get, from RecBole's array of a set for each key."""
+    keys = np.repeat(np.arange(len(sets)), [len(values) for values in sets])
+    values = np.fromiter(chain.from_iterable(sets), np.int64, len(keys))
+    return UsedItems(Pairs([(keys, values)], len(sets), _VALUES), 0)
 
 
 @functools.wraps(AbstractSampler.sample_by_key_ids)
 def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
-    used, keys = _used_ids(self), np.array(key_ids)
+    used, keys = _used_ids(self), np.array(key_ids).astype(np.int64)
     if used is None or not len(keys) or keys.min() < 0 or keys.max() >= len(self.used_ids):
         return _sample_by_key_ids.__wrapped__(self, key_ids, num)
     keys = np.tile(keys, num)
@@ -101,7 +95,7 @@ _CANDIDATES: dict[Any, Callable[[Any], list[np.ndarray]]] = {
 }
 
 
-def _used_ids(sampler: AbstractSampler) -> UsedIds | None:
+def _used_ids(sampler: AbstractSampler) -> UsedItems | None:
     """What ``sampler`` must not draw; None if it is of a class that may change it."""
     if hasattr(sampler.used_ids, "have"):
         return sampler.used_ids
@@ -109,7 +103,7 @@ def _used_ids(sampler: AbstractSampler) -> UsedIds | None:
         return None
     known = vars(sampler).get("_used_rows")
     if known is None or known[0] is not sampler.used_ids:
-        known = sampler._used_rows = (sampler.used_ids, UsedIds(sampler.used_ids))
+        known = sampler._used_rows = (sampler.used_ids, used_items(sampler.used_ids))
     return known[1]
 
 

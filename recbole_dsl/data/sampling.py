@@ -75,14 +75,8 @@ class Pairs:
         found = self._packed[np.searchsorted(self._packed, pairs << _PART_BITS).clip(max=len(self._packed) - 1)]
         return (found >> _PART_BITS == pairs) & (found & (2**_PART_BITS - 1) <= part)
 
-    def items(self, user: int, part: int) -> NDArray[np.int64]:
-        """The items of ``user`` in parts up to ``part``, ascending."""
-        row = self._packed[self.offsets[user] : self.offsets[user + 1]]
-        row = row[(row & (2**_PART_BITS - 1)) <= part]
-        return (row >> _PART_BITS) - user * self.n_items
-
     def items_of(self, users: NDArray[np.int64], part: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The items of several ``users`` in parts up to ``part``: places in ``users``, ascending, and items."""
+        """The items of ``users`` in parts up to ``part``: places in ``users``, ascending, and items."""
         counts = self.offsets[users + 1] - self.offsets[users]
         places = np.repeat(np.arange(len(users)), counts)
         ends = np.cumsum(counts)
@@ -100,7 +94,7 @@ class UsedItems:
 
     def __getitem__(self, users: Any) -> Any:
         if isinstance(users, (int, np.integer)):
-            return set(self.pairs.items(range(len(self))[users], self.part))
+            return set(self.pairs.items_of(np.array([range(len(self))[users]]), self.part)[1])
         found = np.empty(len(some := np.arange(len(self))[users]), object)
         found[:] = [self[int(user)] for user in some]
         return found
@@ -126,11 +120,6 @@ class PairSampler(Sampler):
     def __init__(self, phases: list[str], datasets: list[Dataset], distribution: str, alpha: float, pairs: Pairs):
         self._pairs = pairs
         super().__init__(phases, datasets, distribution, alpha)
-
-    @staticmethod
-    def fits(dataset: Dataset) -> bool:
-        """Whether it can be made for ``dataset``."""
-        return Pairs.fit(dataset.user_num, dataset.item_num)
 
     def get_used_ids(self) -> dict[str, UsedItems]:
         """As RecBole's; raises what that raises if a user has interacted with all items."""

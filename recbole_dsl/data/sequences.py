@@ -15,12 +15,12 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 from torch import Tensor
 
+from recbole_dsl.checkpoint.tokens import smallest
 from recbole_dsl.data.batches import places_of
 from recbole_dsl.patching import changes
 
 # entries that are cut at a time, whose places take 32 MB
 _ENTRIES = 2**22
-_TYPES = torch.uint8, torch.int16, torch.int32, torch.int64
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _data_augmentation(self: SequentialDataset) -> None:
     starts = torch.maximum(firsts, targets - self.config["MAX_ITEM_LIST_LENGTH"])
     lengths = targets - starts
     columns = {**self.inter_feat[targets].interaction, self.item_list_length_field: lengths}
-    spans = Spans(_small(starts), _small(lengths))
+    spans = Spans(smallest(starts), smallest(lengths))
     for field, shape in shapes.items():
         list_field = getattr(self, f"{field}_list_field")
         columns[list_field] = Histories(self.inter_feat[field], spans, tuple(shape))
@@ -213,11 +213,6 @@ def _shape_of_row(dataset: SequentialDataset, field: str) -> tuple[int, ...]:
     shape = (length,) if isinstance(length, int) else tuple(length)
     is_float = dataset.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
     return (*shape, 2) if is_float and field in dataset.config["numerical_features"] else shape
-
-
-def _small(values: Tensor) -> Tensor:
-    largest = int(values.max()) if len(values) else 0
-    return values.to(next(kind for kind in _TYPES if largest <= torch.iinfo(kind).max))
 
 
 def _itself(value: Tensor) -> Tensor:

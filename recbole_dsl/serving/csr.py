@@ -184,6 +184,13 @@ def offsets_of(lengths: Any) -> Ids:
     return offsets
 
 
+def smallest(numbers: NDArray) -> NDArray:
+    """``numbers`` in the smallest unsigned type that holds them, if they are integers and none is negative."""
+    if numbers.dtype.kind not in "iu" or (numbers.size and numbers.min() < 0):
+        return numbers
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
+
+
 def column_type(n_columns: int) -> np.dtype:
     """The smallest unsigned type that numbers ``n_columns``."""
     return np.min_scalar_type(max(n_columns - 1, 0))

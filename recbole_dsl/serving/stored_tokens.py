@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import WIDEST, bits_for, get, padded_bytes, put
-from recbole_dsl.serving.csr import Ids, offsets_of
+from recbole_dsl.serving.csr import Ids, offsets_of, smallest
 from recbole_dsl.serving.token_code import MOST_PLACES, TokenCode
 
 LONGEST = 2**16 - 1
@@ -198,12 +198,12 @@ class NumberedTokens:
         return hashes
 
 
-def smallest(stored: StoredTokens) -> dict[str, NDArray]:
+def stored_arrays(stored: StoredTokens) -> dict[str, NDArray]:
     """The arrays of the form that takes the fewest bytes, by the last part of their names."""
     if isinstance(stored, NumberedTokens):
         return stored.arrays()
     assert isinstance(stored, TextTokens)
-    forms = [{"text": stored.text, "lengths": _smallest(stored.lengths)}]
+    forms = [{"text": stored.text, "lengths": smallest(stored.lengths)}]
     content = stored.lengths.astype("<u2").tobytes() + stored.text.tobytes()
     deflated = np.frombuffer(zlib.compress(content), np.uint8)
     if len(content) <= _MOST_TIMES * len(deflated):
@@ -217,10 +217,6 @@ def smallest(stored: StoredTokens) -> dict[str, NDArray]:
 
 def _bytes(arrays: dict[str, NDArray]) -> int:
     return sum(array.nbytes for array in arrays.values())
-
-
-def _smallest(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-    return lengths.astype(np.uint8 if lengths.max(initial=0) < 2**8 else np.uint16)
 
 
 def _inflated(artifact: Artifact, name: str, n: int) -> tuple[NDArray[np.unsignedinteger], NDArray[np.uint8]]:
@@ -240,7 +236,7 @@ def _inflated(artifact: Artifact, name: str, n: int) -> tuple[NDArray[np.unsigne
             raise ValueError("another length")
     except (zlib.error, ValueError):
         artifact.refuse(f"{name} must be the compressed lengths and text of {n} tokens")
-    return _smallest(lengths), text
+    return smallest(lengths), text
 
 
 def _hashes(text: NDArray[np.uint8], offsets: Ids) -> NDArray[np.uint64]:

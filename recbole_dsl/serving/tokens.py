@@ -11,7 +11,7 @@ from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import bits_for
 from recbole_dsl.serving.csr import Ids
-from recbole_dsl.serving.stored_tokens import LONGEST, NumberedTokens, StoredTokens, TextTokens, smallest
+from recbole_dsl.serving.stored_tokens import LONGEST, NumberedTokens, StoredTokens, TextTokens, stored_arrays
 
 # tokens from which on they are decoded at once
 _MANY = 64
@@ -72,7 +72,7 @@ class Tokens:
 
     def arrays(self, side: str) -> dict[str, NDArray]:
         """The arrays that `read` reads, by name, in the form that takes the fewest bytes."""
-        return {f"{side}.{name}": array for name, array in smallest(self._stored).items()}
+        return {f"{side}.{name}": array for name, array in stored_arrays(self._stored).items()}
 
     def __len__(self) -> int:
         return len(self._stored)

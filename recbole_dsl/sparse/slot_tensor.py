@@ -43,7 +43,7 @@ _ENTRYWISE = set(
 # say or set something about a tensor, whatever its numbers are
 _DESCRIPTIONS = set(
     "shape size dim ndim numel nelement __len__ dtype device layout grad grad_fn requires_grad requires_grad_ "
-    "is_leaf is_sparse is_floating_point is_complex is_cuda is_meta is_contiguous stride element_size "
+    "is_leaf is_sparse is_floating_point is_complex is_cuda is_meta is_contiguous stride element_size nbytes "
     "register_hook register_post_accumulate_grad_hook new_zeros new_empty __hash__".split()
 )
 _GRADIENT = Tensor.grad.__get__

@@ -147,7 +147,7 @@ class SparseWeight(nn.Module):
     @property
     def index_bytes(self) -> int:
         """Bytes of ``columns`` and ``row_offsets``."""
-        return sum(t.numel() * t.element_size() for t in (self.columns, self.row_offsets))
+        return self.columns.nbytes + self.row_offsets.nbytes
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"

@@ -60,7 +60,7 @@ class GradientBuffer:
     def bytes(self) -> int:
         """Memory held now."""
         held = (self.sums,) if self.places is None else (self.sums, self.places, self.row_at)
-        return sum(t.numel() * t.element_size() for t in held)
+        return sum(t.nbytes for t in held)
 
     def add(self, ids: Tensor | None, gradient: Tensor, factor: float = 1.0) -> None:
         """Add ``factor`` times ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None for all.
