@@ -57,8 +57,12 @@ def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
         warnings.filterwarnings("ignore", category=category, module=modules)
 
 
-def described(error: BaseException) -> str:
-    """The class of ``error`` and what it says, in one line; of a DSLError only what it says."""
+def described(error: BaseException, with_hint: bool = False) -> str:
+    """The class of ``error`` and what it says, in one line; of a DSLError only what it says.
+
+    Args:
+        with_hint: whether to add how to see where it comes from.
+    """
     text = one_line(str(error))
     if isinstance(error, DSLError):
         return text
@@ -66,7 +70,8 @@ def described(error: BaseException) -> str:
         # the line of an assertion without a message says what it wants
         frames = traceback.extract_tb(error.__traceback__)
         text = frames[-1].line or "" if frames else ""
-    return shown(f"{type(error).__name__}: {text}")
+    hint = f" ({TRACEBACK}=1 shows where)" if with_hint else ""
+    return shown(f"{type(error).__name__}: {text}") + hint
 
 
 def one_line(text: str) -> str:

@@ -92,8 +92,9 @@ class OldModel:
 
     def check(self) -> None:
         """Raise a DSLError if the weights of the file are not those of such a model."""
+        sparse = sparse_weights(self.model, all_names=True)
         for name, axes in self.axes.items():
-            self._check_shape(name, axes)
+            self._check_shape(name, axes, sparse.get(name))
         for name in self.state:
             whole, _, part = name.rpartition(".")
             if name not in self.axes and not (whole in self.axes and part in PARTS):
@@ -131,13 +132,7 @@ class OldModel:
 
         return bisect_left(range(numel), True, len(sizes), key=lambda total: not is_short(total))
 
-    @property
-    def _sparse(self) -> dict[str, SparseWeight]:
-        named = self.model.named_modules(remove_duplicate=False)
-        return {name: module for name, module in named if isinstance(module, SparseWeight)}
-
-    def _check_shape(self, name: str, axes: tuple[Axis | None, ...]) -> None:
-        weight = self._sparse.get(name)
+    def _check_shape(self, name: str, axes: tuple[Axis | None, ...], weight: SparseWeight | None) -> None:
         dense = None if weight is not None else self.model.state_dict().get(name)
         if weight is None and dense is None:
             # a buffer that is not saved
