@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +22,6 @@ _WORD = 8
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 # the bytes of a word that belong to a token with so many bytes left
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
-
-
-class StoredTokens(Protocol):
-    """Tokens in UTF-8 by their ids, and a hash of each."""
-
-    def __len__(self) -> int: ...
-
-    def one(self, index: int) -> bytes:
-        """The token ``index``."""
-
-    def some(self, ids: Ids) -> list[bytes]:
-        """(n,) the tokens ``ids`` (n,), sooner than one by one."""
-
-    def hashes(self) -> NDArray[np.uint64]:
-        """(n,) a hash of each token."""
-
-    def hashes_of(self, tokens: Sequence[bytes]) -> NDArray[np.uint64]:
-        """(n,) the same of ``tokens`` that may be others; any number for one that is none of them."""
 
 
 class TextTokens:
@@ -80,23 +61,27 @@ class TextTokens:
         return len(self.lengths)
 
     def one(self, index: int) -> bytes:
+        """The token ``index``, in UTF-8."""
         return self.text[self._offsets[index] : self._offsets[index + 1]].tobytes()
 
     def some(self, ids: Ids) -> list[bytes]:
+        """The tokens ``ids`` (n,), sooner than one by one."""
         text = self.text.tobytes()
         starts, ends = self._offsets[ids].tolist(), self._offsets[ids + 1].tolist()
         return [text[start:end] for start, end in zip(starts, ends)]
 
     def hashes(self) -> NDArray[np.uint64]:
+        """(n,) a hash of each token."""
         return _hashes(self.text, self._offsets)
 
     def hashes_of(self, tokens: Sequence[bytes]) -> NDArray[np.uint64]:
+        """(n,) the same of ``tokens`` that may be others; any number for one that is none of them."""
         text = np.frombuffer(b"".join(tokens), np.uint8)
         return _hashes(text, offsets_of(np.array([len(token) for token in tokens], np.int64)))
 
 
 class NumberedTokens:
-    """Tokens as the numbers that a code gives them.
+    """Tokens as the numbers that a code gives them; read in the same ways as `TextTokens`.
 
     Args:
         code: what the numbers mean.
@@ -198,11 +183,13 @@ class NumberedTokens:
         return hashes
 
 
+StoredTokens = TextTokens | NumberedTokens
+
+
 def stored_arrays(stored: StoredTokens) -> dict[str, NDArray]:
     """The arrays of the form that takes the fewest bytes, by the last part of their names."""
     if isinstance(stored, NumberedTokens):
         return stored.arrays()
-    assert isinstance(stored, TextTokens)
     forms = [{"text": stored.text, "lengths": smallest(stored.lengths)}]
     content = stored.lengths.astype("<u2").tobytes() + stored.text.tobytes()
     deflated = np.frombuffer(zlib.compress(content), np.uint8)

@@ -24,7 +24,7 @@ from recbole_dsl.sparse.view import calling_line
 SMALLEST = 2**20
 
 aten = torch.ops.aten
-# give every entry a new value from one distribution, or the same one
+# replace every entry, by draws from one distribution or by one constant
 _DRAWS = {aten.normal_, aten.uniform_, aten.zero_, aten.fill_}
 # change each entry by itself: scale, shift or clip what was drawn
 _ENTRYWISE = _DRAWS | {aten.mul_, aten.add_, aten.sub_, aten.div_, aten.clamp_, aten.erfinv_}
@@ -298,7 +298,7 @@ def draw_entries(tensor: Tensor, values: Tensor, empty_row: int | None = None) -
     """Draw ``values`` (n,), in place, from the distribution of all the initial entries of a deferred ``tensor``.
 
     Args:
-        empty_row: a row that has no alive entries, so that its initialisation does not matter if it is zero.
+        empty_row: a row without alive entries; an operation that only zeroes it is passed over.
 
     Returns:
         Whether there is one such distribution; ``values`` do not change otherwise.

@@ -287,7 +287,7 @@ def _in_order_of(weight: Weight, tensor: SlotTensor) -> Tensor:
 
 
 def _follow(tensor: Tensor, topologies: list[Topology]) -> bool:
-    """Give the weight of ``tensor`` the other of ``topologies``, by position; False if it is trained itself."""
+    """Give the weight of ``tensor`` the other of ``topologies``, by position; False if that cannot be done."""
     weight = _owner_of(tensor)
     target = [topology for topology in topologies if weight is not None and topology is not weight.topology.itself]
     leader = next(iter(target[0].weights), None) if len(target) == 1 else None

@@ -10,7 +10,7 @@ from torch import Tensor
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.sparse.weight import SparseWeight
 
-# factor by which the tensor of the sums grows when it is full
+# factor by which the tensor of the sums grows when it is full; the old one, held meanwhile, is a quarter at most
 _GROWTH = 4
 # working memory of an update beside the buffers, for a large tensor, in bytes
 _BLOCKS = 6 * 2**20
@@ -19,7 +19,7 @@ _KEPT = 7 / 8
 
 
 class GradientBuffer:
-    """Sums the dense gradients of one tensor's rows over a window of steps, within a limit of memory.
+    """Sums the dense gradients of one tensor's rows over a window of steps, within a memory limit.
 
     Only rows that get a gradient are held. If the limit is too low for all of them, a random sample is held. Each
     window assigns every row a random priority, and the rows with the lowest ones stay (SparseRec, arXiv
@@ -35,7 +35,7 @@ class GradientBuffer:
         """For a tensor (rows, columns) of the dtype and device of ``like``.
 
         Args:
-            share: the limit of memory, in (0, 1], as a share of the dense tensor's bytes. 1 holds every row.
+            share: the memory limit, in (0, 1], as a share of the dense tensor's bytes. 1 holds every row.
             window: the number of the window, from 0 to 2**31; it determines the priorities of the rows.
         """
         width = columns * like.element_size()
