@@ -1,4 +1,4 @@
-"""Atomic files read by columns, with tokens as codes, and the ids that tokens get."""
+"""Reads atomic files by column, with tokens as codes, and assigns ids to tokens."""
 
 import os
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -20,20 +20,20 @@ _BLOCK = 1 << 24
 
 
 def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.DataFrame | None:
-    """The columns of an atomic file as RecBole's reader gives them, but tokens are categorical.
+    """The columns of an atomic file as RecBole reads them, except that tokens are categorical.
 
-    Categories are in the order of their first line. None where the file is not plain UTF-8 text without quotes, or
-    pyarrow is not installed or would read something else.
+    Categories are in the order of first appearance. None if the file is not plain UTF-8 text without quotes, or if
+    pyarrow is not installed or would read it differently.
 
     Args:
-        types: what the header says of each column to read -> whether it is a number; in the order of the file.
-        config: says the separator, the encoding, and whether progress is shown.
+        types: a column as the header has it -> whether it is a number; in the order of the file.
+        config: has the separator, the encoding, and whether to show progress.
     """
     separator, encoding = config["field_separator"], config["encoding"]
     missing = _missing_values()
     is_text = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii")
     is_known = missing and is_text and len(separator) == 1 and find_spec("pyarrow")
-    # to pandas' parser, and to a reader that knows no quotes, lines with these are something else
+    # pandas and pyarrow split lines with such characters differently
     if not is_known or has_marks(path):
         return None
     import pyarrow as pa
@@ -74,13 +74,13 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
 
 
 def joint_codes(columns: Iterable[Any]) -> tuple[list[NDArray[np.integer]], NDArray]:
-    """Codes of the values of several columns, equal for equal values, and the value of each code.
+    """Codes of the values of several columns, the same for equal values, and the value of each code.
 
     Args:
         columns: arrays of values, or pandas' columns, categorical or not.
 
     Returns:
-        For each column its codes, -1 for what is missing; and the values, (codes,).
+        The codes of each column, -1 for missing values; and the values, (codes,).
     """
     parts = []
     for column in columns:
@@ -99,7 +99,7 @@ def joint_codes(columns: Iterable[Any]) -> tuple[list[NDArray[np.integer]], NDAr
 
 
 def ids_by_appearance(codes: NDArray[np.integer], tokens: NDArray) -> tuple[NDArray[np.int64], NDArray]:
-    """Ids from 1 on in the order in which codes first appear, 0 for -1; and the token of each id from 0 on."""
+    """Ids from 1 in order of first appearance of the codes, 0 for the code -1; and the token of each id from 0."""
     is_there = codes >= 0
     ids, seen = pd.factorize(codes if is_there.all() else codes[is_there])
     ids += 1
@@ -110,7 +110,7 @@ def ids_by_appearance(codes: NDArray[np.integer], tokens: NDArray) -> tuple[NDAr
 
 
 class TokenIds(MutableMapping):
-    """The id of each token: RecBole's dict, which is not made before it is asked for."""
+    """Token -> id, as RecBole's dict, which is created at the first access."""
 
     def __init__(self, tokens: NDArray[np.str_]):
         self.tokens, self.is_changed = tokens, False
@@ -139,12 +139,12 @@ class TokenIds(MutableMapping):
         return repr(self._ids)
 
     def __reduce__(self) -> tuple:
-        # a reader of the pickle may know nothing of this package
+        # this package may be missing where the pickle is read
         return dict, (self._ids,)
 
 
 def _missing_values() -> list[str] | None:
-    """What pandas takes for a missing value; None if this release does not tell."""
+    """The words that pandas reads as a missing value; None if this release does not tell them."""
     try:
         from pandas._libs.parsers import STR_NA_VALUES
     except ImportError:

@@ -1,4 +1,4 @@
-"""The loaders of the three parts of a dataset, as RecBole makes them."""
+"""The data loaders of training, validation and test, as RecBole makes them."""
 
 from logging import getLogger
 from typing import Any
@@ -28,7 +28,7 @@ def data_preparation(
 ) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
     """The loaders that RecBole's ``data_preparation`` makes, without a Python object for each interaction.
 
-    They give the same batches from the same random numbers. What is saved, or was, is RecBole's.
+    They give the same batches from the same random numbers. Loaders that are saved or were loaded are RecBole's.
     """
     is_saved = config["dataloaders_save_path"] or config["save_dataloaders"]
     if is_saved or config["repeatable"] or not Pairs.fit(dataset.user_num, dataset.item_num):
@@ -50,7 +50,7 @@ def data_preparation(
 
 
 def _samplers(config: Config, built: list[Dataset], pairs: Pairs | None) -> list[PairSampler | None]:
-    """One for each part: that of training draws for the others too, by the last distribution that is named."""
+    """A sampler for each part; they share that of training, with the last distribution that an option names."""
     base, samplers = None, []
     for phase in _PHASES:
         options = config[f"{phase}_neg_sample_args"]
@@ -82,7 +82,7 @@ def _loader(
 
 
 def _full_sort_loader(config: Config, dataset: Dataset, sampler: PairSampler) -> FullSortEvalDataLoader:
-    """RecBole's loader, whose tables of positive and of used items are made as they are read."""
+    """RecBole's loader, except that positive and used items are looked up when they are read."""
     loader = FullSortEvalDataLoader.__new__(FullSortEvalDataLoader)
     loader.logger = getLogger()
     loader.uid_field, loader.iid_field, loader.is_sequential = dataset.uid_field, dataset.iid_field, False
@@ -100,11 +100,11 @@ def _full_sort_loader(config: Config, dataset: Dataset, sampler: PairSampler) ->
 
 
 class _ItemsByUser:
-    """A tensor of items for each user, as RecBole's array of such; None for a user who has no line in the part.
+    """A tensor of items for each user, in place of RecBole's array; None for a user without lines in the part.
 
     Args:
-        part: the pairs in the part, which are the items if there is no ``used``.
-        used: has the items otherwise, without those in the part.
+        part: the pairs in the part. Without ``used``, they are the items.
+        used: the items, from which those in the part are left out.
     """
 
     def __init__(self, part: Pairs, used: UsedItems | None = None):

@@ -1,4 +1,4 @@
-"""Once this is imported, RecBole's samplers draw a batch at a time, the same from the same random numbers."""
+"""Negative items by the batch: importing this changes RecBole's samplers, which draw the same items as before."""
 
 import functools
 from collections import deque
@@ -21,7 +21,7 @@ _VALUES = 2**32
 
 
 def used_items(sets: np.ndarray) -> UsedItems:
-    """What each key must not get, from RecBole's array of a set for each key."""
+    """The items that each key must not get, from RecBole's array with a set for each key."""
     keys = np.repeat(np.arange(len(sets)), [len(values) for values in sets])
     values = np.fromiter(chain.from_iterable(sets), np.int64, len(keys))
     return UsedItems(Pairs([(keys, values)], len(sets), _VALUES), 0)
@@ -46,7 +46,7 @@ def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, n
 
 @functools.wraps(RepeatableSampler.get_used_ids)
 def _get_used_ids(self: RepeatableSampler) -> np.ndarray:
-    # an array of RecBole's, with one set instead of one for each user
+    # RecBole's array, with the same empty set for every user
     return np.full(self.user_num, frozenset(), object)
 
 
@@ -69,7 +69,7 @@ def _build_alias_table(self: AbstractSampler) -> None:
         _build_alias_table.__wrapped__(self)
         return
     codes, keys = pd.factorize(np.concatenate(parts(self)))
-    # by Python's own sum and power, whose last bits are not NumPy's
+    # Python's sum and power, as NumPy's may differ in the last bits
     shares = [pow(count / len(codes), self.alpha) for count in np.bincount(codes).tolist()]
     total = sum(shares)
     shares = [share / total * len(shares) for share in shares]
@@ -85,7 +85,7 @@ def _build_alias_table(self: AbstractSampler) -> None:
     self.prob, self.alias = dict(zip(keys, shares)), dict(zip(keys, others))
 
 
-# the arrays that hold what RecBole makes a list of
+# the arrays of the candidates, of which RecBole makes a list
 _CANDIDATES: dict[Any, Callable[[Any], list[np.ndarray]]] = {
     Sampler._get_candidates_list: lambda self: [
         dataset.inter_feat[self.iid_field].numpy() for dataset in self.datasets
@@ -96,7 +96,7 @@ _CANDIDATES: dict[Any, Callable[[Any], list[np.ndarray]]] = {
 
 
 def _used_ids(sampler: AbstractSampler) -> UsedItems | None:
-    """What ``sampler`` must not draw; None if it is of a class that may change it."""
+    """The items that ``sampler`` must not draw; None if its class may change them."""
     if hasattr(sampler.used_ids, "have"):
         return sampler.used_ids
     if type(sampler) not in (Sampler, KGSampler):
@@ -108,7 +108,7 @@ def _used_ids(sampler: AbstractSampler) -> UsedItems | None:
 
 
 def _sample(sampler: AbstractSampler, n: int, is_used: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Tensor:
-    """Samples for ``n`` places, each drawn again until it is not used there."""
+    """(n,) samples, each drawn again until ``is_used`` accepts it at its place."""
     values, places = np.zeros(n, np.int64), np.arange(n)
     while len(places):
         values[places] = drawn = sampler.sampling(len(places))
