@@ -1,4 +1,4 @@
-"""Evaluation with sampled negative items, in blocks of users, with the numbers that RecBole draws."""
+"""Evaluation with sampled negative items, in blocks of users, with RecBole's random numbers."""
 
 import copy
 from collections.abc import Iterator
@@ -20,20 +20,20 @@ from recbole_dsl.evaluation.pairs import Pairs, is_among
 from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, does_as_recbole
 from recbole_dsl.evaluation.search import SCORES, undecided
 
-# pairs of a block: users times the pairs of the one who has most
+# the most pairs of a block: its users times the pairs of the user with most
 _PAIRS = 2**17
-# scores of all items for each pair, up to which they are written side by side, as RecBole does
+# a matrix of users x items is made, as in RecBole, if it has at most so many times the pairs
 _DENSE = 4
-# samplers whose items a class of the user's own does not choose
+# RecBole's samplers and ours, in which no code of the user's own draws
 _SAMPLERS = Sampler, PairSampler, RepeatableSampler
 
 
 class Sampled(NamedTuple):
-    """A block of users, as a batch of RecBole's.
+    """A block of users, in the form of a batch of RecBole.
 
     Attributes:
         interaction: a row for each pair of a user and a candidate.
-        users: (pairs,) int64: which user each pair is of, ascending from 0.
+        users: (pairs,) int64: the user of each pair, ascending from 0.
         positive_u: the users of the positive items, (positive items,) int64.
         positive_i: these items.
     """
@@ -45,9 +45,9 @@ class Sampled(NamedTuple):
 
 
 def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
-    """``loader`` with `Sampled` blocks in the place of batches, where they hold what RecBole draws for sure.
+    """``loader`` with `Sampled` blocks instead of batches, if they certainly hold what RecBole would draw.
 
-    RecBole makes the candidates of one user after the other, and a matrix of users x items of their scores.
+    RecBole collects the candidates user by user, and allocates a matrix of users x items for their scores.
     """
     is_known = type(loader) is NegSampleEvalDataLoader and type(trainer.eval_collector) is RankingCollector
     if not is_known or not does_as_recbole(trainer, "_neg_sample_batch_eval") or loader.num_workers:
@@ -64,9 +64,9 @@ def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
 
 
 def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
-    """What RecBole's trainer makes of a batch: the interaction, its scores and the positive items.
+    """What RecBole's trainer returns for a batch: the interaction, its scores and the positive items.
 
-    Where metrics are of lists, the scores are `Ranked`.
+    For metrics of lists, the scores are a `Ranked`.
     """
     interaction, users, *positive = block
     if len(interaction) <= trainer.test_batch_size:
@@ -87,7 +87,7 @@ def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
     ids, values = _side_by_side(users, items, scores, n_users, n_items, k)
     best, places = torch.topk(values, k + 1)
     top = ids.gather(1, places)
-    # of equal scores RecBole takes those that come first among all items, in an order of its own
+    # RecBole orders equal scores by its search in the scores of all items
     is_other = is_among(ids, pairs).scatter_(1, places, False)
     others = values.masked_fill(~is_other, -torch.inf).amax(1)
     for rows in _in_parts(undecided(best, is_among(top, pairs), others, 0, collector.needs_items), n_items):
@@ -97,7 +97,7 @@ def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
 
 
 class _Blocks(NegSampleEvalDataLoader):
-    """What `in_blocks` gives."""
+    """The loader that `in_blocks` returns."""
 
     bounds: list[tuple[int, int]]
 
@@ -109,7 +109,7 @@ class _Blocks(NegSampleEvalDataLoader):
             yield self._block(self.uid_list[first:stop])
 
     def _block(self, users: NDArray[np.int64]) -> Sampled:
-        # sorted by users, so that theirs are one after the other
+        # the rows are sorted by users
         rows = slice(self.uid2index[users[0]].start, self.uid2index[users[-1]].stop)
         counts = self.uid2items_num[users]
         data = self.transform(self._dataset, self._dataset[rows])
@@ -117,10 +117,10 @@ class _Blocks(NegSampleEvalDataLoader):
         ends = np.cumsum(counts)
         parts = []
         for user, of_user in zip(users, np.split(positive.numpy(), ends[:-1])):
-            # one user after the other, as RecBole draws again for one before it goes on to the next
+            # user by user: RecBole draws again for one user before it draws for the next
             drawn = self._sampler.sample_by_user_ids(np.full(len(of_user), user), of_user, self.neg_sample_num)
             parts += of_user, drawn.numpy()
-        # the rows of a user as often as there are candidates for each
+        # the rows of a user, once for each candidate of a row
         lengths = counts * self.times
         place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         of = np.repeat(counts, lengths)
@@ -139,7 +139,7 @@ class _Blocks(NegSampleEvalDataLoader):
 
 
 def _bounds(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Where blocks of users of ``lengths`` (n,) pairs begin and end."""
+    """First and end of each block of users, who have ``lengths`` (n,) pairs."""
     first = longest = 0
     for place, length in enumerate(lengths.tolist()):
         longest = max(longest, length)
@@ -152,9 +152,9 @@ def _bounds(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def _side_by_side(
     users: Tensor, items: Tensor, scores: Tensor, n_users: int, n_items: int, k: int
 ) -> tuple[Tensor, Tensor]:
-    """(n_users, width): the candidates of each user, each once, and their scores; -inf after them, at item 0."""
+    """The distinct candidates of each user and their scores, (n_users, width) each; then item 0 with -inf."""
     keys, order = torch.sort(users * n_items + items, stable=True)
-    # what comes last is what stays where RecBole writes an item's score twice
+    # if an item comes twice, RecBole's last write wins
     is_last = torch.ones_like(keys, dtype=torch.bool)
     is_last[:-1] = keys[1:] != keys[:-1]
     keys, order = keys[is_last], order[is_last]
