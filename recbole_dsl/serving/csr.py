@@ -1,4 +1,4 @@
-"""Rows of different lengths in one array: the form of every table and of every list of ids in serving."""
+"""Matrices in CSR, and lists of ids in the same form: what all of serving works on."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ def checked_matrix(values: NDArray, columns: NDArray, row_offsets: NDArray, n_co
     Raises:
         DSLError: if they do not fit each other, a row's columns do not ascend, or a value is not finite.
     """
-    # contiguous, as the loops are compiled for
+    # the loops are compiled for contiguous arrays
     values, columns, offsets = (np.require(array, None, "CA") for array in (values, columns, row_offsets))
     if values.ndim != 1 or values.dtype != np.float32:
         raise refusal("values", f"{values.dtype} of {values.ndim} dimensions", "float32 of one dimension")

@@ -13,19 +13,19 @@ from recbole_dsl.serving.csr import Ids, offsets_of, smallest
 from recbole_dsl.serving.token_code import MOST_PLACES, TokenCode
 
 LONGEST = 2**16 - 1
-# how many times the bytes of compressed text are believed to become
+# compressed text may expand to so many times its bytes; more is refused
 _MOST_TIMES = 100
-# how many times the bytes of compressed text numbers may take, as they need not be decoded when a file is loaded
+# numbers are preferred up to so many times the bytes of compressed text, as they need no decoding at load
 _WORTH_DECODING = 2
 _WORD = 8
-# odd, with bits that follow no pattern
+# an odd multiplier without a pattern in its bits
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
-# the bytes of a word that belong to a token with so many bytes left
+# masks of the bytes of a word that belong to a token, by how many bytes it has left
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
 
 
 class TextTokens:
-    """Tokens in their text.
+    """Tokens as text.
 
     Args:
         text: (total,) uint8, the tokens one after the other.
@@ -65,7 +65,7 @@ class TextTokens:
         return self.text[self._offsets[index] : self._offsets[index + 1]].tobytes()
 
     def some(self, ids: Ids) -> list[bytes]:
-        """The tokens ``ids`` (n,), sooner than one by one."""
+        """The tokens ``ids`` (n,), faster than one by one."""
         text = self.text.tobytes()
         starts, ends = self._offsets[ids].tolist(), self._offsets[ids + 1].tolist()
         return [text[start:end] for start, end in zip(starts, ends)]
@@ -75,7 +75,7 @@ class TextTokens:
         return _hashes(self.text, self._offsets)
 
     def hashes_of(self, tokens: Sequence[bytes]) -> NDArray[np.uint64]:
-        """(n,) the same of ``tokens`` that may be others; any number for one that is none of them."""
+        """(n,) the hashes of ``tokens``, of which some may be unknown; an unknown one may have any hash."""
         text = np.frombuffer(b"".join(tokens), np.uint8)
         return _hashes(text, offsets_of(np.array([len(token) for token in tokens], np.int64)))
 
