@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
@@ -69,6 +70,15 @@ def oldest_releases() -> dict[str, str]:
         if match and sys.version_info >= (3, int(match[3] or 0)):
             oldest = re.search(r">=([\w.]+)", match[2])
             found[match[1].lower()] = oldest[1] if oldest else ""
+    return found
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The releases of those of ``packages`` that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
     return found
 
 

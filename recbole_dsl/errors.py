@@ -3,6 +3,7 @@
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from recbole_dsl.patching import changes
@@ -37,6 +38,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of ``names``, separated by commas, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more
+
+
 @changes(
     "warnings.filters", "some warnings of others' code come while it is imported, and bury an error", "the end"
 )
@@ -50,8 +57,12 @@ def quieten(modules: str = r"(?!recbole_dsl\b)") -> None:
         warnings.filterwarnings("ignore", category=category, module=modules)
 
 
-def described(error: BaseException) -> str:
-    """The class of ``error`` and what it says, in one line; of a DSLError only what it says."""
+def described(error: BaseException, with_hint: bool = False) -> str:
+    """The class of ``error`` and what it says, in one line; of a DSLError only what it says.
+
+    Args:
+        with_hint: whether to add how to see where it comes from.
+    """
     text = one_line(str(error))
     if isinstance(error, DSLError):
         return text
@@ -59,7 +70,8 @@ def described(error: BaseException) -> str:
         # the line of an assertion without a message says what it wants
         frames = traceback.extract_tb(error.__traceback__)
         text = frames[-1].line or "" if frames else ""
-    return shown(f"{type(error).__name__}: {text}")
+    hint = f" ({TRACEBACK}=1 shows where)" if with_hint else ""
+    return shown(f"{type(error).__name__}: {text}") + hint
 
 
 def one_line(text: str) -> str:

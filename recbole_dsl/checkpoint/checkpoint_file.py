@@ -15,9 +15,9 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.files import output_file
 from recbole_dsl.serving.artifact import is_artifact
 from recbole_dsl.sparse.loading import become_sparse, sparse_counterparts
+from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.parameter_sites import find_sites
 from recbole_dsl.sparse.validity import topology_problem
-from recbole_dsl.sparse.weight import SparseWeight
 
 FORMAT = "recbole_dsl"
 VERSION = 4
@@ -106,7 +106,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str) 
 def weights_problem(model: nn.Module, state_dict: Mapping[str, Tensor]) -> str | None:
     """The first reason why ``model``, sparse or still dense, cannot load ``state_dict``, or None."""
     own = dict(model.state_dict())
-    sparse = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
+    sparse = sparse_weights(model, all_names=True)
     places = find_sites(model)
     for name, weight in sparse_counterparts(places, state_dict).items():
         for alias in places.aliases[name]:

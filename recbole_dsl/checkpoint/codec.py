@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass
+from recbole_dsl.serving.csr import smallest
 
 # marks what a checkpoint, and what JSON, has no form of its own for
 _KIND, _MARK = "__kind__", "__json__"
@@ -155,13 +156,6 @@ def array_of(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).contiguous().numpy()
 
 
-def smallest(numbers: np.ndarray) -> np.ndarray:
-    """``numbers`` in the smallest unsigned type that holds them, if they are integers and none is negative."""
-    if numbers.dtype.kind not in "iu" or (numbers.size and numbers.min() < 0):
-        return numbers
-    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
-
-
 def as_bytes(array: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """``array`` as bytes, and JSON for `from_bytes`; for a file that does not have its type."""
     content = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
@@ -208,8 +202,7 @@ def _plain_tensor(tensor: Tensor) -> Tensor:
     if type(tensor) is not Tensor:
         with DisableTorchFunctionSubclass():
             tensor = tensor.as_subclass(Tensor)
-    needed = tensor.numel() * tensor.element_size()
-    if tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > needed:
+    if tensor.layout is torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
         tensor = tensor.clone()
     return tensor
 

@@ -3,24 +3,18 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import Any
 
 from recbole_dsl.checkpoint.forms import is_count, kind, list_of, named, optional, record
+from recbole_dsl.environment import installed_versions
 
 _PACKAGES = ("recbole-dsl", "recbole", "torch", "numpy")
 
 
 def _installed_versions() -> dict[str, str]:
     """The versions of Python and of the packages that a run's numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed_versions(_PACKAGES)}
 
 
 @dataclass

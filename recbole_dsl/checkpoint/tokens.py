@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_dsl.checkpoint.forms import is_count, kind, list_of, named, record, vector
 
 # integers of more digits stay text
 _MOST_DIGITS = 18
-_INTEGERS = vector(torch.uint8, torch.int16, torch.int32, torch.int64)
+_TYPES = torch.uint8, torch.int16, torch.int32, torch.int64
+_INTEGERS = vector(*_TYPES)
 
 
 def pack_tokens(tokens: Sequence[str]) -> dict[str, Tensor]:
@@ -25,10 +25,13 @@ def pack_tokens(tokens: Sequence[str]) -> dict[str, Tensor]:
         # without leading zeros, which an integer does not keep
         and all(token and (token[0] != "0" or token == "0") for token in tokens)
     ):
-        return {"numbers": _smallest(np.array(list(map(int, tokens)), np.int64))}
+        return {"numbers": smallest(torch.tensor(list(map(int, tokens))))}
     encoded = [token.encode(errors="surrogatepass") for token in tokens]
     text = np.frombuffer(b"".join(encoded), np.uint8).copy()
-    return {"text": torch.from_numpy(text), "lengths": _smallest(np.array(list(map(len, encoded)), np.int64))}
+    return {
+        "text": torch.from_numpy(text),
+        "lengths": smallest(torch.tensor(list(map(len, encoded)), dtype=torch.int64)),
+    }
 
 
 def unpack_tokens(packed: Mapping[str, Tensor]) -> list[str]:
@@ -66,7 +69,7 @@ def is_same_packed(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> 
     )
 
 
-def _smallest(numbers: NDArray[np.int64]) -> Tensor:
-    largest = numbers.max(initial=0)
-    kinds = (np.uint8, np.int16, np.int32, np.int64)
-    return torch.from_numpy(numbers.astype(next(kind for kind in kinds if largest <= np.iinfo(kind).max)))
+def smallest(numbers: Tensor) -> Tensor:
+    """``numbers``, integers of which none is negative, in the smallest type of PyTorch's that it computes with."""
+    largest = int(numbers.max()) if len(numbers) else 0
+    return numbers.to(next(kind for kind in _TYPES if largest <= torch.iinfo(kind).max))

@@ -88,8 +88,8 @@ def parser_in_c(pd: ModuleType) -> ModuleType:
     """
 
     def read_csv(path: str, **options: Any) -> Any:
-        is_plain = len(options.get("delimiter") or "") == 1 and not _has(path, b'"', b"\0", b"\r")
-        if options.get("engine") == "python" and is_plain:
+        is_single = len(options.get("delimiter") or "") == 1
+        if options.get("engine") == "python" and is_single and not has_marks(path):
             with contextlib.suppress(pd.errors.ParserError, ValueError):
                 # exact to the last bit, as the parser in Python is
                 return pd.read_csv(path, **{**options, "engine": "c", "float_precision": "round_trip"})
@@ -98,11 +98,13 @@ def parser_in_c(pd: ModuleType) -> ModuleType:
     return replaced(pd, read_csv=read_csv)
 
 
-def _has(path: str, *marks: bytes) -> bool:
-    """Whether the file has any of ``marks``, of one byte each, outside of line ends of Windows."""
+def has_marks(path: str) -> bool:
+    """Whether a file has quotation marks, null bytes, or carriage returns other than in line ends of Windows."""
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
-            if any(mark in chunk and mark in chunk.replace(b"\r\n", b"\n") for mark in marks):
+            # a line end may be cut in two
+            chunk += file.read(1) if chunk.endswith(b"\r") else b""
+            if b'"' in chunk or b"\0" in chunk or (b"\r" in chunk and b"\r" in chunk.replace(b"\r\n", b"")):
                 return True
     return False
 

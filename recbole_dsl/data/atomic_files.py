@@ -1,4 +1,4 @@
-"""RecBole's atomic files as text: their header, and what in their lines RecBole would read as something else."""
+"""RecBole's atomic files as text: their headers, and checks of lines that RecBole would misread."""
 
 import codecs
 import csv
@@ -14,17 +14,17 @@ from recbole_dsl.errors import DSLError, is_number, shown
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 
-# read at a time: large enough for NumPy to be worth its call, small beside what RecBole makes of it
+# bytes read at a time: many for a call of NumPy, few beside what RecBole makes of the file
 _CHUNK = 1 << 24
 # encodings in which a separator or a line break is one byte that is part of no other character
 _BY_BYTES = {"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"}
-# what pandas takes for a missing value, and what is no number that a model could use; what must be among a chunk's
-# bytes for one of them to be there, as looking for that is much faster
+# words that pandas reads as a missing value, and those for infinity; a chunk has one of them only if it has one of
+# the parts, which are found much faster
 _MISSING = rb"[+-]?nan|n/a|<na>|#n/a|#na|#n/a n/a|null|none|na|-?1\.#ind|-?1\.#qnan"
 _INFINITE = rb"[+-]?inf|[+-]?infinity"
 _PARTS = (b"na", b"n/a", b"null", b"none", b"inf", b"1.#")
 _ODD = re.compile(rb"(?i:" + _MISSING + rb"|" + _INFINITE + rb")")
-# upper and lower case as pandas knows them
+# the same in the spellings that pandas knows
 _AS_MISSING = {
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -33,7 +33,7 @@ _AS_MISSING = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of an atomic file, as its header says."""
+    """A column of an atomic file, as the header declares it."""
 
     name: str
     type: str
@@ -45,7 +45,7 @@ class AtomicFile:
 
     Attributes:
         source: what RecBole calls it: "inter", "user", "item", "kg", ...
-        ids: names of the columns that say whom or what a line is about.
+        ids: names of the columns that identify users, items and entities.
     """
 
     path: str
@@ -57,7 +57,7 @@ class AtomicFile:
     ids: tuple[str, ...] = ()
 
     def refuse(self, problem: str, line: int | None = None, column: int | None = None) -> NoReturn:
-        """Raise the DSLError for this file, with the place, both counted from 1."""
+        """Raise a DSLError that names this file, the line and the column, both counted from 1."""
         place = f", line {line}" if line else ""
         place += f", column {column}" if column else ""
         raise DSLError(f"dataset={self.dataset}: {os.path.basename(self.path)}{place}: {problem}")
@@ -92,25 +92,25 @@ class AtomicFile:
         return columns
 
     def check_lines(self, columns: list[Column]) -> None:
-        """Refuse lines that RecBole would read as something else without a word, or drop.
+        """Refuse lines that RecBole would silently misread or drop.
 
-        These have more or fewer columns than the header, or a word for a missing value where an id or a number is
-        due. An empty field is a missing value, as RecBole says. In a last line without an end more columns are
-        passed over.
+        These have more or fewer columns than the header, or a word for a missing value in place of an id or a
+        number. An empty field is a missing value, as in RecBole. Further columns are ignored in a last line
+        without a line end.
 
         Raises:
             DSLError: with the line and the column.
         """
         with open(self.path, "rb") as file:
             if len(self.separator) > 1:
-                # a regular expression to pandas
+                # pandas takes it for a regular expression
                 return
             plain = self.separator.isascii() and self._codec_name in _BY_BYTES
             if not (plain and self._check_bytes(file, columns)):
                 self._check_records(columns)
 
     def check_numbers(self, columns: list[Column]) -> None:
-        """Refuse the first field that is no number and should be; slow, for when RecBole has failed on one."""
+        """Refuse the first field that should be a number and is not; slow, for use after RecBole has failed."""
         if len(self.separator) > 1:
             return
         for line, fields in self._records():
@@ -165,7 +165,7 @@ class AtomicFile:
         except UnicodeDecodeError as error:
             place = error.start
         except UnicodeError:
-            # of an encoding that wants a mark at the beginning
+            # an encoding that requires a byte order mark
             place = 0
         line_start = max(content.rfind(b"\n", 0, place), content.rfind(b"\r", 0, place)) + 1
         self.refuse(
@@ -176,7 +176,7 @@ class AtomicFile:
         )
 
     def _check_bytes(self, file: BinaryIO, columns: list[Column]) -> bool:
-        """Check the lines in large chunks; False if quotes or old line breaks ask for a reader that knows them."""
+        """Check the lines in large chunks; False if quotes or lone carriage returns need a slower reader."""
         separator, lines_before, rest = ord(self.separator), 0, b""
         marks = re.escape(self.separator.encode() + b"\n" + self.sequence_separator.encode())
         odd = re.compile(rb"(?<=[" + marks + rb"])(?:" + _ODD.pattern + rb")(?=[" + marks + rb"])")
@@ -189,7 +189,7 @@ class AtomicFile:
             self._check_chunk(chunk, lines_before, columns, separator, odd)
             lines_before += chunk.count(b"\n")
         if rest:
-            # what the end of a download may have left beyond the last column, as in RecBole's own test data
+            # a truncated download may have further columns in its last line, as RecBole's own test data has
             rest = self.separator.encode().join(rest.rstrip(b"\r").split(self.separator.encode())[: len(columns)])
             self._check_chunk(rest + b"\n", lines_before, columns, separator, odd)
         return True
@@ -238,7 +238,7 @@ class AtomicFile:
             lines_before = line
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Each line below the header as pandas divides it, with the number of its last line."""
+        """Each record below the header, split as pandas splits it, with the number of its last line."""
         with open(self.path, encoding=self._codec, newline="") as file:
             reader = csv.reader(file, delimiter=self.separator, strict=True)
             try:

@@ -1,6 +1,6 @@
-"""Once this is imported, RecBole's loaders draw batches as arrays of places, and its interactions take these.
+"""Batches as arrays of indices: importing this changes RecBole's loaders and interactions.
 
-The batches are the same, and so are the random numbers that are drawn for them.
+The batches stay the same, and so do the random numbers that are drawn for them.
 """
 
 import functools
@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from recbole_dsl.patching import changes
 
-# each begins by making an array of the places that it is given
+# each begins by converting the indices that it is given to an array
 _TAKE_ARRAYS = {
     loader.collate_fn
     for loader in (
@@ -33,7 +33,7 @@ _TAKE_ARRAYS = {
 
 
 class _Places:
-    """The places of ``n`` samples, each of which is itself, for RecBole's list of them."""
+    """The indices 0 to ``n`` - 1, in place of RecBole's list of them."""
 
     def __init__(self, n: int):
         self.n = n
@@ -49,7 +49,7 @@ class _Places:
 
 
 class _ArrayBatches(BatchSampler):
-    """PyTorch's batches as arrays of int64, with the random numbers that it draws for them and after them."""
+    """PyTorch's batches as int64 arrays, with the same random numbers drawn for them and after them."""
 
     def __iter__(self) -> Iterator[np.ndarray]:
         n, sampler = len(self.sampler), self.sampler
@@ -71,7 +71,7 @@ class _ArrayBatches(BatchSampler):
                 yield np.array(batch)
 
     def _permutation(self, n: int) -> np.ndarray:
-        # the numbers do not depend on the type
+        # the permutation does not depend on the dtype
         small = n <= torch.iinfo(torch.int32).max
         return torch.randperm(
             n, generator=self.sampler.generator, dtype=torch.int32 if small else torch.int64
@@ -82,14 +82,14 @@ class _ArrayBatches(BatchSampler):
 def _init(self: AbstractDataLoader, *args: Any, **kwargs: Any) -> None:
     _init.__wrapped__(self, *args, **kwargs)
     batches = self.batch_sampler
-    # code of the user's own is given lists
+    # a collate function of the user's own still gets lists
     if getattr(self.collate_fn, "__func__", None) in _TAKE_ARRAYS and type(batches) is BatchSampler:
-        # a loader of PyTorch's refuses another one once it is made
+        # PyTorch's loaders refuse another batch sampler once they are made
         vars(self)["batch_sampler"] = _ArrayBatches(batches.sampler, batches.batch_size, batches.drop_last)
 
 
 def places_of(index: Any) -> Any:
-    """``index`` as columns take it: an array of integers or of truths as a tensor, others as RecBole has them."""
+    """``index`` as columns take it: an integer or boolean array as a tensor, anything else as RecBole has it."""
     if not isinstance(index, np.ndarray | torch.Tensor):
         return index
     array = index.numpy(force=True) if isinstance(index, torch.Tensor) else index
@@ -101,7 +101,7 @@ def places_of(index: Any) -> Any:
 
 @functools.wraps(Interaction.__getitem__)
 def _take(self: Interaction, index: Any) -> Any:
-    # past a table that notes which of its columns others read
+    # bypasses a traced table, which records the columns that are read
     columns = vars(self)["interaction"]
     if isinstance(index, str):
         return columns[index]

@@ -1,4 +1,4 @@
-"""A folder of what takes long to make: plain data and arrays by key, mapped into memory when they are read."""
+"""A cache on disk of plain data and arrays, which are memory-mapped when they are read."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,6 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_dsl.environment import installed_versions
 from recbole_dsl.files import whole_file
 
 _MAGIC = b"rdslcach"
 if TYPE_CHECKING:
     from recbole.config import Config
 
-# what an entry depends on beside its key
+# an entry depends on these packages and folders, beside its key
 _PACKAGES = "numpy", "pandas", "pyarrow", "recbole", "scipy", "torch"
 _FOLDERS = "compat", "data", "initialisation"
 _PREFIX, _SUFFIX = "recbole-dsl-", ".cache"
-# bytes of all entries at most; the one that was not used for the longest time goes first
+# the most bytes of all entries; the least recently used one is dropped first
 _MOST = 10 * 2**30
 _ALIGNED = 64
 _START = len(_MAGIC) + 8 + 32
@@ -39,23 +39,23 @@ _NUMBERS = "biuf"
 
 
 class NotKept(Exception):
-    """A value is of a kind that an entry does not hold."""
+    """Raised for a value that cannot be cached."""
 
 
 class Cache:
-    """Entries in ``folder``. Whatever cannot be written, or read back as it was written, is not there.
+    """The entries in ``folder``. One that cannot be written, or is damaged, counts as missing.
 
-    An entry is a file of data that appears when it is complete; its checksums are compared before it is used. The
-    entries of a group are told apart by options.
+    An entry is a file that appears when it is complete. Its checksums are compared before it is used. The entries
+    of a group differ in their options.
     """
 
     def __init__(self, folder: str):
         self._folder = folder
 
     def read(self, group: str, options: Mapping[str, str] | None = None, config: "Config | None" = None) -> Any:
-        """The value of the entry of ``group`` whose options are ``options``, or those of ``config``; None if none.
+        """The value of the entry of ``group`` with these ``options``, or those of ``config``; None if missing.
 
-        Its arrays are mapped: processes share them until they write to them.
+        Its arrays are memory-mapped: processes share them until they write to them.
         """
         for path in self._paths(group):
             try:
@@ -70,10 +70,10 @@ class Cache:
                 arrays = [_array(content, one) for one in header["arrays"]]
                 value = _decoded(header["value"], arrays)
             except FileNotFoundError:
-                # another process has dropped it meanwhile
+                # another process has dropped it in the meantime
                 continue
             except Exception as error:
-                # damaged bytes lead to whatever they lead to
+                # damaged bytes may raise anything
                 getLogger().warning(f"data_cache: {path} is damaged or not an entry, and is made again: {error}")
                 with contextlib.suppress(OSError):
                     os.unlink(path)
@@ -84,7 +84,7 @@ class Cache:
         return None
 
     def write(self, group: str, options: Mapping[str, str], value: Any) -> None:
-        """Keep ``value``; a line in the log says why if that is not possible."""
+        """Write ``value``; if that is not possible, the log says why."""
         try:
             self._write(group, options, value)
         except NotKept as error:
@@ -104,7 +104,7 @@ class Cache:
             listed.append({"type": array.dtype.str, "shape": array.shape, "at": offset, "crc": crc})
             offset += -(-array.nbytes // _ALIGNED) * _ALIGNED
         header = json.dumps({"group": group, "options": dict(options), "value": tree, "arrays": listed}).encode()
-        # what follows is aligned
+        # aligns what follows
         header += b" " * (-(_START + len(header)) % _ALIGNED)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         if shutil.disk_usage(self._folder).free < 2 * (size + len(header)):
@@ -118,12 +118,12 @@ class Cache:
         self._drop_oldest()
 
     def _paths(self, group: str) -> list[str]:
-        """Those of the entries of ``group``, the last used first."""
+        """The files of the entries of ``group``, the most recently used first."""
         found = [path for _, path, _ in self._files() if os.path.basename(path).startswith(f"{_PREFIX}{group}-")]
         return found[::-1]
 
     def _files(self) -> list[tuple[float, str, int]]:
-        """(time, path, bytes) of every file of ours, the one that was not used for the longest time first."""
+        """(time, path, bytes) of every file of the cache, the least recently used first."""
         found = []
         with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
             for entry in entries:
@@ -138,7 +138,7 @@ class Cache:
         files = self._files()
         total = sum(size for *_, size in files)
         for when, path, size in files:
-            # what a killed process has left, where files have a name before they are complete
+            # a killed process leaves one where files have a name before they are complete
             is_left = path.endswith(".part")
             if (is_left and when < time.time() - _A_DAY) or (not is_left and total > _MOST):
                 with contextlib.suppress(OSError):
@@ -147,7 +147,7 @@ class Cache:
 
 
 def cache_of(config: "Config") -> Cache | None:
-    """The cache that the option ``data_cache`` says: a folder, True for the user's own, or False for none."""
+    """The cache that the option ``data_cache`` names: a folder, True for the user's cache, or False for none."""
     option = config["data_cache"]
     if option is False:
         return None
@@ -158,7 +158,7 @@ def cache_of(config: "Config") -> Cache | None:
 
 
 def group_of(*parts: Any) -> str:
-    """A key of 32 letters for ``parts``, by what they say, and for the releases that an entry depends on."""
+    """A key of 32 characters: a hash of ``parts``, of our code, and of the releases that an entry depends on."""
     return hashlib.sha256(repr((_code(), parts)).encode()).hexdigest()[:32]
 
 
@@ -170,11 +170,8 @@ def digest_of(path: str) -> str:
 
 @cache
 def _code() -> str:
-    """The SHA-256 of all code that makes what is kept: our files, and the releases of others' packages."""
-    digest = hashlib.sha256(sys.byteorder.encode())
-    for package in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            digest.update(f"{package}={version(package)} ".encode())
+    """The SHA-256 of the code that computes cached values: our files, and the releases of other packages."""
+    digest = hashlib.sha256(f"{sys.byteorder} {installed_versions(_PACKAGES)}".encode())
     for folder in _FOLDERS:
         for file in sorted(Path(__file__).parent.parent.joinpath(folder).glob("*.py")):
             digest.update(file.read_bytes())
@@ -198,7 +195,7 @@ def _opened(path: str) -> tuple[dict[str, Any], NDArray[np.uint8]]:
             raise ValueError("the checksum of its header differs")
         if size == _START + length:
             return json.loads(header), np.zeros(0, np.uint8)
-        # written to without a change of the file, as PyTorch knows no arrays that cannot be
+        # copy on write: PyTorch has no read-only tensors
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return json.loads(header), np.frombuffer(mapped, np.uint8)[_START + length :]
 
@@ -215,12 +212,12 @@ def _array(content: NDArray[np.uint8], listed: Mapping[str, Any]) -> NDArray:
 
 
 def _encoded(value: Any, arrays: list[NDArray], places: dict[int, tuple[int, Any]]) -> Any:
-    """``value`` as JSON has it: a list is ["list", ...] and so on; arrays are put into ``arrays``, each once."""
+    """``value`` as JSON, where a list is ["list", ...] and so on; arrays go into ``arrays``, each once."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in _NUMBERS + "U":
             raise NotKept(f"an array of {value.dtype}")
         if id(value) not in places:
-            # the value is held, so that its id is not given to another
+            # keeps the value alive, so that its id is not reused
             places[id(value)] = len(arrays), value
             arrays.append(np.ascontiguousarray(value))
         return ["array", places[id(value)][0]]

@@ -1,4 +1,4 @@
-"""What RecBole is to read of a dataset: the files and columns that the options name, and what is left of them."""
+"""Checks of a dataset: the files and columns that the options name, and what is left after filtering."""
 
 import os
 import traceback
@@ -34,7 +34,7 @@ _FILTERS = (
 
 
 def check_dataset(config: Config) -> None:
-    """Refuse a dataset that is not there, or has not the files and columns that the options name.
+    """Refuse a dataset that is missing, or lacks files or columns that the options name.
 
     Raises:
         DSLError: naming the dataset or the option, and what is allowed.
@@ -52,7 +52,7 @@ def check_dataset(config: Config) -> None:
 
 
 def check_lines(config: Config) -> None:
-    """Refuse lines of the dataset's files that RecBole would read as something else.
+    """Refuse lines of the dataset's files that RecBole would misread.
 
     Raises:
         DSLError: with the file, the line and the column.
@@ -93,10 +93,10 @@ def atomic_files(config: Config) -> list[tuple[AtomicFile, list[Column]]]:
 
 
 def check_columns(config: Config, files: Iterable[tuple[AtomicFile, list[Column]]]) -> None:
-    """Refuse options that name columns which the files do not have, or have as something else.
+    """Refuse options that name columns which are missing or of another type.
 
     Raises:
-        DSLError: naming the option, its value and the columns that there are.
+        DSLError: naming the option, its value and the columns of the file.
     """
     files = list(files)
     _check_chosen_columns(config, files)
@@ -144,15 +144,15 @@ def check_columns(config: Config, files: Iterable[tuple[AtomicFile, list[Column]
 
 
 def check_loaded(config: Config, dataset: Dataset) -> None:
-    """Refuse what RecBole has read if no model can learn from it.
+    """Refuse a loaded dataset that no model can learn from.
 
     Raises:
-        DSLError: naming the dataset and what is too little of it.
+        DSLError: naming the dataset and what it lacks.
     """
     name = config["dataset"]
     if not (dataset.uid_field and dataset.iid_field):
         return
-    # a table has a row for padding too
+    # without the padding
     items = dataset.item_num - 1
     if items < 1:
         raise _nothing_left(config)
@@ -174,7 +174,7 @@ def check_loaded(config: Config, dataset: Dataset) -> None:
 
 @contextmanager
 def explained(config: Config) -> Iterator[None]:
-    """Say of an error that RecBole has within, reading or dividing the dataset, what caused it."""
+    """Within it, an error of RecBole's while it reads or splits the dataset becomes a DSLError with its cause."""
     with refused_in_one_line(f"dataset={config['dataset']}"):
         try:
             yield
@@ -189,7 +189,7 @@ _ID_FIELDS = ("USER_ID", "ITEM_ID", "HEAD_ENTITY_ID", "TAIL_ENTITY_ID", "RELATIO
 
 
 def _explain(config: Config, error: Exception) -> None:
-    """Raise the DSLError for ``error`` if its cause is known."""
+    """Raise a DSLError in place of ``error`` if its cause is known."""
     name, raised_by = config["dataset"], traceback.extract_tb(error.__traceback__)[-1].name
     if raised_by == "_reset_index":
         raise _nothing_left(config) from error
@@ -219,7 +219,7 @@ def _loaded(config: Config, source: str, columns: Iterable[Column]) -> dict[str,
 
 
 def _check_chosen_columns(config: Config, files: Iterable[tuple[AtomicFile, list[Column]]]) -> None:
-    """Check the columns that the user has chosen; those of RecBole's defaults need not all be there."""
+    """Check the columns that the user has chosen; those of RecBole's defaults may be missing."""
     there: dict[str, list[str]] = {}
     for file, columns in files:
         there.setdefault(file.source, []).extend(column.name for column in columns)
@@ -245,7 +245,7 @@ def _check_chosen_columns(config: Config, files: Iterable[tuple[AtomicFile, list
 
 
 def _is_known(config: Config, source: str) -> bool:
-    """Whether some run reads a file with this suffix: one file of options may serve several models."""
+    """Whether any run reads a file with this suffix: one file of options may serve several models."""
     file = os.path.join(config["data_path"], f"{config['dataset']}.{source}")
     return source in ("user", "item", "kg", "link") or os.path.isfile(file)
 

@@ -1,38 +1,40 @@
-"""Atomic files read by columns, with tokens as codes, and the ids that tokens get."""
+"""Reads atomic files by column, with tokens as codes, and assigns ids to tokens."""
 
 import os
 from collections.abc import Iterable, Mapping, MutableMapping
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from recbole.config import Config
+from tqdm.utils import CallbackIOWrapper
 
+from recbole_dsl.compat.packages import has_marks
 from recbole_dsl.data.progress import progress
 
 _BLOCK = 1 << 24
-# to pandas' parser, and to a reader that knows no quotes, lines with these are something else
-_MARKS = b'"', b"\0", b"\r"
 
 
 def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.DataFrame | None:
-    """The columns of an atomic file as RecBole's reader gives them, but tokens are categorical.
+    """The columns of an atomic file as RecBole reads them, except that tokens are categorical.
 
-    Categories are in the order of their first line. None where the file is not plain UTF-8 text without quotes, or
-    pyarrow is not installed or would read something else.
+    Categories are in the order of first appearance. None if the file is not plain UTF-8 text without quotes, or if
+    pyarrow is not installed or would read it differently.
 
     Args:
-        types: what the header says of each column to read -> whether it is a number; in the order of the file.
-        config: says the separator, the encoding, and whether progress is shown.
+        types: a column as the header has it -> whether it is a number; in the order of the file.
+        config: has the separator, the encoding, and whether to show progress.
     """
     separator, encoding = config["field_separator"], config["encoding"]
     missing = _missing_values()
     is_text = (encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8", "ascii")
-    if not (missing and is_text and len(separator) == 1 and find_spec("pyarrow")):
+    is_known = missing and is_text and len(separator) == 1 and find_spec("pyarrow")
+    # pandas and pyarrow split lines with such characters differently
+    if not is_known or has_marks(path):
         return None
     import pyarrow as pa
     from pyarrow import csv
@@ -43,10 +45,9 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
     }
     size = os.path.getsize(path)
     with open(path, "rb") as file, progress(f"Read {os.path.basename(path)}", size, config, "B") as done:
-        source = _Plain(file, done.update)
         try:
             table = csv.read_csv(
-                pa.PythonFile(source, "r"),
+                pa.PythonFile(CallbackIOWrapper(done.update, file), "r"),
                 csv.ReadOptions(use_threads=torch.get_num_threads() > 1, block_size=_BLOCK),
                 csv.ParseOptions(delimiter=separator, quote_char=False),
                 csv.ConvertOptions(
@@ -58,8 +59,6 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
             )
         except (pa.ArrowInvalid, pa.ArrowKeyError):
             return None
-    if not source.is_plain:
-        return None
     found = {}
     column = coded = None
     for name, is_number in types.items():
@@ -81,13 +80,13 @@ def read_columns(path: str, types: Mapping[str, bool], config: Config) -> pd.Dat
 
 
 def joint_codes(columns: Iterable[Any]) -> tuple[list[NDArray[np.integer]], NDArray]:
-    """Codes of the values of several columns, equal for equal values, and the value of each code.
+    """Codes of the values of several columns, the same for equal values, and the value of each code.
 
     Args:
         columns: arrays of values, or pandas' columns, categorical or not.
 
     Returns:
-        For each column its codes, -1 for what is missing; and the values, (codes,).
+        The codes of each column, -1 for missing values; and the values, (codes,).
     """
     parts = []
     for column in columns:
@@ -106,7 +105,7 @@ def joint_codes(columns: Iterable[Any]) -> tuple[list[NDArray[np.integer]], NDAr
 
 
 def ids_by_appearance(codes: NDArray[np.integer], tokens: NDArray) -> tuple[NDArray[np.int64], NDArray]:
-    """Ids from 1 on in the order in which codes first appear, 0 for -1; and the token of each id from 0 on."""
+    """Ids from 1 in order of first appearance of the codes, 0 for the code -1; and the token of each id from 0."""
     is_there = codes >= 0
     ids, seen = pd.factorize(codes if is_there.all() else codes[is_there])
     ids += 1
@@ -117,7 +116,7 @@ def ids_by_appearance(codes: NDArray[np.integer], tokens: NDArray) -> tuple[NDAr
 
 
 class TokenIds(MutableMapping):
-    """The id of each token: RecBole's dict, which is not made before it is asked for."""
+    """Token -> id, as RecBole's dict, which is created at the first access."""
 
     def __init__(self, tokens: NDArray[np.str_]):
         self.tokens, self.is_changed = tokens, False
@@ -146,41 +145,12 @@ class TokenIds(MutableMapping):
         return repr(self._ids)
 
     def __reduce__(self) -> tuple:
-        # a reader of the pickle may know nothing of this package
+        # this package may be missing where the pickle is read
         return dict, (self._ids,)
 
 
-class _Plain:
-    """What pyarrow reads a file by; notes whether there was anything that makes it another file to pandas."""
-
-    closed = False
-
-    def __init__(self, file: BinaryIO, done: Any):
-        self._file, self._done = file, done
-        self.is_plain, self._ends_in_return = True, False
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._file.read(size)
-        self._done(len(chunk))
-        # a line of Windows may be cut between its two ends
-        checked = (b"\r" if self._ends_in_return else b"") + chunk
-        self._ends_in_return = checked.endswith(b"\r")
-        if any(mark in checked for mark in _MARKS):
-            ended = checked[: len(checked) - self._ends_in_return]
-            rest = ended.replace(b"\r\n", b"\n")
-            if any(mark in rest for mark in _MARKS) or (not chunk and self._ends_in_return):
-                self.is_plain = False
-        return chunk
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-
 def _missing_values() -> list[str] | None:
-    """What pandas takes for a missing value; None if this release does not tell."""
+    """The words that pandas reads as a missing value; None if this release does not tell them."""
     try:
         from pandas._libs.parsers import STR_NA_VALUES
     except ImportError:

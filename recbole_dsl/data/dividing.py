@@ -1,4 +1,4 @@
-"""Which interactions become the training, validation and test part: RecBole's, found without a loop over them."""
+"""Splits interactions into training, validation and test parts as RecBole does, without a loop over them."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,17 +8,17 @@ from scipy.sparse import csr_matrix
 
 
 class Groups:
-    """Places of equal keys: groups in the order of their first place, and each in the order of its places.
+    """Indices grouped by key: groups in order of first appearance, and ascending indices within a group.
 
     Attributes:
-        places: (n,) of the groups one after the other.
-        counts: (groups,) sizes of the groups.
-        firsts: (groups,) the first place of each.
+        places: (n,) the indices, group after group.
+        counts: (groups,) the sizes of the groups.
+        firsts: (groups,) the first index of each group.
     """
 
     def __init__(self, keys: NDArray[np.integer]):
         n = len(keys)
-        # a matrix with one entry in each row, whose columns are the keys: transposing sorts in linear time
+        # transposing a matrix with one entry in each row, at the column of its key, sorts in linear time
         by_key = csr_matrix(
             (np.ones(n, np.int8), keys, np.arange(n + 1)), (n, int(keys.max(initial=-1)) + 1)
         ).tocsc()
@@ -35,10 +35,10 @@ class Groups:
             self.places = by_key.indices[np.arange(n) + shift]
 
     def cut(self, bounds: Sequence[NDArray[np.integer]]) -> list[NDArray[np.integer]]:
-        """The places of each part: of every group those from one bound up to the next, group by group.
+        """The indices of each part: those between two consecutive bounds of every group, group by group.
 
         Args:
-            bounds: for each part but the last where it ends, (groups,).
+            bounds: for each part but the last, the place in each group at which it ends, (groups,).
         """
         ranks = np.arange(len(self.places)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
         part = np.zeros(len(ranks), np.int8)
@@ -48,10 +48,10 @@ class Groups:
 
 
 def by_ratios(keys: NDArray[np.integer], ends: Callable[[int], Sequence[int]]) -> list[NDArray[np.integer]]:
-    """Places of the parts when each group of equal ``keys`` is divided by ratios.
+    """The indices of each part if every group of equal ``keys`` is split by ratios.
 
     Args:
-        ends: gives where the parts but the last end in a group of that size.
+        ends: returns, for the size of a group, where all parts but the last end.
     """
     groups = Groups(keys)
     sizes, kind = np.unique(groups.counts, return_inverse=True)
@@ -60,9 +60,9 @@ def by_ratios(keys: NDArray[np.integer], ends: Callable[[int], Sequence[int]]) -
 
 
 def leave_out(keys: NDArray[np.integer], n: int) -> list[NDArray[np.integer]]:
-    """Places of ``n`` + 1 parts: the last places of each group are one in each of the last parts.
+    """The indices of ``n`` + 1 parts: each of the last ``n`` parts gets one of the last indices of each group.
 
-    A group of fewer than ``n`` + 1 keeps its first place in the first part, and the last parts get the others.
+    A group of fewer than ``n`` + 1 keeps its first index in the first part, and the last parts get the others.
     """
     groups = Groups(keys)
     left = np.minimum(n, groups.counts - 1)
@@ -72,10 +72,10 @@ def leave_out(keys: NDArray[np.integer], n: int) -> list[NDArray[np.integer]]:
 def by_time(
     keys: NDArray[np.integer], times: NDArray[np.floating], latest: float, share: float
 ) -> list[NDArray[np.integer]]:
-    """Places of the parts when each group has as many places in the last part as times after ``latest``.
+    """The indices of three parts; in the last, a group has as many as it has ``times`` after ``latest``.
 
     Args:
-        share: of a group's other places that is the first part's.
+        share: of a group's other indices, the share that goes to the first part.
     """
     groups = Groups(keys)
     starts = np.cumsum(groups.counts) - groups.counts

@@ -1,4 +1,4 @@
-"""RecBole's datasets without its loops over interactions; every id, order and part is as RecBole makes it."""
+"""RecBole's datasets without loops over interactions; ids, order and parts are those of RecBole."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -19,20 +19,20 @@ _OF_RECBOLE = "recbole.data.dataset."
 
 @cache
 def fast_class(kind: type[Dataset]) -> type[Dataset]:
-    """``kind`` with the methods of `_Fast` in the place of those that it has from RecBole's ``Dataset``.
+    """A subclass of ``kind`` in which the methods of `_Fast` replace those of RecBole's ``Dataset``.
 
-    What a class of the user's own, or a program, has replaced stays theirs. Pickles are of ``kind``.
+    A method that the user has replaced stays as it is. Instances are pickled as ones of ``kind``.
     """
     methods = {name: method for name, method in vars(_Fast).items() if not name.startswith("__")}
     if not kind.__module__.startswith(_OF_RECBOLE):
-        # its methods may look at tokens
+        # other methods of its own may read tokens
         del methods["_load_feat"]
     own = {name: method for name, method in methods.items() if _is_of_recbole(kind, name)}
 
     def __reduce_ex__(self: Dataset, protocol: Any) -> tuple:
         plain = kind.__new__(kind)
         vars(plain).update(vars(self))
-        # later protocols want an object of the class that its pickle names
+        # later protocols insist on an object of the class that the pickle names
         return plain.__reduce_ex__(1)
 
     def __copy__(self: Dataset) -> Dataset:
@@ -165,7 +165,7 @@ class _Fast:
             self.logger.warning(
                 f"Max value of {row}'s history interaction records has reached "
                 f"{width / n_columns * 100}% of the total.",
-                # it is RecBole's, which the console of a run does not show
+                # attributed to RecBole, whose warnings the console does not show
                 stacklevel=2,
             )
         places = torch.from_numpy(groups.cut([np.minimum(groups.counts, width)])[0].astype(np.int64))
@@ -190,7 +190,7 @@ class _Fast:
 
 
 class _Counted:
-    """The users, or the items, of a dataset whose numbers of interactions must be in an interval."""
+    """The users or the items of a dataset, whose numbers of interactions must lie in an interval."""
 
     def __init__(self, dataset: Dataset, field: str, feat_name: str, interval: list | None):
         self._dataset, self._feat_name, self._interval = dataset, feat_name, interval
@@ -204,7 +204,7 @@ class _Counted:
             dataset.logger.warning("More than one interval of interaction number are given!")
 
     def banned(self, left: np.ndarray) -> np.ndarray:
-        """(values,) whether each must go, as the interactions of ``left`` are all that there are."""
+        """(values,) which have to be dropped, given the interactions that are ``left``."""
         if not self._interval:
             return np.zeros(self._n, bool)
         counts = np.bincount(self.codes if left.all() else self.codes[left], minlength=self._n)
@@ -215,18 +215,18 @@ class _Counted:
         return banned
 
     def drop(self, banned: np.ndarray) -> None:
-        """Note that the rows of features of those who are ``banned`` go."""
+        """Mark the feature rows of those who are ``banned``."""
         if self._features is not None:
             self._left &= ~banned[self._features]
 
     def drop_features(self) -> None:
-        """Take what has to go out of the dataset's features."""
+        """Remove the marked rows from the dataset's features."""
         if not self._left.all():
             setattr(self._dataset, self._feat_name, getattr(self._dataset, self._feat_name)[self._left])
 
 
 def _plain_columns(dataset: Dataset, path: str, source: Any) -> dict[str, FeatureType]:
-    """The columns of a file that are to be read, if none of them holds sequences; otherwise empty."""
+    """The columns to read of a file; empty if any of them holds sequences."""
     chosen, left_out = dataset._get_load_and_unload_col(source)
     with open(path, encoding=dataset.config["encoding"]) as file:
         head = file.readline()[:-1]

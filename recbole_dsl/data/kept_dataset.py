@@ -1,4 +1,4 @@
-"""Datasets, and their parts, that have been made before, taken from the cache instead."""
+"""Datasets and their parts from the cache, if they have been made before."""
 
 import hashlib
 import logging
@@ -25,26 +25,26 @@ from recbole_dsl.data.fast_dataset import fast_class
 from recbole_dsl.data.sampling import Pairs
 from recbole_dsl.patching import changes
 
-# bytes of atomic files below which reading them takes no longer than a cache is worth
+# smaller atomic files, in bytes, are read so fast that a cache is not worth it
 _WORTH = 2**20
-# what the user is told on the way, and what is of a run and not of its data
+# attributes that belong to a run and not to its data; options that do not change the data
 _OF_A_RUN = "config", "logger"
 _UNREAD = {"show_progress", "local_rank"}
-# by which lines are checked
+# options on which the checks of lines depend
 _OF_LINES = (
     "field_separator seq_separator encoding USER_ID_FIELD ITEM_ID_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD "
     "RELATION_ID_FIELD ENTITY_ID_FIELD"
 ).split()
-# of datasets that are in the cache
+# keys of the datasets that are in the cache
 _keys: "WeakKeyDictionary[Dataset, str]" = WeakKeyDictionary()
 _ENUMS = {kind.__name__: kind for kind in (FeatureType, FeatureSource)}
 
 
 def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset]) -> Dataset:
-    """What ``make`` gives, a dataset of ``kind`` made of the files of ``config``, or the same from the cache.
+    """The dataset of ``kind`` that ``make`` creates from the files of ``config``, or the same from the cache.
 
-    The key is the content of every file, the class, and each option that was read when the dataset was made. What
-    RecBole warned of then is said again.
+    The key is the content of every file, the class, and each option that was read while the dataset was created.
+    RecBole's warnings of that time are repeated.
     """
     cache = cache_of(config)
     paths = [file.path for file, _ in atomic_files(config)]
@@ -79,16 +79,16 @@ def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset
 
 
 def _remember(dataset: Dataset, group: str, options: dict[str, str]) -> None:
-    # what else a class makes when it divides may be no plain data
+    # other classes may create more than plain data when they split
     if type(dataset) is fast_class(Dataset):
         _keys[dataset] = group_of(group, sorted(options.items()))
 
 
 def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs | None]:
-    """The three parts that ``dataset.build()`` gives, and their pairs of users and items; or both from the cache.
+    """The three parts of ``dataset.build()`` and their pairs of users and items, perhaps from the cache.
 
-    The key is that of the dataset, each option that was read, and the state of PyTorch's random numbers, which is
-    afterwards as if the data had just been shuffled. There are no pairs where no negative items are drawn.
+    The key is that of the dataset, with each option that was read and the state of PyTorch's generator. That state
+    is afterwards as if the data had just been shuffled. There are no pairs if no negative items are drawn.
     """
 
     def made() -> tuple[list[Dataset], Pairs | None]:
@@ -120,7 +120,7 @@ def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs |
 
 
 def _is_recboles(kind: type[Dataset]) -> bool:
-    """Whether the class and all its methods are RecBole's, or of what keeps it working on today's packages."""
+    """Whether the class and all its methods are RecBole's, or those with which ``compat`` replaces them."""
     return all(
         getattr(value, "__module__", "recbole").startswith("recbole")
         for base in kind.__mro__
@@ -132,7 +132,7 @@ def _is_recboles(kind: type[Dataset]) -> bool:
 
 @contextmanager
 def _noted_options(config: Config) -> Iterator[dict[str, str]]:
-    """Within it, each option that is read of ``config`` goes into the dict, as its first reader saw it."""
+    """Within it, each option that is read from ``config`` goes into the dict, with its value at the first read."""
     kind, read = type(config), dict[str, str]()
 
     def note(self: Config, name: str) -> None:
@@ -168,7 +168,7 @@ def _noted_warnings() -> Iterator[list]:
 
 
 def _kept(value: Any) -> Any:
-    """``value`` of a dataset's state for a cache: what is no plain data and no array becomes a marked tuple."""
+    """``value`` of a dataset's state for the cache: what is neither plain data nor an array is a marked tuple."""
     if isinstance(value, (FeatureType, FeatureSource)):
         return "enum", type(value).__name__, value.name
     if isinstance(value, TokenIds):
@@ -232,7 +232,7 @@ def _restored_column(column: Any) -> Any:
         return column
     kind, values, *lengths = column
     parts = values.tolist() if kind == "lists" else np.split(values, np.cumsum(lengths[0])[:-1])
-    # pandas would take rows of one length for a table
+    # pandas would take rows of equal length for a table
     found = np.empty(len(parts), object)
     found[:] = parts
     return found

@@ -1,4 +1,4 @@
-"""Factors of the training data that have been found before, taken from the cache."""
+"""Factors of the training data from the cache, if they have been computed before."""
 
 import hashlib
 
@@ -11,16 +11,16 @@ from recbole_dsl.data.progress import progress
 from recbole_dsl.initialisation.factors import Factors
 from recbole_dsl.initialisation.held_out import best_factors
 
-# interactions below which the factors are found in less time than a cache is worth
+# of fewer interactions, factors are computed so fast that a cache is not worth it
 _WORTH = 20_000
 
 
 def kept_factors(
     config: Config, interactions: csr_matrix, columns: int, densities: tuple[float, float] | None, seed: int
 ) -> Factors:
-    """What `best_factors` gives for tables of ``densities``, or for None the `Factors.repeated` of a layer.
+    """The `best_factors` for tables of ``densities``, or the `Factors.repeated` of a layer if that is None.
 
-    They are taken from the cache if they were found before for the same interactions and arguments. All of them
+    They come from the cache if they were computed before for the same interactions and arguments. All of them
     depend on ``seed``: the shuffle, what is held out, and the small random columns.
     """
     cache = cache_of(config)

@@ -1,4 +1,4 @@
-"""The loaders of the three parts of a dataset, as RecBole makes them."""
+"""The data loaders of training, validation and test, as RecBole makes them."""
 
 from logging import getLogger
 from typing import Any
@@ -28,10 +28,10 @@ def data_preparation(
 ) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
     """The loaders that RecBole's ``data_preparation`` makes, without a Python object for each interaction.
 
-    They give the same batches from the same random numbers. What is saved, or was, is RecBole's.
+    They give the same batches from the same random numbers. Loaders that are saved or were loaded are RecBole's.
     """
     is_saved = config["dataloaders_save_path"] or config["save_dataloaders"]
-    if is_saved or config["repeatable"] or not PairSampler.fits(dataset):
+    if is_saved or config["repeatable"] or not Pairs.fit(dataset.user_num, dataset.item_num):
         getLogger().debug("The data is divided by RecBole.")
         return recbole_utils.data_preparation(config, dataset)
     with progress("Divide", 3, config) as done:
@@ -50,7 +50,7 @@ def data_preparation(
 
 
 def _samplers(config: Config, built: list[Dataset], pairs: Pairs | None) -> list[PairSampler | None]:
-    """One for each part: that of training draws for the others too, by the last distribution that is named."""
+    """A sampler for each part; they share that of training, with the last distribution that an option names."""
     base, samplers = None, []
     for phase in _PHASES:
         options = config[f"{phase}_neg_sample_args"]
@@ -82,15 +82,15 @@ def _loader(
 
 
 def _full_sort_loader(config: Config, dataset: Dataset, sampler: PairSampler) -> FullSortEvalDataLoader:
-    """RecBole's loader, whose tables of positive and of used items are made as they are read."""
+    """RecBole's loader, except that positive and used items are looked up when they are read."""
     loader = FullSortEvalDataLoader.__new__(FullSortEvalDataLoader)
     loader.logger = getLogger()
     loader.uid_field, loader.iid_field, loader.is_sequential = dataset.uid_field, dataset.iid_field, False
     dataset.sort(by=dataset.uid_field, ascending=True)
     users, items = (dataset.inter_feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field))
-    positive = _Positive(users, items, dataset.user_num, dataset.item_num)
-    loader.uid2positive_item = positive
-    loader.uid2history_item = _History(sampler.used_ids, positive)
+    positive = Pairs([(users, items)], dataset.user_num, dataset.item_num)
+    loader.uid2positive_item = _ItemsByUser(positive)
+    loader.uid2history_item = _ItemsByUser(positive, sampler.used_ids)
     loader.uid2items_num = np.diff(positive.offsets)
     loader.uid_list = torch.from_numpy(np.flatnonzero(loader.uid2items_num))
     loader.user_df = dataset.join(Interaction({dataset.uid_field: loader.uid_list}))
@@ -100,55 +100,31 @@ def _full_sort_loader(config: Config, dataset: Dataset, sampler: PairSampler) ->
 
 
 class _ItemsByUser:
-    """A tensor of items for each user, as RecBole's array of such; None for a user who has no line in the part."""
+    """A tensor of items for each user, in place of RecBole's array; None for a user without lines in the part.
+
+    Args:
+        part: the pairs in the part. Without ``used``, they are the items.
+        used: the items, from which those in the part are left out.
+    """
+
+    def __init__(self, part: Pairs, used: UsedItems | None = None):
+        self._part, self._used = part, used
+
+    def __len__(self) -> int:
+        return self._part.n_users
 
     def __getitem__(self, users: Any) -> Any:
         if isinstance(users, (int, np.integer, Tensor)) and np.ndim(users) == 0:
             return self._items_of(np.array([int(users)]))[0]
         return self._items_of(np.asarray(users) if isinstance(users, list) else np.arange(len(self))[users])
 
-    def __len__(self) -> int:
-        raise NotImplementedError
-
     def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
-        raise NotImplementedError
-
-
-class _Positive(_ItemsByUser):
-    def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_users: int, n_items: int):
-        self.n_items = n_items
-        pairs = users * n_items + items
-        # many times as fast as NumPy's unique, which hashes
-        pairs.sort()
-        self._pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-        self.offsets = np.searchsorted(self._pairs, np.arange(n_users + 1) * n_items)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def have(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(n,) whether each pair of a user and an item is among them."""
-        if not len(self._pairs):
-            return np.zeros(len(users), bool)
-        pairs = users * self.n_items + items
-        return self._pairs[np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)] == pairs
-
-    def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
-        rows = ((user, self._pairs[self.offsets[user] : self.offsets[user + 1]]) for user in users.tolist())
-        return [torch.from_numpy(row - user * self.n_items) if len(row) else None for user, row in rows]
-
-
-class _History(_ItemsByUser):
-    def __init__(self, used: UsedItems, positive: _Positive):
-        self._used, self._positive = used, positive
-
-    def __len__(self) -> int:
-        return len(self._used)
-
-    def _items_of(self, users: NDArray[np.int64]) -> list[Tensor | None]:
-        places, items = self._used.pairs.items_of(users, self._used.part)
-        is_left_out = ~self._positive.have(users[places], items)
-        counts = np.bincount(places[is_left_out], minlength=len(users)).tolist()
-        rows = torch.from_numpy(items[is_left_out]).split(counts)
-        has_lines = np.diff(self._positive.offsets)[users] > 0
+        if self._used is None:
+            places, items = self._part.items_of(users, 0)
+        else:
+            places, items = self._used.pairs.items_of(users, self._used.part)
+            is_left = ~self._part.have(users[places], items, 0)
+            places, items = places[is_left], items[is_left]
+        rows = torch.from_numpy(items).split(np.bincount(places, minlength=len(users)).tolist())
+        has_lines = np.diff(self._part.offsets)[users] > 0
         return [row if is_in else None for row, is_in in zip(rows, has_lines.tolist())]

@@ -1,4 +1,4 @@
-"""The data of a run, made from its atomic files; pickles are read only where the user's options name them."""
+"""The data of a run from its atomic files; only pickles that the user's options name are read."""
 
 import os
 import secrets
@@ -41,7 +41,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class RunData:
-    """A dataset of RecBole and the loaders of its three parts."""
+    """RecBole's dataset and the loaders of its three parts."""
 
     dataset: Dataset
     train: AbstractDataLoader
@@ -52,16 +52,16 @@ class RunData:
 def load_data(config: Config, may_download: bool = True, file: FileRows | None = None) -> RunData:
     """The dataset of ``config`` and its loaders.
 
-    With ``file``, whose weights are to be used, the data gets the ids of that file, and the user is told if it was
-    trained on other interactions; without it, those of the first file that the options name to start from.
+    The data gets the ids of ``file``, whose weights are to be used, and a warning tells if that was trained on
+    other interactions. Without ``file``, it gets the ids of the first pretrained file that the options name.
 
-    RecBole unpickles ``<dataset>-Dataset.pth`` and ``<dataset>-for-<model>-dataloader.pth`` where they happen to
-    lie in ``checkpoint_dir``, which runs what is in them. Here only what ``dataset_save_path`` and
-    ``dataloaders_save_path`` name is read. ``save_dataset`` and ``save_dataloaders`` write as in RecBole.
+    RecBole unpickles any ``<dataset>-Dataset.pth`` and ``<dataset>-for-<model>-dataloader.pth`` in
+    ``checkpoint_dir``, which runs the code in them. Here only the files of ``dataset_save_path`` and
+    ``dataloaders_save_path`` are read. ``save_dataset`` and ``save_dataloaders`` write as in RecBole.
 
     Raises:
-        DSLError: if the data is missing, cannot be downloaded, read or divided, or cannot be saved; or if it has
-            what ``file`` does not know.
+        DSLError: if the data is missing, cannot be downloaded, read, split or saved, or has tokens that ``file``
+            does not know.
     """
     with _no_default_pickles(config):
         dataset = load_dataset(config, may_download, file)
@@ -73,7 +73,7 @@ def load_data(config: Config, may_download: bool = True, file: FileRows | None =
     with _no_default_pickles(config), explained(config):
         train, valid, test = data_preparation(config, dataset)
     if file is not None:
-        # what was saved with dataset_save_path or dataloaders_save_path has ids of its own
+        # data from dataset_save_path or dataloaders_save_path keeps its own ids
         file.require(train._dataset)
         others = {"validation": valid._dataset, "test": test._dataset}
         warn_of_other_interactions(file, train._dataset, others)
@@ -86,11 +86,11 @@ def load_data(config: Config, may_download: bool = True, file: FileRows | None =
 
 
 def load_dataset(config: Config, may_download: bool = True, file: FileRows | None = None) -> Dataset:
-    """RecBole's dataset, downloaded where RecBole knows an address and there is none yet; ``file`` as `load_data`.
+    """RecBole's dataset, downloaded if it is missing and RecBole knows its address; ``file`` as in `load_data`.
 
     Raises:
-        DSLError: if it cannot be read, with the file, the line and the column where they are known; or cannot be
-            downloaded, and nothing is left of the attempt then.
+        DSLError: if it cannot be read, naming the file, the line and the column if they are known; or if it cannot
+            be downloaded, which leaves nothing behind.
     """
     path = config["data_path"]
     if os.path.isdir(path):
@@ -110,7 +110,7 @@ def load_dataset(config: Config, may_download: bool = True, file: FileRows | Non
 
 
 def _download(config: Config, path: str) -> None:
-    """Let RecBole download the dataset of ``config`` to ``path``, where it is complete or not there."""
+    """Let RecBole download the dataset of ``config`` to ``path``, where it appears when it is complete."""
     parent = os.path.dirname(os.path.abspath(path))
     existing = parent
     while not os.path.isdir(existing):
@@ -120,7 +120,7 @@ def _download(config: Config, path: str) -> None:
         try:
             create_dataset(config)
         except ValueError:
-            # RecBole waits for other processes after a download, and fails when it has none
+            # after a download RecBole waits for other processes, and fails if there are none
             if not os.path.isfile(os.path.join(config["data_path"], f"{config['dataset']}.inter")):
                 raise
         os.makedirs(parent, exist_ok=True)
@@ -129,12 +129,12 @@ def _download(config: Config, path: str) -> None:
 
 
 def dataset_class(config: Config) -> type[Dataset]:
-    """As RecBole's ``create_dataset`` chooses it."""
+    """The class of dataset that RecBole's ``create_dataset`` chooses."""
     return getattr(datasets, f"{config['model']}Dataset", None) or getattr(datasets, _KINDS[config["MODEL_TYPE"]])
 
 
 def _made(config: Config, file: FileRows | None) -> Dataset:
-    """The dataset of the files in ``data_path``, with ids as `load_data` says."""
+    """The dataset of the files in ``data_path``, with ids as in `load_data`."""
     if config["dataset_save_path"]:
         return create_dataset(config)
     started_from = [] if file is not None else pretrained_rows(config)
@@ -147,7 +147,7 @@ def _made(config: Config, file: FileRows | None) -> Dataset:
 
 
 def _checked(config: Config, kind: type[Dataset], give_ids: Callable[[Dataset], None] | None = None) -> Dataset:
-    """A dataset of files whose lines have been checked; ``give_ids`` may give it other ids than RecBole does."""
+    """A dataset whose lines have been checked; ``give_ids``, if given, replaces the ids that RecBole assigns."""
     check_lines(config)
     dataset = kind.__new__(kind)
     if give_ids is not None:
@@ -156,7 +156,7 @@ def _checked(config: Config, kind: type[Dataset], give_ids: Callable[[Dataset], 
             kind._remap_ID_all(dataset)
             give_ids(dataset)
 
-        # RecBole calls it when tokens have become ids, and before anything is made of these
+        # RecBole calls it when tokens have become ids, before it uses them
         dataset._remap_ID_all = remap
     dataset.__init__(config)
     vars(dataset).pop("_remap_ID_all", None)
@@ -165,7 +165,7 @@ def _checked(config: Config, kind: type[Dataset], give_ids: Callable[[Dataset], 
 
 def _give_ids_of_first(files: Sequence[FileRows], dataset: Dataset) -> None:
     for file in files:
-        # one that does not fit is refused when the model reads it, if it does
+        # a file that does not fit is refused if the model reads it
         with suppress(DSLError):
             file.give_ids(dataset)
             return
@@ -173,7 +173,7 @@ def _give_ids_of_first(files: Sequence[FileRows], dataset: Dataset) -> None:
 
 @contextmanager
 def _no_default_pickles(config: Config) -> Iterator[None]:
-    """Within it, ``checkpoint_dir`` is a folder that there is not, and nothing is saved."""
+    """Within it, ``checkpoint_dir`` is a folder that does not exist, and nothing is saved."""
     nowhere = os.path.join(tempfile.gettempdir(), secrets.token_hex(16))
     others = {"checkpoint_dir": nowhere, "save_dataset": False, "save_dataloaders": False}
     usual = {name: config[name] for name in others}
@@ -187,7 +187,7 @@ def _no_default_pickles(config: Config) -> Iterator[None]:
 
 
 def _refuse_other(config: Config, name: str, option: str) -> None:
-    """Raise a DSLError if what RecBole saves as ``name`` would replace a file of another kind."""
+    """Raise a DSLError if saving as ``name`` would replace a file of another kind."""
     file = os.path.join(config["checkpoint_dir"], name)
     output_file(file, option, "one that RecBole has saved", _is_pickle)
 
@@ -204,7 +204,7 @@ def _named_problem(config: Config, option: str) -> Iterator[None]:
     except DSLError:
         raise
     except Exception as error:
-        # pickling fails as the data happens to be
+        # pickling may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DSLError(
             f"{option}={config[option]}: cannot be saved in {config['checkpoint_dir']}: {reason}"

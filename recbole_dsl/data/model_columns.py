@@ -1,4 +1,4 @@
-"""What RecBole's models read of a dataset beside the columns that an option names: features, labels, histories."""
+"""Checks of what a model of RecBole reads beside the columns that options name: features, labels, histories."""
 
 from collections.abc import Mapping
 
@@ -16,12 +16,12 @@ def reads_graph(config: Config) -> bool:
 
 
 def reads_labels(config: Config) -> bool:
-    """Whether the model or a metric reads labels that no negative items give."""
+    """Whether the model or a metric reads labels from the data, rather than from negative items."""
     return "labeled" in config["eval_args"]["mode"].values() or _learns_labels(config)
 
 
 def check_item_features(config: Config, columns: Mapping[str, str]) -> None:
-    """Refuse features of items that .item does not have, or that the model would leave out."""
+    """Refuse item features that .item lacks, or that the model would ignore."""
     option = facts_of(config["model"]).item_features
     if option is None:
         return
@@ -39,7 +39,7 @@ def check_item_features(config: Config, columns: Mapping[str, str]) -> None:
 
 
 def check_labels(config: Config, labels: np.ndarray) -> None:
-    """Refuse labels that are none to a loss of RecBole's, or to AUC and LogLoss."""
+    """Refuse labels that RecBole's losses, AUC or LogLoss cannot use."""
     is_learnt = is_of_recbole(config.model_class) and _learns_labels(config)
     others = labels[(labels < 0) | (labels > 1)]
     if len(others) and (is_learnt or {"auc", "logloss"} & {name.lower() for name in config["metrics"]}):
@@ -51,7 +51,7 @@ def check_labels(config: Config, labels: np.ndarray) -> None:
 
 
 def check_histories(config: Config, columns: Mapping[str, str]) -> None:
-    """Refuse divided files whose histories are missing, or whose items RecBole would number on their own."""
+    """Refuse presplit files without histories, or whose histories would get item ids of their own."""
     name = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
     if columns.get(name) != "token_seq":
         raise refusal(
@@ -73,7 +73,7 @@ def check_histories(config: Config, columns: Mapping[str, str]) -> None:
 
 
 def check_lengths(config: Config, lengths: np.ndarray) -> None:
-    """Refuse histories, divided beforehand, of lengths that the model has no place for."""
+    """Refuse histories of presplit files that are empty, or too long for the model."""
     name = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
     if lengths.min() < 1:
         raise DSLError(f"dataset={config['dataset']}: {name} is empty in a line: must have one item or more")

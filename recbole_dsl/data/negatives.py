@@ -1,4 +1,4 @@
-"""Once this is imported, RecBole's samplers draw a batch at a time, the same from the same random numbers."""
+"""Negative items by the batch: importing this changes RecBole's samplers, which draw the same items as before."""
 
 import functools
 from collections import deque
@@ -13,29 +13,23 @@ from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 from recbole.sampler.sampler import AbstractSampler
 from torch import Tensor
 
+from recbole_dsl.data.sampling import Pairs, UsedItems
 from recbole_dsl.patching import changes
 
-_VALUE_BITS = 32
+# above every id
+_VALUES = 2**32
 
 
-class UsedIds:
-    """Pairs of a key and a value that it must not get, from RecBole's array of a set for each key."""
-
-    def __init__(self, sets: np.ndarray):
-        keys = np.repeat(np.arange(len(sets)), [len(values) for values in sets])
-        pairs = keys << _VALUE_BITS | np.fromiter(chain.from_iterable(sets), np.int64, len(keys))
-        # the last one is above all others that are looked for
-        self._pairs = np.append(np.sort(pairs), np.iinfo(np.int64).max)
-
-    def have(self, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Whether each value is one of its key's, bool."""
-        pairs = keys.astype(np.int64) << _VALUE_BITS | values
-        return self._pairs[np.searchsorted(self._pairs, pairs)] == pairs
+def used_items(sets: np.ndarray) -> UsedItems:
+    """The items that each key must not get, from RecBole's array with a set for each key."""
+    keys = np.repeat(np.arange(len(sets)), [len(values) for values in sets])
+    values = np.fromiter(chain.from_iterable(sets), np.int64, len(keys))
+    return UsedItems(Pairs([(keys, values)], len(sets), _VALUES), 0)
 
 
 @functools.wraps(AbstractSampler.sample_by_key_ids)
 def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
-    used, keys = _used_ids(self), np.array(key_ids)
+    used, keys = _used_ids(self), np.array(key_ids).astype(np.int64)
     if used is None or not len(keys) or keys.min() < 0 or keys.max() >= len(self.used_ids):
         return _sample_by_key_ids.__wrapped__(self, key_ids, num)
     keys = np.tile(keys, num)
@@ -52,7 +46,7 @@ def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, n
 
 @functools.wraps(RepeatableSampler.get_used_ids)
 def _get_used_ids(self: RepeatableSampler) -> np.ndarray:
-    # an array of RecBole's, with one set instead of one for each user
+    # RecBole's array, with the same empty set for every user
     return np.full(self.user_num, frozenset(), object)
 
 
@@ -75,7 +69,7 @@ def _build_alias_table(self: AbstractSampler) -> None:
         _build_alias_table.__wrapped__(self)
         return
     codes, keys = pd.factorize(np.concatenate(parts(self)))
-    # by Python's own sum and power, whose last bits are not NumPy's
+    # Python's sum and power, as NumPy's may differ in the last bits
     shares = [pow(count / len(codes), self.alpha) for count in np.bincount(codes).tolist()]
     total = sum(shares)
     shares = [share / total * len(shares) for share in shares]
@@ -91,7 +85,7 @@ def _build_alias_table(self: AbstractSampler) -> None:
     self.prob, self.alias = dict(zip(keys, shares)), dict(zip(keys, others))
 
 
-# the arrays that hold what RecBole makes a list of
+# the arrays of the candidates, of which RecBole makes a list
 _CANDIDATES: dict[Any, Callable[[Any], list[np.ndarray]]] = {
     Sampler._get_candidates_list: lambda self: [
         dataset.inter_feat[self.iid_field].numpy() for dataset in self.datasets
@@ -101,20 +95,20 @@ _CANDIDATES: dict[Any, Callable[[Any], list[np.ndarray]]] = {
 }
 
 
-def _used_ids(sampler: AbstractSampler) -> UsedIds | None:
-    """What ``sampler`` must not draw; None if it is of a class that may change it."""
+def _used_ids(sampler: AbstractSampler) -> UsedItems | None:
+    """The items that ``sampler`` must not draw; None if its class may change them."""
     if hasattr(sampler.used_ids, "have"):
         return sampler.used_ids
     if type(sampler) not in (Sampler, KGSampler):
         return None
     known = vars(sampler).get("_used_rows")
     if known is None or known[0] is not sampler.used_ids:
-        known = sampler._used_rows = (sampler.used_ids, UsedIds(sampler.used_ids))
+        known = sampler._used_rows = (sampler.used_ids, used_items(sampler.used_ids))
     return known[1]
 
 
 def _sample(sampler: AbstractSampler, n: int, is_used: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Tensor:
-    """Samples for ``n`` places, each drawn again until it is not used there."""
+    """(n,) samples, each drawn again until ``is_used`` accepts it at its place."""
     values, places = np.zeros(n, np.int64), np.arange(n)
     while len(places):
         values[places] = drawn = sampler.sampling(len(places))

@@ -1,4 +1,4 @@
-"""Files that a model's constructor starts from, such as the halves of a NeuMF, sparse or RecBole's own."""
+"""Pretrained files that a model's constructor reads, such as the halves of a NeuMF: ours, or RecBole's."""
 
 import math
 import os
@@ -18,10 +18,11 @@ from recbole_dsl.compat.pickle_protocol import as_protocol_2
 from recbole_dsl.data.rows import FileRows
 from recbole_dsl.errors import DSLError
 from recbole_dsl.patching import Patch, changes, lock
-from recbole_dsl.sparse.validity import topology_problem
+from recbole_dsl.sparse.compressed_rows import CompressedRows
+from recbole_dsl.sparse.validity import parts_in, topology_problem
 
 _TORCH_LOAD = Patch("torch", "load", "the files that a model's constructor reads run nothing, and may be sparse")
-# option -> another -> its values with which a model of RecBole reads the file
+# option that names a file -> another option -> its values with which a model of RecBole reads the file
 _READ_WHEN: dict[str, dict[str, tuple]] = {
     "mf_pretrain_path": {"use_pretrain": (True,)},
     "mlp_pretrain_path": {"use_pretrain": (True,)},
@@ -29,7 +30,7 @@ _READ_WHEN: dict[str, dict[str, tuple]] = {
     "pretrain_path": {"model": ("NAIS",)},
     "warm_up": {"phase": ("distillation", "finetuning")},
 }
-# data that has been compared with the files that its model started from
+# datasets that have been compared with the files that their model started from
 _compared: "WeakSet[Dataset]" = WeakSet()
 
 
@@ -37,14 +38,14 @@ _compared: "WeakSet[Dataset]" = WeakSet()
 def readable_files(
     config: Config, dataset: Dataset, known: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Iterator[None]:
-    """Within it, ``torch.load``, by which RecBole's constructors read, runs nothing that a file says.
+    """Within it, ``torch.load``, which RecBole's constructors call, runs no code from a file.
 
-    Of a file of ours the state dict gives a sparse weight under its dense name too. Of one of RecBole's, or of
-    another dense model, the tensors and plain data come as they are; what else is in it, such as RecBole's Config,
-    is not made. A file whose rows are not those of ``dataset`` is refused.
+    In the state dict of a file of ours, a sparse weight also has its dense name. From a file of RecBole's, or of
+    another dense model, tensors and plain data are loaded; other objects, such as RecBole's Config, are not
+    created. A file whose rows are not those of ``dataset`` is refused.
 
     Args:
-        known: contents by path, for which no file is read.
+        known: path -> content, for files that are not read.
 
     Raises:
         DSLError: naming the option, if a file is missing, cannot be read so or has other rows.
@@ -61,7 +62,7 @@ def readable_files(
         except FileNotFoundError as error:
             raise DSLError(f"{option}={file}: must be an existing file") from error
         except Exception as error:
-            # PyTorch raises what zip, pickle or its own reader happen to raise on such a file
+            # PyTorch raises whatever zip, pickle or its own reader raise on such a file
             raise DSLError(f"{option}={file}: must be a whole checkpoint of recbole_dsl or of RecBole") from error
         if not isinstance(content, dict):
             raise DSLError(f"{option}={file}: must be a checkpoint of recbole_dsl or of RecBole")
@@ -80,10 +81,10 @@ def readable_files(
 
 
 def pretrained_rows(config: Config, surely: bool = False) -> list[FileRows]:
-    """Whose rows the files of ours hold that the options name for a model to start from.
+    """The `FileRows` of each of our files that the options name as a start for the model.
 
     Args:
-        surely: only those that a model of RecBole reads by these options.
+        surely: only files that a model of RecBole is known to read with these options.
     """
     found = []
     for option, path in config.final_config_dict.items():
@@ -91,14 +92,14 @@ def pretrained_rows(config: Config, surely: bool = False) -> list[FileRows]:
         if is_read is False or (surely and is_read is None) or not isinstance(path, str):
             continue
         with suppress(DSLError, OSError):
-            # what is no file of ours is refused by who reads it
+            # a file of another kind is refused when it is read
             if os.path.isfile(path) and has_checksum(path):
                 found.append(FileRows(read_checkpoint(path, option=option), option, path))
     return found
 
 
 def require_rows_of_pretrained(config: Config, dataset: Dataset) -> None:
-    """Refuse ``dataset`` for a model that started from a file with other rows, if that is not known of it yet."""
+    """Refuse ``dataset`` if its model started from a file with other rows; compared once for a dataset."""
     if dataset not in _compared:
         for file in pretrained_rows(config, surely=True):
             file.require(dataset)
@@ -106,7 +107,7 @@ def require_rows_of_pretrained(config: Config, dataset: Dataset) -> None:
 
 
 def _is_read(config: Config, option: str) -> bool | None:
-    """Whether a model of RecBole starts from the file that ``option`` names; None if only its author knows."""
+    """Whether a model of RecBole reads the file that ``option`` names; None for an option of the user's own."""
     if option not in _READ_WHEN:
         return None
     return any(config[other] in values for other, values in _READ_WHEN[option].items())
@@ -114,7 +115,7 @@ def _is_read(config: Config, option: str) -> bool | None:
 
 @changes("torch.serialization.safe_globals", "the names in a file of RecBole are read as what does nothing")
 def _read(file: Any, map_location: Any, option: str) -> Any:
-    # RecBole writes in a later protocol than PyTorch reads without unpickling
+    # RecBole writes a later pickle protocol than weights_only=True reads
     source = as_protocol_2(file)
     try:
         content = torch.load(source, map_location=map_location, weights_only=True)
@@ -133,7 +134,7 @@ def _read(file: Any, map_location: Any, option: str) -> Any:
 
 
 def _stand_in(name: str) -> type:
-    """A class in the place of one that a file names; it keeps nothing and does nothing."""
+    """A class that stands for the one that a file names; it keeps nothing and does nothing."""
 
     class StandIn:
         def __new__(cls, *args: Any, **kwargs: Any) -> "StandIn":
@@ -150,25 +151,22 @@ def _stand_in(name: str) -> type:
 
 
 class _DenseToo(dict):
-    """A state dict that also gives sparse weights by the names of the dense ones that they replaced."""
+    """A state dict that also has each sparse weight as a dense tensor, under its dense name."""
 
     def __init__(self, state: Mapping[str, Tensor], shapes: Any, source: str):
         super().__init__(state)
         self._shapes, self._source = shapes, source
 
     def __missing__(self, name: str) -> Tensor:
-        parts = {part: self.get(f"{name}.{part}") for part in ("values", "columns", "row_offsets")}
-        if not all(isinstance(part, Tensor) for part in parts.values()):
+        parts = parts_in(self, name)
+        if not all(isinstance(part, Tensor) for part in parts):
             raise DSLError(f"{self._source}: does not fit the model: {name} is missing")
         shape = self._shapes.get(name) if isinstance(self._shapes, dict) else None
         if not isinstance(shape, list) or len(shape) < 2 or not all(type(n) is int and n > 0 for n in shape):
             raise DSLError(f"{self._source}: does not say the shape of {name}")
         n_rows, n_columns = shape[0], math.prod(shape[1:])
-        problem = topology_problem(n_rows, n_columns, None, **parts)
+        problem = topology_problem(n_rows, n_columns, None, *parts)
         if problem:
             raise DSLError(f"{self._source}: {name}: {problem}")
-        values, columns, offsets = parts.values()
-        dense = values.new_zeros(n_rows, n_columns)
-        rows = torch.repeat_interleave(offsets.long().diff())
-        dense[rows, columns.long()] = values
-        return dense.view(shape)
+        values, columns, offsets = parts
+        return CompressedRows(n_columns, columns, offsets, values).dense().view(shape)

@@ -1,4 +1,4 @@
-"""How far a part of a run that has no epochs is: reading, dividing, starting from the data."""
+"""Progress bars of the parts of a run without epochs: reading, splitting, factorising."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from tqdm import tqdm
 
 from recbole_dsl.distributed.agreement import is_first
 
-# seconds after which a part is worth a bar, and between two times that it is drawn
+# seconds after which a bar appears, and between two updates of it
 _DELAY, _EVERY = 2.0, 0.5
 
 
 @contextmanager
 def progress(name: str, total: int, config: Config, unit: str = "step") -> Iterator[tqdm]:
-    """A bar of ``total`` steps or bytes, shown from the third second on; not with ``show_progress=False``."""
+    """A bar of ``total`` steps or bytes, shown from the third second on, unless ``show_progress`` is False."""
     with tqdm(
         total=total,
         desc=f"{name:>20}",
@@ -24,7 +24,7 @@ def progress(name: str, total: int, config: Config, unit: str = "step") -> Itera
         delay=_DELAY,
         leave=False,
         dynamic_ncols=True,
-        # None shows it on a terminal only
+        # None: only on a terminal
         disable=None if config["show_progress"] and is_first(config) else True,
     ) as bar:
         over = Event()

@@ -1,4 +1,4 @@
-"""Whose rows the weights of a model are: the tokens of every field, by id."""
+"""Which token each row of a weight belongs to: the tokens of every field, by id."""
 
 from collections.abc import Mapping, Sequence
 from logging import getLogger
@@ -14,7 +14,7 @@ from recbole_dsl.checkpoint.tokens import is_same_packed, pack_tokens, unpack_to
 from recbole_dsl.errors import DSLError, shown
 
 _known: "WeakKeyDictionary[Dataset, dict[str, Any]]" = WeakKeyDictionary()
-# paths of files that do not say whose rows they hold, and of which a warning has told
+# paths of files without tokens that a warning has been logged for
 _told: set[str] = set()
 
 
@@ -22,12 +22,12 @@ def rows_of(dataset: Dataset) -> dict[str, Any]:
     """The fields of ``dataset`` and their tokens, for a checkpoint; packed once for a dataset and its parts.
 
     Returns:
-        order, the names of all fields; tokens, a list of {"numbers": (n,) integers} or {"text": (bytes,) uint8,
-        "lengths": (n,)} in UTF-8, by id from 1 on; fields, the place in that list of each token field. Fields that
-        share their ids share a place.
+        order: the names of all fields. tokens: a list of {"numbers": (n,) integers} or {"text": (bytes,) uint8,
+        "lengths": (n,)} in UTF-8, by id from 1. fields: token field -> its index in that list, which fields with
+        shared ids have in common.
     """
     for other, known in list(_known.items()):
-        # the parts of a dataset share it
+        # the parts of a dataset share their tokens
         if other.field2id_token is dataset.field2id_token:
             return known
     _known[dataset] = found = _packed_rows(dataset)
@@ -35,7 +35,7 @@ def rows_of(dataset: Dataset) -> dict[str, Any]:
 
 
 class FileRows:
-    """Whose rows a file holds, and what they were trained on.
+    """The tokens of the rows in a file, and what these were trained on.
 
     Args:
         checkpoint: its content.
@@ -49,9 +49,9 @@ class FileRows:
         self._unpacked: dict[int, list[str]] = {}
 
     def require(self, dataset: Dataset) -> None:
-        """Refuse ``dataset`` if any of its ids is of another token than that row of the file.
+        """Refuse ``dataset`` if any of its ids has another token than that row of the file.
 
-        A file that does not say whose rows it holds is accepted with a warning.
+        A file without tokens is accepted with a warning.
 
         Raises:
             DSLError: naming the first token that differs.
@@ -77,10 +77,10 @@ class FileRows:
             )
 
     def give_ids(self, dataset: Dataset) -> None:
-        """Give ``dataset``, whose tokens have just become ids, those of the file, so that its weights fit.
+        """Replace the new ids of ``dataset`` by those of the file, so that its weights fit.
 
-        Tokens of the file that are gone from the data keep their ids. Nothing is changed if it cannot be done, or
-        if the file does not say whose rows it holds.
+        Tokens of the file that are missing in the data keep their ids. Nothing is changed if that is impossible,
+        or if the file has no tokens.
 
         Raises:
             DSLError: naming the first token that the file does not know.
@@ -89,7 +89,7 @@ class FileRows:
             return
         own = _packed_rows(dataset)
         maps: dict[str, NDArray[np.int64]] = {}
-        # fields that share their ids go on sharing them
+        # fields with shared ids keep sharing them
         names: dict[tuple[int, int], tuple[NDArray[np.object_], dict[str, int]]] = {}
         for field, mine, theirs in self._differing(own, dataset):
             maps[field] = self._ids(field, mine, theirs, dataset)
@@ -107,13 +107,13 @@ class FileRows:
             dataset.field2id_token[field], dataset.field2token_id[field] = tables[field]
             for feat in dataset.feat_name_list:
                 _replace(getattr(dataset, feat), field, dataset.field2type[field], ids)
-        # models put the parts of one table in the order of the columns
+        # models concatenate the fields of one table in the order of the columns
         columns = [field for field in self.rows["order"] if field in dataset.field2type]
         columns += [field for field in dataset.field2type if field not in columns]
         dataset.field2type = {field: dataset.field2type[field] for field in columns}
 
     def _differing(self, own: Mapping[str, Any], dataset: Dataset) -> list[tuple[str, list[str], list[str]]]:
-        """(field, tokens of the file, tokens of the data) of every field whose tokens differ, without padding."""
+        """(field, tokens of the file, tokens of the data) for every field whose tokens differ, without padding."""
         fields = self.rows["fields"]
         new = [field for field in own["fields"] if field not in fields]
         gone = [field for field in fields if field not in own["fields"]]
@@ -134,7 +134,7 @@ class FileRows:
         return found
 
     def _ids(self, field: str, mine: list[str], theirs: list[str], dataset: Dataset) -> NDArray[np.int64]:
-        """(len(theirs) + 1,): the id that the file has for each id of the data."""
+        """(len(theirs) + 1,): the id in the file for each id of the data."""
         ids = dict(zip(mine, range(1, len(mine) + 1)))
         if len(ids) < len(mine) or len(set(theirs)) < len(theirs):
             raise DSLError(
@@ -150,7 +150,7 @@ class FileRows:
         return np.array([0, *(ids[token] for token in theirs)], np.int64)
 
     def _refuse_other_links(self, dataset: Dataset, tables: Mapping[str, Any]) -> None:
-        """Items and the entities that they are linked to have the same ids."""
+        """Refuse links by which an item and its entity would get different ids."""
         links = getattr(dataset, "item2entity", None)
         if not links:
             return
@@ -206,7 +206,7 @@ def _common_order(some: Sequence[str], others: Sequence[str]) -> tuple[list[str]
 
 
 def _replace(feat: Any, field: str, kind: FeatureType, ids: NDArray[np.int64]) -> None:
-    """Put for each id of the column ``field`` that in ``ids``, in a table that is still pandas'."""
+    """Map the ids in the column ``field`` of a pandas table by ``ids``, in place."""
     if feat is None or field not in feat:
         return
     if kind == FeatureType.TOKEN_SEQ:

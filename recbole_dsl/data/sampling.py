@@ -1,4 +1,4 @@
-"""RecBole's sampler of negative items; what it must not draw is one sorted array, not a set for each user."""
+"""RecBole's sampler of negative items, with one sorted array of used items in place of a set for each user."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from recbole.data.dataset import Dataset
 from recbole.sampler import Sampler
 
-# low bits of a pair, which hold the first part of the data that has it
+# low bits of a packed pair, with the first part of the data that has it
 _PART_BITS = 2
 
 
 class Pairs:
-    """Pairs of a user and an item, sorted, each with the first of the parts that has it.
+    """Sorted pairs of a user and an item, each with the first part of the data that has it.
 
     Args:
         parts: (users, items) of each part, at most four.
@@ -43,7 +43,7 @@ class Pairs:
 
     @classmethod
     def of(cls, parts: Sequence[Dataset]) -> "Pairs":
-        """The pairs of each part of a dataset."""
+        """The pairs in the parts of a dataset."""
         first = parts[0]
         columns = [
             tuple(part.inter_feat[field].numpy() for field in (first.uid_field, first.iid_field)) for part in parts
@@ -52,37 +52,31 @@ class Pairs:
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[NDArray[np.int64]], n_users: int, n_items: int) -> "Pairs":
-        """Those whose `arrays` these are."""
+        """The pairs that returned these as `arrays`."""
         pairs = cls.__new__(cls)
         (pairs._packed, pairs.offsets), pairs.n_users, pairs.n_items = arrays, n_users, n_items
         return pairs
 
     @property
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """All that they are, beside the numbers of ids."""
+        """What `from_arrays` needs, beside the numbers of ids."""
         return self._packed, self.offsets
 
     @staticmethod
     def fit(n_users: int, n_items: int) -> bool:
-        """Whether pairs of so many users and items can be held."""
+        """Whether 64 bits hold a pair of so many users and items."""
         return n_users * n_items < 2 ** (63 - _PART_BITS)
 
     def have(self, users: NDArray[np.int64], items: NDArray[np.int64], part: int) -> NDArray[np.bool_]:
-        """(n,) whether each pair is in a part up to ``part``."""
+        """(n,) whether each pair is in one of the parts up to ``part``."""
         if not len(self._packed):
             return np.zeros(len(users), bool)
         pairs = users * self.n_items + items
         found = self._packed[np.searchsorted(self._packed, pairs << _PART_BITS).clip(max=len(self._packed) - 1)]
         return (found >> _PART_BITS == pairs) & (found & (2**_PART_BITS - 1) <= part)
 
-    def items(self, user: int, part: int) -> NDArray[np.int64]:
-        """The items of ``user`` in parts up to ``part``, ascending."""
-        row = self._packed[self.offsets[user] : self.offsets[user + 1]]
-        row = row[(row & (2**_PART_BITS - 1)) <= part]
-        return (row >> _PART_BITS) - user * self.n_items
-
     def items_of(self, users: NDArray[np.int64], part: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The items of several ``users`` in parts up to ``part``: places in ``users``, ascending, and items."""
+        """The items of ``users`` in the parts up to ``part``: indices into ``users``, ascending, and items."""
         counts = self.offsets[users + 1] - self.offsets[users]
         places = np.repeat(np.arange(len(users)), counts)
         ends = np.cumsum(counts)
@@ -93,14 +87,14 @@ class Pairs:
 
 
 class UsedItems:
-    """The items of each user up to a part, as RecBole's array of sets, which are made when they are asked for."""
+    """The items of each user in the parts up to one, as RecBole's array of sets; a set is made when it is read."""
 
     def __init__(self, pairs: Pairs, part: int):
         self.pairs, self.part = pairs, part
 
     def __getitem__(self, users: Any) -> Any:
         if isinstance(users, (int, np.integer)):
-            return set(self.pairs.items(range(len(self))[users], self.part))
+            return set(self.pairs.items_of(np.array([range(len(self))[users]]), self.part)[1])
         found = np.empty(len(some := np.arange(len(self))[users]), object)
         found[:] = [self[int(user)] for user in some]
         return found
@@ -127,14 +121,9 @@ class PairSampler(Sampler):
         self._pairs = pairs
         super().__init__(phases, datasets, distribution, alpha)
 
-    @staticmethod
-    def fits(dataset: Dataset) -> bool:
-        """Whether it can be made for ``dataset``."""
-        return Pairs.fit(dataset.user_num, dataset.item_num)
-
     def get_used_ids(self) -> dict[str, UsedItems]:
-        """As RecBole's; raises what that raises if a user has interacted with all items."""
-        # the padding is an item
+        """The used items of each phase; as in RecBole, a ValueError if a user has interacted with all items."""
+        # the padding counts as an item
         if (np.diff(self._pairs.offsets) + 1 == self.item_num).any():
             raise ValueError("Some users have interacted with all items, which leaves no negative items for them.")
         return {phase: UsedItems(self._pairs, number) for number, phase in enumerate(self.phases)}

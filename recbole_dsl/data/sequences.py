@@ -1,6 +1,6 @@
-"""Histories of sequential models that are cut from one flat column when they are read.
+"""Histories of sequential models, cut from one flat column when they are read.
 
-Once this is imported, RecBole's ``SequentialDataset`` no longer writes out every prefix of every history.
+Importing this changes RecBole's ``SequentialDataset``, which writes out every prefix of every history otherwise.
 """
 
 import functools
@@ -15,17 +15,17 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 from torch import Tensor
 
+from recbole_dsl.checkpoint.tokens import smallest
 from recbole_dsl.data.batches import places_of
 from recbole_dsl.patching import changes
 
-# entries that are cut at a time, whose places take 32 MB
+# entries that are cut at a time; their indices take 32 MB
 _ENTRIES = 2**22
-_TYPES = torch.uint8, torch.int16, torch.int32, torch.int64
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Which part of the flat columns each row is.
+    """The part of a flat column that each row consists of.
 
     Attributes:
         starts: (rows,), of any integer type.
@@ -38,11 +38,11 @@ class Spans:
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """A column whose rows are parts of a flat one, padded with zeros.
+    """A column whose rows are parts of a flat column, padded with zeros.
 
     Attributes:
         flat: (interactions, ...), never changed.
-        shape_of_row: (longest part, ...) as the rows of RecBole's column.
+        shape_of_row: (longest part, ...), the shape of a row in RecBole's column.
     """
 
     flat: Tensor
@@ -62,7 +62,7 @@ class Histories:
         return self.flat.device
 
     def cut(self) -> Tensor:
-        """The column as RecBole has it, of ``shape``."""
+        """The column of ``shape`` that RecBole would have."""
         if not self.shape.numel():
             return self.flat.new_zeros(self.shape)
         found = self.flat.new_empty(self.shape)
@@ -77,21 +77,21 @@ class Histories:
         return found
 
     def to(self, device: Any) -> "Histories | Tensor":
-        """Itself, or the cut column where the flat one is not."""
+        """Itself on its own device; the cut column on another one."""
         return self if torch.device(device) == self.device else self.cut().to(device)
 
     def __deepcopy__(self, memo: dict) -> "Histories":
         return self
 
     def __reduce__(self) -> tuple:
-        # a batch that a worker sends is far smaller than what it is cut from
+        # a worker sends a batch, which is far smaller than the flat column
         if self.shape.numel() <= self.flat.numel():
             return _itself, (self.cut(),)
         return Histories, (self.flat, self.spans, self.shape_of_row)
 
 
 class Columns(MutableMapping, dict):
-    """Columns by name, a dict to RecBole; histories are cut when they are asked for, and kept so from then on."""
+    """Columns by name, which RecBole takes for a dict; a history is cut at the first access, and kept."""
 
     def __getitem__(self, name: str) -> Tensor:
         value = dict.__getitem__(self, name)
@@ -103,7 +103,7 @@ class Columns(MutableMapping, dict):
     __len__, clear = dict.__len__, dict.clear
 
     def __iter__(self) -> Iterator[str]:
-        # PyTorch and Python pass over `__getitem__` where they find dict's own
+        # PyTorch and Python bypass `__getitem__` if this is dict's own
         return dict.__iter__(self)
 
     def copy(self) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ class Columns(MutableMapping, dict):
         return other | dict(self)
 
     def uncut(self) -> dict[str, Any]:
-        """Columns, and histories as they are."""
+        """The columns, without cutting histories."""
         return dict(zip(dict.keys(self), dict.values(self)))
 
     def __reduce__(self) -> tuple:
@@ -127,7 +127,7 @@ class Columns(MutableMapping, dict):
 
 
 class SequenceInteraction(Interaction):
-    """RecBole's ``Interaction`` whose histories are cut when they are read; its parts and copies are such too."""
+    """An ``Interaction`` whose histories are cut when they are read, as are those of its parts and copies."""
 
     def __init__(self, columns: dict[str, Any]):
         self.interaction = Columns(columns)
@@ -176,7 +176,7 @@ class SequenceInteraction(Interaction):
         self.interaction.update(self[index].interaction.uncut())
 
     def _by_rows(self, change: Callable[[Tensor], Tensor]) -> "SequenceInteraction":
-        """Its columns after a ``change`` of the rows, which is made once for all histories of the same spans."""
+        """The columns after a ``change`` of the rows, which is applied once to histories with the same spans."""
         spans: dict[int, Spans] = {}
 
         def changed(column: Tensor | Histories) -> Tensor | Histories:
@@ -197,7 +197,7 @@ def _data_augmentation(self: SequentialDataset) -> None:
     self._check_field("uid_field", "time_field")
     shapes = {field: _shape_of_row(self, field) for field in self.inter_feat if field != self.uid_field}
     if any(self.inter_feat[field].shape[1:] != shape[1:] for field, shape in shapes.items()):
-        # broadcast or refused, as PyTorch sees fit
+        # PyTorch broadcasts or refuses these
         _data_augmentation.__wrapped__(self)
         return
     self.sort(by=[self.uid_field, self.time_field], ascending=True)
@@ -209,7 +209,7 @@ def _data_augmentation(self: SequentialDataset) -> None:
     starts = torch.maximum(firsts, targets - self.config["MAX_ITEM_LIST_LENGTH"])
     lengths = targets - starts
     columns = {**self.inter_feat[targets].interaction, self.item_list_length_field: lengths}
-    spans = Spans(_small(starts), _small(lengths))
+    spans = Spans(smallest(starts), smallest(lengths))
     for field, shape in shapes.items():
         list_field = getattr(self, f"{field}_list_field")
         columns[list_field] = Histories(self.inter_feat[field], spans, tuple(shape))
@@ -231,11 +231,6 @@ def _shape_of_row(dataset: SequentialDataset, field: str) -> tuple[int, ...]:
     shape = (length,) if isinstance(length, int) else tuple(length)
     is_float = dataset.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
     return (*shape, 2) if is_float and field in dataset.config["numerical_features"] else shape
-
-
-def _small(values: Tensor) -> Tensor:
-    largest = int(values.max()) if len(values) else 0
-    return values.to(next(kind for kind in _TYPES if largest <= torch.iinfo(kind).max))
 
 
 def _itself(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which interactions a model was trained on, by token: a sum that tells data apart, and a sample of fixed size."""
+"""Which interactions a model was trained on, by token: a digest and a sample of fixed size."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,19 +16,19 @@ from torch import Tensor
 from recbole_dsl.checkpoint.run_state import SAMPLE
 from recbole_dsl.data.rows import FileRows, rows_of
 
-# interactions that are hashed at once
+# interactions hashed at once
 _BLOCK = 2**22
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _known: "WeakKeyDictionary[Dataset, dict[str, Any]]" = WeakKeyDictionary()
-# the digests of files that the user has been told of, for each dataset
+# for each dataset, the digests of files that a warning has been logged for
 _told: "WeakKeyDictionary[Dataset, set[int]]" = WeakKeyDictionary()
 
 
 def trained_on(dataset: Dataset, earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The interactions of ``dataset``, the training part, for a checkpoint; hashed once.
+    """A digest and a sample of the interactions of ``dataset``, the training part; computed once.
 
     Args:
-        earlier: the same of the file that the training goes on from, which counts where its data were others.
+        earlier: the same for the file that the training continues from, which is added if its data was different.
 
     Returns:
         digest, an integer of 63 bits that does not depend on the order; sample, (n <= 1024,) int64, ascending.
@@ -44,7 +44,7 @@ def trained_on(dataset: Dataset, earlier: Mapping[str, Any] | None = None) -> di
 
 
 def hashes_of_users(users: Sequence[str], items: Sequence[str]) -> Iterator[NDArray[np.int64]]:
-    """For each of ``users``, by their tokens, what each of ``items`` (n,) is in the sample of `trained_on`."""
+    """For each of ``users``, the hashes in `trained_on` of interactions with ``items`` (n,); both are tokens."""
     of_users, of_items = (
         pd.util.hash_array(_texts(np.array(tokens, object)), categorize=False) for tokens in (users, items)
     )
@@ -53,7 +53,7 @@ def hashes_of_users(users: Sequence[str], items: Sequence[str]) -> Iterator[NDAr
 
 
 def mark_of(dataset: Dataset) -> str:
-    """Hexadecimal digits that are others for other ids or other interactions of ``dataset``, the training part."""
+    """A hexadecimal digest of the ids and the interactions of ``dataset``, the training part."""
     rows = rows_of(dataset)
     digest = hashlib.sha256(repr((rows["order"], rows["fields"], trained_on(dataset)["digest"])).encode())
     for tokens in rows["tokens"]:
@@ -65,10 +65,10 @@ def mark_of(dataset: Dataset) -> str:
 def warn_of_other_interactions(
     file: FileRows, train: Dataset | None, others: Mapping[str, Dataset | None]
 ) -> None:
-    """Say once if ``file`` was trained on other interactions than ``train``, and which share of ``others`` it saw.
+    """Warn once if ``file`` was trained on other interactions than ``train``, with the share of ``others`` it saw.
 
     Args:
-        others: what is validated or tested with, by the words for it.
+        others: a word for the data -> the validation or test data.
     """
     if not file.trained_on:
         return
@@ -92,14 +92,14 @@ def _digest_of(dataset: Dataset) -> dict[str, Any]:
     total, smallest = 0, np.zeros(0, np.int64)
     for hashes in _hashes(dataset):
         total += int(hashes.sum(dtype=np.uint64))
-        # many times as fast as NumPy's unique, which hashes
+        # many times as fast as NumPy's unique
         both = np.sort(np.concatenate([smallest, hashes]))
         smallest = both[np.append(True, both[1:] != both[:-1])[: len(both)]][:SAMPLE]
     return {"digest": total % 2**63, "sample": torch.from_numpy(smallest)}
 
 
 def _share(dataset: Dataset, sample: Tensor) -> float:
-    """About which share of ``dataset`` belongs to what ``sample`` is of."""
+    """An estimate of the share of ``dataset`` that is among the interactions of a ``sample``."""
     smallest = sample.numpy(force=True)
     last = smallest[-1] if len(smallest) == SAMPLE else np.iinfo(np.int64).max
     seen = compared = 0
@@ -111,7 +111,7 @@ def _share(dataset: Dataset, sample: Tensor) -> float:
 
 
 def _hashes(dataset: Dataset) -> "list[NDArray[np.int64]]":
-    """One of 63 bits for each interaction, by its user and item, or all tokens where the data has no such."""
+    """A hash of 63 bits for each interaction: of its user and item, or of all its tokens if it has no such."""
     feat = dataset.inter_feat
     fields = [dataset.uid_field, dataset.iid_field]
     if None in fields:
@@ -126,7 +126,7 @@ def _hashes(dataset: Dataset) -> "list[NDArray[np.int64]]":
 
 
 def _mixed(of_tokens: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
-    """(n,) one hash for those of all its tokens, each (n,) or (1,)."""
+    """(n,) the combined hashes of several tokens, each (n,) or (1,)."""
     mixed: Any = np.uint64(0)
     for of_token in of_tokens:
         mixed = pd.util.hash_array(mixed * _FACTOR + of_token, categorize=False)
@@ -135,5 +135,5 @@ def _mixed(of_tokens: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
 
 def _texts(tokens: NDArray) -> NDArray[np.object_]:
     texts = map(str, tokens)
-    # pandas hashes whole characters only
+    # pandas cannot hash lone surrogates
     return np.array([t if t.isascii() else t.encode(errors="backslashreplace").decode() for t in texts], object)

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from recbole_dsl.distributed.heartbeat import REASON
-from recbole_dsl.distributed.process_group import described, is_hosted_by_launch, store_at
-from recbole_dsl.errors import TRACEBACK, DSLError, quieten, refusal
+from recbole_dsl.distributed.process_group import is_hosted_by_launch, store_at
+from recbole_dsl.errors import TRACEBACK, DSLError, described, quieten, refusal
 from recbole_dsl.patching import changes, lock, variable
 
 # seconds that processes have to end by themselves
@@ -190,7 +190,7 @@ def _work(
         if os.environ.get(TRACEBACK):
             raise
         # the launch says it
-        sender.send(("note", described(error)))
+        sender.send(("note", described(error, with_hint=True)))
         os._exit(2)
     if options["local_rank"] == 0:
         sender.send(("result", result))

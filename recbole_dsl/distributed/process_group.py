@@ -11,9 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from recbole_dsl import errors
 from recbole_dsl.distributed.heartbeat import Heartbeat, end_quietly
-from recbole_dsl.errors import TRACEBACK, DSLError, Terminated, refusal, shown
+from recbole_dsl.errors import DSLError, Terminated, described, refusal, shown
 
 # the default of the option process_timeout: seconds that a process may not answer
 TIMEOUT = 600.0
@@ -142,8 +141,10 @@ def told_to_others() -> Iterator[None]:
             time.sleep(3 * heartbeat.limit)
         if is_of_connection:
             heartbeat.failed("lost the others, who answer all the same")
-            raise DSLError(f"a connection to the other processes broke: {described(error)}") from error
-        heartbeat.failed(described(error))
+            raise DSLError(
+                f"a connection to the other processes broke: {described(error, with_hint=True)}"
+            ) from error
+        heartbeat.failed(described(error, with_hint=True))
         raise
 
 
@@ -183,10 +184,3 @@ def _await_all(store: dist.Store, place: Place) -> None:
             )
         if missing:
             time.sleep(0.05)
-
-
-def described(error: BaseException) -> str:
-    """One line about ``error``."""
-    if isinstance(error, DSLError):
-        return str(error)
-    return f"{errors.described(error)} ({TRACEBACK}=1 shows where)"

@@ -23,18 +23,18 @@ from recbole_dsl.evaluation.ranking import (
 )
 from recbole_dsl.evaluation.search import Search
 
-# users whose vectors are made at once, and whose scores are searched between two steps of a progress bar
+# users whose vectors are computed at once; scores that are searched between two steps of a progress bar
 _USERS, _SCORES = 4096, 2**28
 
 
 @torch.no_grad()
 def ranked(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
-    """``loader`` with the best items of blocks of users in the place of batches, if these are RecBole's for sure.
+    """``loader`` with the best items of blocks of users instead of batches, if RecBole would find the same ones.
 
-    So they are where RecBole's own code would rank what ``full_sort_predict`` of the model gives, no metric wants
-    more than the best items, and that method is one product: this is tried with one small batch here, and seen
-    again of every block. A block for which it is not so goes RecBole's way. So does a model with a method of the
-    user's own, which may keep count of its calls.
+    That is certain under three conditions. RecBole's own code ranks the scores of the model's
+    ``full_sort_predict``. No metric needs more than the best items. And the method is one product, which is tried
+    with a small batch here and checked again for every block. A block that is no product is ranked by RecBole. So
+    is any model whose method is the user's own, since that may count its calls.
     """
     if type(loader) is not FullSortEvalDataLoader or not loader.sample_size:
         return loader
@@ -48,14 +48,14 @@ def ranked(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
     probe = _Block.of(loader, np.arange(min(samples_at_once(loader), loader.sample_size)), trainer.device)
     found = operands_of(trainer.model, probe.interaction, n_items)
     if not equal_states(before, random_state()):
-        # it would draw in another order
+        # the model draws random numbers, and would draw them in another order
         restore_random_state(before)
         return loader
     return loader if found is None else _Blocks.of(loader, trainer)
 
 
 class _Blocks(FullSortEvalDataLoader):
-    """What `ranked` gives: its batches are `Ranked`, or RecBole's."""
+    """The loader that `ranked` returns: its batches are `Ranked`, or RecBole's."""
 
     trainer: Any
     usual: AbstractDataLoader
@@ -66,10 +66,10 @@ class _Blocks(FullSortEvalDataLoader):
         step, places = step_of_recbole(loader), np.concatenate(loader.batch_sampler)
         at_once = max(1, min(_USERS, _SCORES // loader._dataset.item_num))
         if loader.is_sequential:
-            # the rounding of a network's states may depend on what is computed with them
+            # the rounding of a network's states may depend on the size of the batch
             at_once = min(step, _USERS)
         elif step < at_once:
-            # whole batches of RecBole's
+            # a multiple of RecBole's batch
             at_once -= at_once % step
         blocks = copy.copy(loader)
         blocks.__class__ = cls
@@ -99,9 +99,9 @@ class _Block(NamedTuple):
     """Samples of a loader.
 
     Attributes:
-        interaction: what the model gets.
-        left_out: what is not to be ranked, beside the padding.
-        positive: what is to be found.
+        interaction: the input of the model.
+        left_out: items that are not ranked, beside the padding.
+        positive: the positive items.
     """
 
     interaction: Interaction

@@ -1,4 +1,4 @@
-"""Pairs of a user and an item, a user counted from 0 within a batch."""
+"""Pairs of a user and an item, with users numbered from 0 within a batch."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
 
     @classmethod
     def of(cls, items: Iterable[Tensor]) -> "Pairs":
-        """The items of each user in turn."""
+        """The pairs of users 0, 1, ... with their ``items``."""
         items = list(items)
         counts = torch.tensor([len(part) for part in items])
         return cls(torch.repeat_interleave(counts), torch.cat(items))
@@ -29,11 +29,11 @@ class Pairs(NamedTuple):
         return Pairs(self.users.to(device), self.items.to(device))
 
     def keys(self, n_items: int) -> Tensor:
-        """(pairs,): a number for each user and item, of which there are less than ``n_items``."""
+        """(pairs,): a distinct number for each user and item, where items are below ``n_items``."""
         return self.users * n_items + self.items
 
     def distinct(self) -> "Pairs":
-        """Each once, by users, then by items."""
+        """The distinct pairs, sorted by user and item."""
         if not len(self.items):
             return self
         n_items = int(self.items.max()) + 1

@@ -14,23 +14,23 @@ from torch import Tensor
 
 from recbole_dsl.evaluation.ranking import samples_at_once, with_batches
 
-# what a collector has of the users that it has seen, a row each
+# what a collector keeps as a row for each user that it has seen
 _ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 
 
 @contextmanager
 def shared_evaluation(trainer: Any, loader: AbstractDataLoader) -> Iterator[AbstractDataLoader]:
-    """A loader of this process's part of ``loader``; within it ``trainer`` collects the parts of all.
+    """A loader of this process's part of ``loader``; within it ``trainer`` collects the parts of all processes.
 
-    The parts are whole batches of the size that `samples_at_once` gives, and none is repeated. What is collected
-    is put in the order of one process before any metric is computed of it, so that each is that of one process,
-    those that are no means of users too. Where negative items are drawn every process evaluates all users.
+    The parts are whole batches of the size `samples_at_once`, and none is repeated. What is collected is put in
+    the order of a single process before metrics are computed. So every metric is that of one process, even if it
+    is no mean over users. If negative items are drawn, every process evaluates all users.
     """
     rank, world_size = dist.get_rank(), dist.get_world_size()
     divided = isinstance(loader, FullSortEvalDataLoader)
     batches = list(torch.arange(loader.sample_size).split(samples_at_once(loader)))
     shares = [batches[r::world_size] for r in range(world_size)]
-    # RecBole evaluates nothing where there is no batch; what is too much is left out afterwards
+    # RecBole fails without a batch; the rows of this extra one are dropped afterwards
     mine = (shares[rank] or batches[:1]) if divided else batches
     usual = trainer.eval_collector
     if divided:
@@ -43,10 +43,10 @@ def shared_evaluation(trainer: Any, loader: AbstractDataLoader) -> Iterator[Abst
 
 
 class _CollectorOfAll:
-    """A collector of RecBole's that gives what those of all processes have collected.
+    """A collector that returns what the collectors of all processes have collected.
 
     Args:
-        places: of each process's rows in the order of one process, (its rows,) int64.
+        places: for each process, the places of its rows in the order of a single process, (rows,) int64.
     """
 
     def __init__(self, collector: Collector, places: list[Tensor]):

@@ -1,4 +1,4 @@
-"""Whether a model's scores of all items are one product of vectors: seen as it computes them, not by its name."""
+"""Detects whether a model's scores of all items are one product of vectors, by tracing how it computes them."""
 
 from itertools import chain
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from recbole_dsl.private_torch import DispatchMode, TorchDispatchMode
 
 _aten = torch.ops.aten
-# give the same scores in another shape
+# return the same scores in another shape
 _RESHAPES = {
     _aten.view.default,
     _aten._unsafe_view.default,
@@ -23,7 +23,7 @@ _RESHAPES = {
 
 
 class Operands(NamedTuple):
-    """What a model multiplies: its scores are ``users @ items``.
+    """The vectors that a model multiplies: its scores are ``users @ items``.
 
     Attributes:
         users: (n, columns) float32.
@@ -35,11 +35,11 @@ class Operands(NamedTuple):
 
 
 def operands_of(model: nn.Module, interaction: Interaction, n_items: int) -> Operands | None:
-    """What ``full_sort_predict`` multiplies for ``interaction``; None if its result is not one product.
+    """The vectors that ``full_sort_predict`` multiplies for ``interaction``; None if it is not one product.
 
-    The method runs as it is, but the product of (n, columns) and (columns, n_items) is not computed: a tensor
-    without memory takes its place, and has to be the result, in any shape, with nothing else done to it. So this
-    holds for each user that it was called with, whatever the model.
+    The method runs as it is, except that the product of (n, columns) and (columns, n_items) is not computed. A
+    tensor without memory takes its place. It has to be the result, in any shape, without another operation on it.
+    So the answer holds for every user of ``interaction``, whatever the model.
     """
     if TorchDispatchMode is None:
         return None
@@ -48,13 +48,13 @@ def operands_of(model: nn.Module, interaction: Interaction, n_items: int) -> Ope
         with seen:
             result = model.full_sort_predict(interaction)
     except Exception:
-        # of the model itself it comes again when its scores are computed
+        # an error of the model's own comes again when its scores are computed
         return None
     return seen.operands if seen.is_result(result) else None
 
 
 class _OtherUse(Exception):
-    """The product is not the result."""
+    """Raised if the product is used otherwise than as the result."""
 
 
 class _Product(DispatchMode):
@@ -86,7 +86,7 @@ class _Product(DispatchMode):
         return self._stand_in
 
     def _refuse(self) -> None:
-        # the model may catch the error
+        # the model may catch the exception
         self._is_refused = True
         raise _OtherUse
 

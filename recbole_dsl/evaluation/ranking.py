@@ -14,19 +14,20 @@ from torch import Tensor
 
 from recbole_dsl.evaluation.pairs import Pairs, is_among
 
-# scores of a batch at most: 4 MB, which stay in the processor's cache from the product to the search
+# the most scores of a batch: 4 MB, which stay in the processor's cache from the product to the search
 _SCORES = 2**20
-# what metrics may need of a batch beside the ranked items
+# what metrics may need beside the ranked items
 _OF_ALL_SCORES = ("rec.meanrank", "rec.score", "data.label")
 
 
 class Ranked(NamedTuple):
-    """The best items of a batch of users, in the place of its scores.
+    """The best items of a batch of users, in place of its scores.
 
     Attributes:
         top: (users, k) int64.
-        positive: the items that are to be found.
-        candidates: ids and scores, (users, width) each, where they are not all items; -inf after the last.
+        positive: the positive items.
+        candidates: ids and scores of sampled candidates, (users, width) each, with -inf after the last one; None
+            if all items are candidates.
     """
 
     top: Tensor
@@ -35,19 +36,19 @@ class Ranked(NamedTuple):
 
 
 class RankingCollector(Collector):
-    """RecBole's collector, which searches the best items once and makes no matrix of users x items.
+    """RecBole's collector, but it searches the best items once and allocates no matrix of users x items.
 
     Metrics that need every score, such as GAUC, are collected as in RecBole.
     """
 
     @property
     def needs_ranks_alone(self) -> bool:
-        """Whether no metric asks for more than the best items of each user."""
+        """Whether no metric needs more than the best items of each user."""
         return not any(self.register.need(name) for name in _OF_ALL_SCORES)
 
     @property
     def needs_items(self) -> bool:
-        """Whether a metric asks which items are recommended, not only which of them are positive."""
+        """Whether a metric needs the ids of the recommended items, and not only which of them are positive."""
         return self.register.need("rec.items")
 
     def eval_batch_collect(
@@ -56,7 +57,7 @@ class RankingCollector(Collector):
         """Collect what the metrics need of a batch.
 
         Args:
-            scores_tensor: (users, items), float; -inf for items that are not to be ranked. Or what is found.
+            scores_tensor: (users, items), float; -inf for items that are not ranked. Or a `Ranked`.
             interaction: the batch.
             positive_u: row of each positive item's user, (positive items,), int64.
             positive_i: the positive items, (positive items,), int64.
@@ -87,11 +88,11 @@ def in_bounded_batches(loader: AbstractDataLoader) -> AbstractDataLoader:
 
 
 def samples_at_once(loader: AbstractDataLoader) -> int:
-    """How many samples of ``loader`` make a batch: with full sort, users who have about a million scores.
+    """How many samples of ``loader`` make a batch: with full sort, users with about a million scores together.
 
-    RecBole divides ``eval_batch_size`` by the number of items, which is one user at a time from 4,096 items on; of
-    a sequential model it takes as many users as that option says, however many items they have. Loaders of sampled
-    and of labelled evaluation, and of a class of the user's own, keep their size.
+    RecBole divides ``eval_batch_size`` by the number of items, which leaves one user at a time from 4,096 items
+    on. For a sequential model it takes that many users, however many items there are. Loaders of sampled or
+    labelled evaluation, and of a class of the user's own, keep their size.
     """
     if type(loader) is FullSortEvalDataLoader:
         return max(1, _SCORES // loader._dataset.item_num)
@@ -99,7 +100,7 @@ def samples_at_once(loader: AbstractDataLoader) -> int:
 
 
 def step_of_recbole(loader: AbstractDataLoader) -> int:
-    """How many samples make a batch of RecBole's in one process."""
+    """How many samples make a batch of RecBole in a single process."""
     usual = copy.copy(loader)
     # RecBole has divided the size by the number of processes
     usual._init_batch_size_and_step()
@@ -107,16 +108,16 @@ def step_of_recbole(loader: AbstractDataLoader) -> int:
 
 
 def does_as_recbole(trainer: Any, method: str) -> bool:
-    """Whether ``method`` of ``trainer`` is RecBole's, and none of the user's own."""
+    """Whether ``method`` of ``trainer`` is RecBole's or ours, and not the user's own."""
     kinds = [kind for kind in type(trainer).__mro__ if method in vars(kind)]
     is_known = all(kind.__module__.split(".")[0] in ("recbole", "recbole_dsl") for kind in kinds)
     return is_known and method not in vars(trainer)
 
 
 def with_batches(loader: AbstractDataLoader, batches: Sequence[Tensor]) -> AbstractDataLoader:
-    """``loader`` with other batches, each the places of its samples, int64."""
+    """``loader`` with other ``batches``, each the indices of its samples, int64."""
     other = copy.copy(loader)
-    # a loader of PyTorch's refuses another division once it is made
+    # PyTorch's loaders refuse another batch sampler once they are made
     vars(other).update(
         batch_sampler=[batch.tolist() for batch in batches],
         sampler=range(loader.sample_size),
@@ -126,7 +127,7 @@ def with_batches(loader: AbstractDataLoader, batches: Sequence[Tensor]) -> Abstr
 
 
 def _found(top: Tensor, positive: Pairs) -> Tensor:
-    """Which of the ranked items are positive, and after them how many distinct positive items there are.
+    """Which of the ranked items are positive, followed by the number of distinct positive items.
 
     Args:
         top: (users, k), int64.

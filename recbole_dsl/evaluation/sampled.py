@@ -1,7 +1,7 @@
-"""Evaluation with sampled negative items, in blocks of users, with the numbers that RecBole draws."""
+"""Evaluation with sampled negative items, in blocks of users, with RecBole's random numbers."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,24 +15,25 @@ from recbole.sampler import RepeatableSampler, Sampler
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_dsl.data.sampling import PairSampler
 from recbole_dsl.evaluation.pairs import Pairs, is_among
 from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, does_as_recbole
 from recbole_dsl.evaluation.search import SCORES, undecided
 
-Draw = Callable[[int], NDArray[np.int64]]
-
-# pairs of a block: users times the pairs of the one who has most
+# the most pairs of a block: its users times the pairs of the user with most
 _PAIRS = 2**17
-# scores of all items for each pair, up to which they are written side by side, as RecBole does
+# a matrix of users x items is made, as in RecBole, if it has at most so many times the pairs
 _DENSE = 4
+# RecBole's samplers and ours, in which no code of the user's own draws
+_SAMPLERS = Sampler, PairSampler, RepeatableSampler
 
 
 class Sampled(NamedTuple):
-    """A block of users, as a batch of RecBole's.
+    """A block of users, in the form of a batch of RecBole.
 
     Attributes:
         interaction: a row for each pair of a user and a candidate.
-        users: (pairs,) int64: which user each pair is of, ascending from 0.
+        users: (pairs,) int64: the user of each pair, ascending from 0.
         positive_u: the users of the positive items, (positive items,) int64.
         positive_i: these items.
     """
@@ -44,9 +45,9 @@ class Sampled(NamedTuple):
 
 
 def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
-    """``loader`` with `Sampled` blocks in the place of batches, where they hold what RecBole draws for sure.
+    """``loader`` with `Sampled` blocks instead of batches, if they certainly hold what RecBole would draw.
 
-    RecBole makes the candidates of one user after the other, and a matrix of users x items of their scores.
+    RecBole collects the candidates user by user, and allocates a matrix of users x items for their scores.
     """
     is_known = type(loader) is NegSampleEvalDataLoader and type(trainer.eval_collector) is RankingCollector
     if not is_known or not does_as_recbole(trainer, "_neg_sample_batch_eval") or loader.num_workers:
@@ -54,7 +55,7 @@ def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
     arguments = loader.neg_sample_args
     if "none" in (arguments["distribution"], arguments["sample_num"]) or arguments.get("dynamic"):
         return loader
-    if type(loader.transform) is not Equal or type(loader._sampler) not in (Sampler, RepeatableSampler):
+    if type(loader.transform) is not Equal or type(loader._sampler) not in _SAMPLERS:
         return loader
     blocks = copy.copy(loader)
     blocks.__class__ = _Blocks
@@ -63,9 +64,9 @@ def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
 
 
 def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
-    """What RecBole's trainer makes of a batch: the interaction, its scores and the positive items.
+    """What RecBole's trainer returns for a batch: the interaction, its scores and the positive items.
 
-    Where metrics are of lists, the scores are `Ranked`.
+    For metrics of lists, the scores are a `Ranked`.
     """
     interaction, users, *positive = block
     if len(interaction) <= trainer.test_batch_size:
@@ -86,7 +87,7 @@ def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
     ids, values = _side_by_side(users, items, scores, n_users, n_items, k)
     best, places = torch.topk(values, k + 1)
     top = ids.gather(1, places)
-    # of equal scores RecBole takes those that come first among all items, in an order of its own
+    # RecBole orders equal scores by its search in the scores of all items
     is_other = is_among(ids, pairs).scatter_(1, places, False)
     others = values.masked_fill(~is_other, -torch.inf).amax(1)
     for rows in _in_parts(undecided(best, is_among(top, pairs), others, 0, collector.needs_items), n_items):
@@ -96,7 +97,7 @@ def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
 
 
 class _Blocks(NegSampleEvalDataLoader):
-    """What `in_blocks` gives."""
+    """The loader that `in_blocks` returns."""
 
     bounds: list[tuple[int, int]]
 
@@ -104,15 +105,11 @@ class _Blocks(NegSampleEvalDataLoader):
         return len(self.bounds)
 
     def __iter__(self) -> Iterator[Sampled]:
-        sampler = self._sampler
-        draw = _popular(sampler) if sampler.distribution == "popularity" else sampler.sampling
-        # one more, which RecBole's popular items may be by mistake
-        is_used = np.zeros(self._dataset.item_num + 1, np.bool_)
         for first, stop in self.bounds:
-            yield self._block(self.uid_list[first:stop], draw, is_used)
+            yield self._block(self.uid_list[first:stop])
 
-    def _block(self, users: NDArray[np.int64], draw: Draw, is_used: NDArray[np.bool_]) -> Sampled:
-        # sorted by users, so that theirs are one after the other
+    def _block(self, users: NDArray[np.int64]) -> Sampled:
+        # the rows are sorted by users
         rows = slice(self.uid2index[users[0]].start, self.uid2index[users[-1]].stop)
         counts = self.uid2items_num[users]
         data = self.transform(self._dataset, self._dataset[rows])
@@ -120,8 +117,10 @@ class _Blocks(NegSampleEvalDataLoader):
         ends = np.cumsum(counts)
         parts = []
         for user, of_user in zip(users, np.split(positive.numpy(), ends[:-1])):
-            parts += of_user, self._negative(user, of_user, draw, is_used)
-        # the rows of a user as often as there are candidates for each
+            # user by user: RecBole draws again for one user before it draws for the next
+            drawn = self._sampler.sample_by_user_ids(np.full(len(of_user), user), of_user, self.neg_sample_num)
+            parts += of_user, drawn.numpy()
+        # the rows of a user, once for each candidate of a row
         lengths = counts * self.times
         place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         of = np.repeat(counts, lengths)
@@ -138,45 +137,9 @@ class _Blocks(NegSampleEvalDataLoader):
             positive,
         )
 
-    def _negative(
-        self, user: int, positive: NDArray[np.int64], draw: Draw, is_used: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        """What RecBole's sampler draws for a user, with the same numbers."""
-        if type(self._sampler) is RepeatableSampler:
-            own = np.tile(positive, self.neg_sample_num)
-            return _drawn(len(own), draw, lambda items, places: items == own[places])
-        used = self._sampler.used_ids[user]
-        used = np.fromiter(used, np.int64, len(used))
-        is_used[used] = True
-        found = _drawn(len(positive) * self.neg_sample_num, draw, lambda items, places: is_used[items])
-        is_used[used] = False
-        return found
-
-
-def _drawn(n: int, draw: Draw, is_refused: Callable[..., NDArray[np.bool_]]) -> NDArray[np.int64]:
-    items = draw(n)
-    left = np.flatnonzero(is_refused(items, np.arange(n)))
-    while len(left):
-        items[left] = again = draw(len(left))
-        left = left[is_refused(again, left)]
-    return items
-
-
-def _popular(sampler: Sampler | RepeatableSampler) -> Draw:
-    """RecBole's choice by popularity, all at once."""
-    items = np.fromiter(sampler.prob.keys(), np.int64)
-    own = np.fromiter(sampler.prob.values(), np.float64)
-    other = np.fromiter((sampler.alias[item] for item in sampler.prob), np.int64)
-
-    def draw(n: int) -> NDArray[np.int64]:
-        places = np.random.randint(0, len(items), n)
-        return np.where(own[places] > np.random.random(n), items[places], other[places])
-
-    return draw
-
 
 def _bounds(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Where blocks of users of ``lengths`` (n,) pairs begin and end."""
+    """First and end of each block of users, who have ``lengths`` (n,) pairs."""
     first = longest = 0
     for place, length in enumerate(lengths.tolist()):
         longest = max(longest, length)
@@ -189,9 +152,9 @@ def _bounds(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def _side_by_side(
     users: Tensor, items: Tensor, scores: Tensor, n_users: int, n_items: int, k: int
 ) -> tuple[Tensor, Tensor]:
-    """(n_users, width): the candidates of each user, each once, and their scores; -inf after them, at item 0."""
+    """The distinct candidates of each user and their scores, (n_users, width) each; then item 0 with -inf."""
     keys, order = torch.sort(users * n_items + items, stable=True)
-    # what comes last is what stays where RecBole writes an item's score twice
+    # if an item comes twice, RecBole's last write wins
     is_last = torch.ones_like(keys, dtype=torch.bool)
     is_last[:-1] = keys[1:] != keys[:-1]
     keys, order = keys[is_last], order[is_last]

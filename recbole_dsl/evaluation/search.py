@@ -1,4 +1,4 @@
-"""The best items of users from the product of their vectors, in the order in which RecBole's scores have them."""
+"""The best items of users from a product of vectors, in the order of the scores that RecBole computes."""
 
 import numpy as np
 import torch
@@ -10,27 +10,27 @@ from recbole_dsl.evaluation.product import Operands
 from recbole_dsl.serving.top_k import ExactTopK
 from recbole_dsl.sparse.modules import sparse_weights
 
-# scores of an evaluation from which on loading the compiled search, or compiling it, is worth it
+# the compiled search is worth loading or compiling from this number of scores on
 _WORTH_COMPILING = 2**26
-# scores that are there at once: 4 MB, which stay in a processor's cache from the product to the search
+# scores held at once: 4 MB, which stay in a processor's cache from the product to the search
 SCORES = 2**20
 _SCORES_ON_GPU = 2**26
-# rows from which on the product of several has the same bits, whatever their number
+# from so many rows on, the bits of a product do not depend on the number of rows
 _ROWS = 8
-# beyond it float32 may not hold a score
+# beyond this, a score may not fit into float32
 _LARGEST = 1e30
 
 
 class Search:
-    """Finds the ``k`` best items of each user, as ``torch.topk`` does in the scores that RecBole computes.
+    """Finds the ``k`` best items of each user, as ``torch.topk`` would in the scores that RecBole computes.
 
-    Scores are exact, or added up in float32 in any order. Where the order of two of them may be another in
-    RecBole's float32, and a metric could tell, it is looked up in the product that RecBole makes: of as many users
-    as its batches have, which rounding depends on. So ties are decided as RecBole decides them.
+    Scores are exact, or summed in float32 in any order. RecBole's float32 may order two close scores differently.
+    If a metric could tell, RecBole's own product is computed, with as many users as in its batches, on which
+    rounding depends. So ties are decided as RecBole decides them.
 
     Args:
-        rows: users in a batch of RecBole's.
-        in_order: whether the order of all of the ``k`` items matters, not that of positive and other ones alone.
+        rows: users in a batch of RecBole.
+        in_order: whether the order of all ``k`` items matters, rather than that of positive and other items only.
         n_users: of the whole evaluation.
     """
 
@@ -42,11 +42,11 @@ class Search:
         self._exact: ExactTopK | None = None
 
     def top(self, operands: Operands, left_out: Pairs, positive: Pairs) -> Tensor | None:
-        """(n, k) int64: the best items of each user; None if scores may be too large for float32, or no numbers.
+        """(n, k) int64: the best items of each user; None if scores may be NaN or too large for float32.
 
         Args:
-            left_out: what a user does not get beside item 0, which is padding, by ascending users.
-            positive: what metrics tell from other items.
+            left_out: items that a user does not get, beside the padding, item 0; by ascending users.
+            positive: the positive items.
         """
         users, items = operands
         self._take(items)
@@ -54,7 +54,7 @@ class Search:
         if not bool((margins < _LARGEST).all()):
             return None
         ids, scores = self._by_loops(users, left_out) if self._exact else self._by_blocks(operands, left_out)
-        # of two scores, each added up in any order, and of exact ones that are rounded
+        # for the difference of two scores that are summed in any order, or exact and rounded
         margins *= 4 * (len(items) + 2) * 2.0**-24
         others = margins if self._in_order else _others(operands, positive, ids)
         open_ = undecided(scores, is_among(ids, positive), others, margins, self._in_order)
@@ -69,7 +69,7 @@ class Search:
                 return
         elif before is not None and self._version == before._version and torch.equal(before, items):
             return
-        # held, so that its memory is no other tensor's
+        # kept alive, so that its memory is not reused
         self._items, self._version = items, items._version
         self._longest = float(torch.linalg.vector_norm(items, dim=0).max())
         self._exact = None
@@ -83,7 +83,7 @@ class Search:
         keys = np.sort(np.concatenate([first[:-1], left_out.keys(n_items).numpy()]))
         offsets = np.searchsorted(keys, first)
         ids, scores = self._exact.search(users.numpy(), self._k + 1, (offsets, keys % n_items))
-        # padding, which is nobody's positive item
+        # the padding is never a positive item
         return torch.from_numpy(ids).clamp_(min=0), torch.from_numpy(scores)
 
     def _by_blocks(self, operands: Operands, left_out: Pairs) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class Search:
 
     def _decide(self, ids: Tensor, undecided: Tensor, operands: Operands, left_out: Pairs) -> None:
         rows = min(self._rows, max(_ROWS, SCORES // operands.items.shape[1]))
-        # RecBole's last batch may be a smaller one, those that it is too large for are whole
+        # RecBole's last batch may be smaller; if its batches are larger than ours, every one of ours is full
         last = len(ids) if rows == self._rows else max(0, len(ids) - rows)
         for batch in torch.unique(undecided.nonzero()[:, 0] // rows).tolist():
             first = min(batch * rows, last)
@@ -106,26 +106,26 @@ class Search:
 
 
 def undecided(scores: Tensor, hits: Tensor, others: Tensor, margins: Tensor | float, in_order: bool) -> Tensor:
-    """(n,) bool: whether metrics of the best k items could be others where scores are off by ``margins`` together.
+    """(n,) bool: whether metrics of the best k items could change if scores are off by ``margins`` together.
 
     Args:
         scores: (n, k + 1), descending.
         hits: (n, k + 1) bool, which of the items are positive.
         others: (n,), the highest score of a positive item that is not among these; -inf if there is none.
         margins: of each user, (n,).
-        in_order: whether the order of all items matters, not that of positive and other ones alone.
+        in_order: whether the order of all items matters, rather than that of positive and other items only.
     """
     near = scores[:, 1:] >= scores[:, :-1] - (margins[:, None] if isinstance(margins, Tensor) else margins)
     if in_order:
         return near.any(1)
     mixed = (near & (hits[:, 1:] != hits[:, :-1])).any(1)
-    # what comes after the last is not known, but for positive items
+    # of what comes after the last item, only the positive ones are known
     at_end = near[:, -1] & hits[:, -2]
     return mixed | at_end | ((others > -torch.inf) & (others >= scores[:, -2] - margins))
 
 
 def _others(operands: Operands, positive: Pairs, ids: Tensor) -> Tensor:
-    """(n,): the highest score of a positive item that is not among ``ids`` (n, k + 1) of its user."""
+    """(n,): the highest score of a user's positive items that are not among ``ids`` (n, k + 1)."""
     positive = positive.distinct()
     found = Pairs(torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1]), ids.flatten())
     n_items = operands.items.shape[1]
@@ -136,7 +136,7 @@ def _others(operands: Operands, positive: Pairs, ids: Tensor) -> Tensor:
 
 
 def _scores(operands: Operands, left_out: Pairs, first: int, stop: int) -> Tensor:
-    """(users, n_items): what RecBole ranks for the users from ``first`` to ``stop``."""
+    """(users, n_items): the scores that RecBole ranks for the users from ``first`` to ``stop``."""
     scores = torch.mm(operands.users[first:stop], operands.items)
     scores[:, 0] = -torch.inf
     start, end = torch.searchsorted(left_out.users, torch.tensor([first, stop], device=scores.device)).tolist()

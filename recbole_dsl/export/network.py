@@ -10,10 +10,11 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset, SequentialDataset
 
 from recbole_dsl.checkpoint.codec import array_of, as_bytes, to_json
+from recbole_dsl.checkpoint.random_state import equal_states, random_state
 from recbole_dsl.errors import DSLError
 from recbole_dsl.export.tracing import traced_dataset, traced_table
 from recbole_dsl.network_scoring.artifact import PREFIX, load, restored_model
-from recbole_dsl.network_scoring.randomness import drawing_from, drawn_so_far
+from recbole_dsl.network_scoring.randomness import drawing_from
 from recbole_dsl.network_scoring.scorer import NetworkScorer
 from recbole_dsl.network_scoring.stored_dataset import store_dataset, store_sequences
 from recbole_dsl.network_scoring.stored_weights import store_weights
@@ -130,12 +131,12 @@ def _tried(scorer: NetworkScorer, seed: int) -> tuple[list[np.ndarray], bool]:
     # KGIN draws for what it keeps between batches
     drop_caches(scorer.model)
     with drawing_from(seed):
-        before = drawn_so_far()
+        before = random_state(with_gpus=False)
         found = [scorer.scores(users)]
         if scorer.takes_histories:
             items = np.arange(min(3, scorer.dataset.item_num - 1))
             found.append(scorer.scores_for(CSR.of_lists([items, items[:1]])))
-        return found, drawn_so_far() != before
+        return found, not equal_states(before, random_state(with_gpus=False))
 
 
 def _are_close(some: list[np.ndarray], others: list[np.ndarray]) -> bool:

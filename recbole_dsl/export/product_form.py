@@ -1,4 +1,4 @@
-"""Finds out whether a model's score is a product of vectors, by computing scores, not by the model's name."""
+"""Finds the vectors whose products are a model's scores, by its scores and not by its name."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ from recbole_dsl.serving.propagation import layer_weights
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
-# users whose scores are compared; users for each column of a least squares problem; users that are scored at once
+# users whose scores are compared; users for each column of a least squares problem; users scored at once
 _SAMPLE, _PER_COLUMN, _BATCH = 16, 4, 256
-# tolerances of a score, as sums in float32 depend on the order: relative to the scores' spread, and to the largest
+# tolerances of a score, as float32 sums depend on their order: relative to the spread, and to the largest score
 _OF_SPREAD, _OF_SIZE = 1e-4, 2e-6
-# closer to 0 or 1, a sigmoid in float32 loses its argument
+# closer to 0 or 1, a float32 sigmoid cannot be inverted
 _SATURATED = 1e-3
 
 Scores = Callable[[Ids], Floats]
@@ -36,7 +36,7 @@ class ProductForm:
     Attributes:
         users: (n_users, n_columns), without padding.
         items: (n_items, n_columns).
-        transform: "none", or "sigmoid" where that is applied to the products.
+        transform: "none", or "sigmoid" if that is applied to the products.
         has_bias: whether the last column is the items' bias.
     """
 
@@ -47,7 +47,7 @@ class ProductForm:
 
 
 class _Vectors(NamedTuple):
-    """A table with a row for each user or item, dense and by its entries."""
+    """A table with a row for each user or item, as a dense array and as CSR."""
 
     dense: Floats
     entries: CSR
@@ -56,17 +56,18 @@ class _Vectors(NamedTuple):
 def product_form(model: AbstractRecommender, n_users: int, n_items: int) -> ProductForm | None:
     """The vectors whose products are the scores of ``model``, or None if there are none.
 
-    Tries every pair of tensors that have a row for each user and for each item: as it is, with items normalised to
-    length 1, with a weight for each column, with a bias for each item, and through a sigmoid. Then it solves for
-    either one, given the other. What it returns gives the scores of ``full_sort_predict`` for other users too.
+    Each tensor with a row for each user is paired with each tensor with a row for each item. A pair is tried as
+    it is, with items of length 1, with a weight for each column, with a bias for each item, and through a sigmoid.
+    Then one side is taken from the model, and the other is solved for by least squares. What is returned
+    reproduces the scores of ``full_sort_predict`` for users that it was not found with.
 
     Args:
         n_users: without padding, as ``n_items``.
     """
-    # of the class, as SGL has an option of that name
+    # the attribute of the class, as SGL keeps an option under that name
     kind = type(model).type
     if isinstance(model, AutoEncoderMixin) or kind not in (ModelType.GENERAL, ModelType.KNOWLEDGE):
-        # which score by the user's history
+        # these score by the user's history
         return None
     scores = scores_of(model, n_items)
     users = _spread(n_users, 2 * _SAMPLE)
@@ -74,7 +75,9 @@ def product_form(model: AbstractRecommender, n_users: int, n_items: int) -> Prod
         wanted, again = scores(users), scores(users)
     except Exception as error:
         # a model of the user's own may need more than users
-        getLogger().info(f"not a product of vectors, as it is: {described(error)}")
+        getLogger().info(
+            f"not a product of vectors, as full_sort_predict needs more than users: {described(error)}"
+        )
         return None
     if wanted.shape != (len(users), n_items) or not np.isfinite(wanted).all() or (wanted != again).any():
         return None
@@ -89,13 +92,13 @@ def product_form(model: AbstractRecommender, n_users: int, n_items: int) -> Prod
 def before_propagation(
     model: AbstractRecommender, form: ProductForm, trained: CSR
 ) -> tuple[ProductForm, list[float]] | None:
-    """The sparse weights that a graph model propagates to the vectors of ``form``; None if it does not.
+    """The sparse weights from which propagation makes the vectors of ``form``; None if there are none.
 
     Args:
         trained: the items of each user in the training data.
 
     Returns:
-        The form with the weights in place of the vectors, and the weights of the layers, for `propagated`.
+        The form with these weights in place of the vectors, and the weights of the layers for `propagated`.
     """
     wanted = (form.users.dense(), form.items.dense())
     for user, item in product(*(list(_tables(model, side.n_rows)) for side in (form.users, form.items))):
@@ -130,7 +133,7 @@ def _spread(n: int, most: int) -> Ids:
 
 
 def _tables(model: nn.Module, n: int) -> Iterator[_Vectors]:
-    """The tensors of ``model`` with a row for padding and one for each of ``n``, and without further rows."""
+    """Each tensor of ``model`` with a row for padding and ``n`` others, without the padding and further rows."""
     tensors: dict[int, Tensor] = {}
     sparse = sparse_weights(model)
     inside = {id(parameter) for weight in sparse.values() for parameter in weight.parameters()}
@@ -156,6 +159,7 @@ def _tables(model: nn.Module, n: int) -> Iterator[_Vectors]:
 def _of_pairs(
     of_users: list[_Vectors], of_items: list[_Vectors], users: Ids, wanted: Floats
 ) -> Iterator[ProductForm]:
+    """The forms whose two sides are tables of the model."""
     for user, item in product(of_users, of_items):
         if user.dense.shape[1] != item.dense.shape[1]:
             continue
@@ -182,7 +186,7 @@ def _solved(
     users: Ids,
     wanted: Floats,
 ) -> Iterator[ProductForm]:
-    """The forms of which one side is a table, and the other the least squares solution for it."""
+    """The forms with a table of the model on one side, and its least squares solution on the other."""
     is_share = wanted.min() >= 0 and wanted.max() <= 1
     for item in of_items:
         if 2 * item.dense.shape[1] >= len(item.dense):
@@ -204,7 +208,7 @@ def _solved(
 
 
 def _solve(known: Floats, wanted: Floats, transform: str) -> Floats:
-    """(n, columns) the vectors whose products with ``known`` (m, columns) are nearest to ``wanted`` (n, m)."""
+    """(n, columns): the vectors whose products with ``known`` (m, columns) are nearest to ``wanted`` (n, m)."""
     exact = known.astype(np.float64)
     if transform == "none":
         return np.linalg.lstsq(exact, wanted.T.astype(np.float64), rcond=None)[0].T.astype(np.float32)
@@ -217,14 +221,14 @@ def _solve(known: Floats, wanted: Floats, transform: str) -> Floats:
 
 
 def _column_weights(users: Floats, items: Floats, wanted: Floats) -> Floats:
-    """(columns,) the weights of the columns that bring the products nearest to ``wanted``."""
+    """(columns,): the weights of the columns that bring the products nearest to ``wanted``."""
     some = _spread(len(items), 2 * items.shape[1])
     factors = (users[:, None] * items[some]).reshape(-1, items.shape[1]).astype(np.float64)
     return np.linalg.lstsq(factors, wanted[:, some].reshape(-1), rcond=None)[0].astype(np.float32)
 
 
 def _with_bias(users: CSR, items: CSR, bias: Floats) -> ProductForm:
-    # of the size of the other entries, so that one scale suits a whole row
+    # as large as the other entries, so that one scale suits a whole row when it is quantised
     constant = np.float32(np.sqrt(np.mean(users.values**2))) if len(users.values) else np.float32(1)
     constant = constant if constant > 0 else np.float32(1)
     users = _with_column(users, np.full(users.n_rows, constant))
@@ -232,7 +236,7 @@ def _with_bias(users: CSR, items: CSR, bias: Floats) -> ProductForm:
 
 
 def _with_column(matrix: CSR, column: Floats) -> CSR:
-    """``matrix`` with ``column`` (rows,) after its own."""
+    """``matrix`` with one more ``column`` (rows,) at the end."""
     ends, n_columns = matrix.offsets[1:], matrix.n_columns + 1
     columns = np.insert(matrix.columns.astype(column_type(n_columns)), ends, matrix.n_columns)
     offsets = matrix.offsets + np.arange(len(matrix.offsets))
@@ -240,7 +244,7 @@ def _with_column(matrix: CSR, column: Floats) -> CSR:
 
 
 def _normalised(vectors: _Vectors) -> _Vectors:
-    """``vectors`` of length 1."""
+    """``vectors`` scaled to length 1."""
     lengths = np.linalg.norm(vectors.dense, axis=1, keepdims=True)
     factors = (1 / np.maximum(lengths, np.float32(1e-12))).astype(np.float32)
     values = vectors.entries.values * factors[vectors.entries.row_of_entry(), 0]
@@ -248,7 +252,7 @@ def _normalised(vectors: _Vectors) -> _Vectors:
 
 
 def _gives(form: ProductForm, users: Ids, wanted: Floats) -> bool:
-    """Whether the vectors as they will be stored give ``wanted``."""
+    """Whether the vectors, as they will be stored, reproduce the scores ``wanted``."""
     return _is_near(_through(form.transform, form.users.dense()[users] @ form.items.dense().T), wanted)
 
 
@@ -257,7 +261,7 @@ def _through(transform: str, products: Floats) -> Floats:
 
 
 def _is_near(found: Floats, wanted: Floats) -> bool:
-    # scores that are all alike tell nothing
+    # scores that are all equal prove nothing
     spread, size = wanted.std(), np.abs(wanted).max(initial=0)
     return bool(spread > 0 and np.abs(found - wanted).max() <= _OF_SPREAD * spread + _OF_SIZE * size)
 

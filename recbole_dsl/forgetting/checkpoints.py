@@ -17,9 +17,8 @@ from recbole_dsl.errors import DSLError, shown
 from recbole_dsl.forgetting.axes import UserAxes, widths_in, without
 from recbole_dsl.serving.csr import CSR
 from recbole_dsl.sparse.compressed_rows import new_offsets, smallest_unsigned
+from recbole_dsl.sparse.validity import PARTS, parts_in
 from recbole_dsl.topology.explored import n_bytes, stride_of
-
-_PARTS = ("values", "columns", "row_offsets")
 
 
 def users_of(checkpoint: Mapping[str, Any], path: str) -> list[str]:
@@ -83,7 +82,7 @@ class _Checkpoint:
         weights = {name: self._weight(name) for name in self._sparse()}
         state, shapes = {}, {}
         for name, weight in weights.items():
-            state |= {f"{name}.{part}": tensor for part, tensor in zip(_PARTS, weight.parts)}
+            state |= {f"{name}.{part}": tensor for part, tensor in zip(PARTS, weight.parts)}
             shapes[name] = list(weight.shape)
         for name, tensor in content["state_dict"].items():
             if name not in state:
@@ -109,10 +108,10 @@ class _Checkpoint:
     def _sparse(self) -> list[str]:
         names = self.content["state_dict"]
         wholes = [name.removesuffix(".row_offsets") for name in names if name.endswith(".row_offsets")]
-        return [name for name in wholes if all(f"{name}.{part}" in names for part in _PARTS)]
+        return [name for name in wholes if all(one is not None for one in parts_in(names, name))]
 
     def _weight(self, name: str) -> "_Weight":
-        values, columns, offsets = (self.content["state_dict"][f"{name}.{part}"] for part in _PARTS)
+        values, columns, offsets = parts_in(self.content["state_dict"], name)
         given = (self.content["shapes"] or {}).get(name)
         if given is None:
             self._refuse(f"does not say the shape of {name}, as no file of an earlier version does")

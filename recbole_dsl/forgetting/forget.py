@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.errors import DSLError, first_of, shown
 from recbole_dsl.files import copy_whole, output_file, require_writable
 from recbole_dsl.forgetting import artifacts
 from recbole_dsl.forgetting.traces import traces
 from recbole_dsl.serving.artifact import Artifact, is_artifact, read_artifact, write_artifact
 from recbole_dsl.serving.recommender import Recommender
-from recbole_dsl.serving.tokens import Tokens, is_token
+from recbole_dsl.serving.tokens import Tokens, tokens_in
 
 # users whose recommendations are compared, and how many items of each
 _COMPARED, _K = 200, 10
-# tokens that a line names
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,7 @@ class Forgotten:
         total = len(self.found) + len(self.missing)
         words = f"{self.path}: forgot {len(self.found):,} of {total:,} users, {self.n_left:,} are left"
         if self.missing:
-            more = f" and {len(self.missing) - _NAMED:,} more" if len(self.missing) > _NAMED else ""
-            words += f"; not in it: {', '.join(map(shown, self.missing[:_NAMED]))}{more}"
+            words += f"; not in it: {first_of(self.missing)}"
         return "\n".join([words, *self.notes])
 
 
@@ -67,7 +64,7 @@ def forget(path: str | os.PathLike, users: Iterable[str], output: str | os.PathL
             rows are of users, or nothing can be written. The file is as it was then.
     """
     place = os.fspath(path)
-    tokens = _distinct(users)
+    tokens = list(dict.fromkeys(tokens_in("users", users)))
     if not os.path.isfile(place):
         raise DSLError(f"file={shown(place)}: must be an existing file")
     if is_artifact(place):
@@ -92,16 +89,6 @@ def still_in(path: str, users: Iterable[str]) -> str | None:
         return other if set(users) & set(users_of(read_checkpoint(other, option="file"), other)) else None
     except DSLError:
         return None
-
-
-def _distinct(users: Iterable[str]) -> list[str]:
-    if isinstance(users, (str, bytes)) or not isinstance(users, Iterable):
-        raise refusal("users", users, "a list of tokens")
-    given = list(users)
-    for token in given:
-        if not is_token(token):
-            raise refusal("users", token, "tokens, which are texts")
-    return list(dict.fromkeys(map(str, given)))
 
 
 def _of_artifact(path: str, tokens: Sequence[str], output: Any) -> Forgotten:

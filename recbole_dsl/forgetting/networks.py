@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.checkpoint.codec import as_bytes, decode, encode, from_bytes, from_json, to_json
-from recbole_dsl.errors import DSLError, described
 from recbole_dsl.forgetting.artifacts import rows_of
 from recbole_dsl.forgetting.axes import UserAxes, widths_in, without
 from recbole_dsl.network_scoring.artifact import PREFIX
 from recbole_dsl.network_scoring.stored_dataset import read_sequences, store_sequences, token_counts
 from recbole_dsl.network_scoring.stored_features import read_feature, store_feature
-from recbole_dsl.serving.artifact import TYPES, Artifact
+from recbole_dsl.options.checked_config import refused_in_one_line
+from recbole_dsl.serving.artifact import TYPES, Artifact, refused
 from recbole_dsl.serving.csr import CSR, Mask, offsets_of
 from recbole_dsl.serving.packed_table import PackedTable
 
@@ -34,13 +34,9 @@ def without_users(
     Raises:
         DSLError: if it makes no sense, or it cannot be told what is of users.
     """
-    try:
+    # parts that are missing or wrong raise where they are used
+    with refused_in_one_line(str(refused(artifact.path, "its network cannot be read")), is_of_a_file=True):
         return _Network(artifact, header, arrays, keep, gone).parts()
-    except DSLError:
-        raise
-    except Exception as error:
-        # parts that are missing or wrong raise where they are used
-        artifact.refuse(f"its network cannot be read: {described(error)}")
 
 
 class _Network:

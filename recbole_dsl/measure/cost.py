@@ -99,11 +99,11 @@ def measure_cost(
     weights = list(sparse_weights(model).values())
     optimizers = list(optimizers)
     stored = {id(p): p for p in model.parameters()}.values()
-    n_sparse, n_bytes = sum(p.numel() for p in stored), sum(map(_bytes, stored))
+    n_sparse, n_bytes = sum(p.numel() for p in stored), sum(p.nbytes for p in stored)
     extra_weights = sum(w.numel - w.nnz for w in weights)
     extra_bytes = sum((w.numel - w.nnz) * w.values.element_size() for w in weights)
     index_bytes = sum(w.index_bytes for w in weights)
-    state_bytes = sum(_bytes(t) for o in optimizers for s in o.state.values() for t in _tensors(s))
+    state_bytes = sum(t.nbytes for o in optimizers for s in o.state.values() for t in _tensors(s))
     extra_state = sum(
         (w.numel - w.nnz) * t.element_size()
         for w in weights
@@ -145,10 +145,6 @@ def _flops(
 
 def _tensors(state: dict) -> list[Tensor]:
     return [value for value in state.values() if isinstance(value, Tensor)]
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _readable(value: int | None, is_bytes: bool) -> str:

@@ -80,7 +80,7 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 def _bytes(tensors: list[Any]) -> int:
-    return sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors}.values() if not _is_sparse(t))
+    return sum(t.nbytes for t in {id(t): t for t in tensors}.values() if not _is_sparse(t))
 
 
 def _is_sparse(tensor: Tensor) -> bool:

@@ -1,8 +1,8 @@
 """Restoring a network, and scoring by it, from an artifact alone."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from io import StringIO
 from typing import Any
 
@@ -12,16 +12,16 @@ from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.checkpoint.codec import from_bytes, from_json
-from recbole_dsl.errors import DSLError, described
 from recbole_dsl.network_scoring.limits import Limits, WorkBounded, check_cells, check_counts, numbers_checked
 from recbole_dsl.network_scoring.randomness import drawing_from
 from recbole_dsl.network_scoring.scorer import NetworkScorer
 from recbole_dsl.network_scoring.stored_dataset import read_sequences, rebuild_dataset, token_counts
-from recbole_dsl.network_scoring.stored_weights import PARTS, read_weights
+from recbole_dsl.network_scoring.stored_weights import read_weights
 from recbole_dsl.options.checked_config import refused_in_one_line
 from recbole_dsl.patching import Patch, variable
 from recbole_dsl.serving.artifact import Artifact, refused
 from recbole_dsl.sparse.deferred import make_the_rest
+from recbole_dsl.sparse.validity import PARTS
 from recbole_dsl.training.configs import config_without_data
 from recbole_dsl.training.model_building import make_model
 from recbole_dsl.training.model_state import restore_model
@@ -50,7 +50,8 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
     # RecBole looks for files of these names in its package
     if not artifact.header["model"].isidentifier() or os.path.basename(dataset_name) != dataset_name:
         artifact.refuse("must name a model and a dataset whose names are no paths")
-    with _refused_in_one_line(artifact):
+    # parts that are missing or wrong raise where they are used
+    with _refused(artifact, "its network cannot be read"):
         all_arrays = dict(artifact.arrays)
         for name, form in header["as_bytes"].items():
             all_arrays[name] = from_bytes(all_arrays[name], form)
@@ -67,7 +68,7 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
     with _GPUS.by(os.environ.get("CUDA_VISIBLE_DEVICES")):
         config = config_without_data(checkpoint, artifact.path, _SERVED, model_class)
     config["data_path"] = _NOWHERE
-    with _refused_in_one_line(artifact):
+    with _refused(artifact, "its network cannot be read"):
         n_users, n_items = artifact.header["n_users"] + 1, artifact.header["n_items"] + 1
         sequences = read_sequences(arrays, n_users, n_items) if header["has_histories"] else None
         sparse = {f"{name}.{part}" for name in shapes for part in PARTS}
@@ -84,14 +85,13 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
         dataset = rebuild_dataset(config, header["data"], arrays)
         draws = bool(header["draws"])
     with (
-        refused_in_one_line(str(refused(artifact.path, "its model cannot be made")), is_of_a_file=True),
+        _refused(artifact, "its model cannot be made"),
         numbers_checked(config, limits),
         WorkBounded(limits),
     ):
         model = restored_model(config, dataset, checkpoint, artifact.path)
     scorer = NetworkScorer(model, config, dataset, sequences, draws)
-    cannot_score = str(refused(artifact.path, "its model cannot score"))
-    with refused_in_one_line(cannot_score, is_of_a_file=True), WorkBounded(limits):
+    with _refused(artifact, "its model cannot score"), WorkBounded(limits):
         scorer.try_out()
     return scorer
 
@@ -109,12 +109,5 @@ def restored_model(
     return model.to(config["device"]).eval()
 
 
-@contextmanager
-def _refused_in_one_line(artifact: Artifact) -> Iterator[None]:
-    try:
-        yield
-    except DSLError:
-        raise
-    except Exception as error:
-        # parts that are missing or wrong raise where they are used
-        raise refused(artifact.path, f"its network cannot be read: {described(error)}") from error
+def _refused(artifact: Artifact, words: str) -> AbstractContextManager[None]:
+    return refused_in_one_line(str(refused(artifact.path, words)), is_of_a_file=True)

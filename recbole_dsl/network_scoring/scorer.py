@@ -150,7 +150,7 @@ class NetworkScorer:
         def table_of(part: slice) -> Interaction:
             table = self._table_of(users[part])
             if self._is_sequential:
-                table.update(self._sequences(histories.take(_numbers(part))))
+                table.update(self._sequences(histories.between(part.start, part.stop)))
             return table
 
         def around(part: slice, table: Interaction) -> AbstractContextManager:
@@ -159,7 +159,7 @@ class NetworkScorer:
                 users_of = table[self.dataset.uid_field]
                 stack.enter_context(average_user(self.model, users_of, self._averages))
             if not self._is_sequential:
-                stack.enter_context(rating_rows(self.model, histories.take(_numbers(part))))
+                stack.enter_context(rating_rows(self.model, histories.between(part.start, part.stop)))
             return stack
 
         return self._by_batches(histories.n_rows, table_of, around)
@@ -239,7 +239,3 @@ class NetworkScorer:
                 self.dataset.iid_field: torch.zeros(histories.n_rows, dtype=torch.int64),
             }
         )
-
-
-def _numbers(part: slice) -> Ids:
-    return np.arange(part.start, part.stop)

@@ -11,11 +11,11 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_dsl.checkpoint.codec import array_of, from_json, smallest, to_json
+from recbole_dsl.checkpoint.codec import array_of, from_json, to_json
 from recbole_dsl.data.loading import dataset_class
 from recbole_dsl.errors import DSLError
 from recbole_dsl.network_scoring.stored_features import is_whole, read_feature, store_feature, unsigned
-from recbole_dsl.serving.csr import CSR, offsets_of
+from recbole_dsl.serving.csr import CSR, offsets_of, smallest
 
 # RecBole's remarks on data are for those who train on it
 _QUIET = getLogger(f"{__name__}.quiet")

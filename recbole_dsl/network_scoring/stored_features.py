@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_dsl.checkpoint.codec import smallest
 from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
+from recbole_dsl.serving.csr import smallest
 
 # the types that RecBole gives to features
 _TYPES = frozenset({"int64", "float32", "float64", "bool"})

@@ -12,8 +12,7 @@ from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.csr import CSR, offsets_of
 from recbole_dsl.serving.packed_table import MOST_COLUMNS, PackedTable
 from recbole_dsl.sparse.compressed_rows import new_offsets, smallest_unsigned
-
-PARTS = ("values", "columns", "row_offsets")
+from recbole_dsl.sparse.validity import PARTS, parts_in
 
 
 def store_weights(
@@ -38,8 +37,8 @@ def store_weights(
     for name, shape in shapes.items():
         identity = _identity(state[f"{name}.values"], name)
         if identity not in known:
-            parts = {part: array_of(state[f"{name}.{part}"]) for part in PARTS}
-            known[identity] = _store_sparse(parts, shape, values, f"{prefix}{len(known)}", arrays)
+            parts = map(array_of, parts_in(state, name))
+            known[identity] = _store_sparse(*parts, shape, values, f"{prefix}{len(known)}", arrays)
         stored["sparse"][name] = known[identity]
     parts = {f"{name}.{part}" for name in shapes for part in PARTS}
     for name in [name for name in state if name not in parts]:
@@ -82,22 +81,21 @@ def read_weights(
 
 
 def _store_sparse(
-    parts: Mapping[str, np.ndarray],
+    entries: np.ndarray,
+    columns: np.ndarray,
+    offsets: np.ndarray,
     shape: list[int],
     values: str,
     prefix: str,
     arrays: MutableMapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    n_columns = int(np.prod(shape[1:]))
-    offsets = parts["row_offsets"].astype(np.int64)
+    n_columns, offsets = int(np.prod(shape[1:])), offsets.astype(np.int64)
     if n_columns <= MOST_COLUMNS:
-        table = PackedTable.of(
-            CSR(offsets, parts["columns"], parts["values"].astype(np.float32), n_columns), values
-        )
+        table = PackedTable.of(CSR(offsets, columns, entries.astype(np.float32), n_columns), values)
         arrays.update(table.arrays(prefix))
         return {"of": prefix, "shape": list(shape), "table": table.describe()}
-    arrays[f"{prefix}.values"] = parts["values"].astype(np.float32 if values == "fp32" else np.float16)
-    arrays[f"{prefix}.columns"] = parts["columns"].astype(np.uint32)
+    arrays[f"{prefix}.values"] = entries.astype(np.float32 if values == "fp32" else np.float16)
+    arrays[f"{prefix}.columns"] = columns.astype(np.uint32)
     arrays[f"{prefix}.counts"] = np.diff(offsets).astype(np.uint32)
     return {"of": prefix, "shape": list(shape)}
 

@@ -14,7 +14,7 @@ from recbole.utils import get_model, get_trainer
 from torch import nn
 
 from recbole_dsl.config import nearest
-from recbole_dsl.errors import TRACEBACK, DSLError, described, one_line, refusal, shown
+from recbole_dsl.errors import DSLError, described, one_line, refusal, shown
 from recbole_dsl.files import or_shipped
 from recbole_dsl.options.checks import check_options, known_options
 from recbole_dsl.options.names import check_option_names
@@ -123,7 +123,7 @@ def refused_in_one_line(what: str, is_of_a_file: bool = False) -> Iterator[None]
     except (Exception, SystemExit) as error:
         if not is_of_a_file and _is_ours(error):
             raise
-        raise DSLError(f"{what}: {described(error)} ({TRACEBACK}=1 shows where)") from error
+        raise DSLError(f"{what}: {described(error, with_hint=True)}") from error
 
 
 def refuse_endless(options: Any, source: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recbole_dsl.compat.option_places import NOT_STORED, without_places
+from recbole_dsl.compat.option_places import NOT_STORED
 from recbole_dsl.options.checked_config import CheckedConfig
 
 
@@ -37,8 +37,3 @@ def options_without_places(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The options of ``checkpoint`` but those that say where anything is, for a file that goes elsewhere."""
     left_out = NOT_STORED | {"data_path"}
     return {name: value for name, value in checkpoint["config"].items() if name not in left_out}
-
-
-def stored_options(checkpoint: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The options in ``checkpoint``, which was read from ``path``, for a `StoredConfig`."""
-    return without_places(checkpoint["config"], path)

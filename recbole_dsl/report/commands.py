@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 
-from recbole_dsl.errors import DSLError
+from recbole_dsl.serving.commands import refuse_others
 
 
 def declare_report(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,7 @@ def declare_report(parser: argparse.ArgumentParser) -> None:
 
 def run_report(known: argparse.Namespace, others: list[str]) -> dict[str, str]:
     """Write the page, say where it is, and return that."""
-    if others:
-        raise DSLError(f"{others[0]}: must be one of the options that --help lists, written --name=value")
+    refuse_others(others)
     from recbole_dsl.report.writing import write_report
 
     files = [*known.model_files, *([known.against] if known.against else [])]

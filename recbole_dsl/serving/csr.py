@@ -1,4 +1,4 @@
-"""Rows of different lengths in one array: the form of every table and of every list of ids in serving."""
+"""Matrices in CSR, and lists of ids in the same form: what all of serving works on."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ def checked_matrix(values: NDArray, columns: NDArray, row_offsets: NDArray, n_co
     Raises:
         DSLError: if they do not fit each other, a row's columns do not ascend, or a value is not finite.
     """
-    # contiguous, as the loops are compiled for
+    # the loops are compiled for contiguous arrays
     values, columns, offsets = (np.require(array, None, "CA") for array in (values, columns, row_offsets))
     if values.ndim != 1 or values.dtype != np.float32:
         raise refusal("values", f"{values.dtype} of {values.ndim} dimensions", "float32 of one dimension")
@@ -182,6 +182,13 @@ def offsets_of(lengths: Any) -> Ids:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def smallest(numbers: NDArray) -> NDArray:
+    """``numbers`` in the smallest unsigned type that holds them, if they are integers and none is negative."""
+    if numbers.dtype.kind not in "iu" or (numbers.size and numbers.min() < 0):
+        return numbers
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 
 def column_type(n_columns: int) -> np.dtype:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import get, ones_before, padded_bytes, put
-from recbole_dsl.serving.csr import CSR, Ids, Mask, offsets_of
+from recbole_dsl.serving.csr import CSR, Ids, Mask, offsets_of, smallest
 
 # ids that are encoded or decoded at once
 _BLOCK = 2**19
@@ -40,7 +40,7 @@ class PackedLists:
     @classmethod
     def of(cls, lists: CSR, n_ids: int, flags: Mask | None = None) -> "PackedLists":
         """``lists``, each ascending and distinct, and perhaps a flag for each id."""
-        counts = lists.lengths.astype(np.min_scalar_type(int(lists.lengths.max(initial=0))))
+        counts = smallest(lists.lengths)
         empty = cls(n_ids, flags is not None, counts, _EMPTY, _EMPTY)
         starts = empty._high_starts, empty._low_starts
         high, low = (np.zeros(padded_bytes(int(of_side[-1])), np.uint8) for of_side in starts)

@@ -129,11 +129,11 @@ class ProductScorer:
         bias = float(self.users.dense_rows(np.zeros(1, np.int64))[0, -1]) if self.has_bias else None
         return fold_in(self.items.dense_rows, prior, histories, bias)
 
-    def with_items(self, lists: CSR, histories: UserHistories) -> "ProductScorer":
+    def with_items(self, lists: CSR, trained: CSR) -> "ProductScorer":
         # without the lock, so that no request waits
         fold = folding_by(self.users)
         if self._scale is None:
-            self._scale = item_scale(fold, self.users.n_rows, self.items, histories)
+            self._scale = item_scale(fold, self.items, trained)
         items = with_rows(self.items, new_vectors(fold, self._scale, lists))
         other = ProductScorer(self.users, items, self.transform, self.has_bias)
         # so that it makes no difference which of the new items came first

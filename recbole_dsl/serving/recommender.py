@@ -10,20 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dsl.errors import DSLError, refusal, shown
+from recbole_dsl.errors import DSLError, first_of, refusal, shown
 from recbole_dsl.serving.artifact import Artifact, read_artifact
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, offsets_of
 from recbole_dsl.serving.new_items import with_new
 from recbole_dsl.serving.scorer import Scorer, load_scorer
-from recbole_dsl.serving.tokens import Tokens, is_token
+from recbole_dsl.serving.tokens import Tokens, is_token, tokens_in
 from recbole_dsl.serving.top_k_numpy import Found, top_of
 from recbole_dsl.serving.user_histories import LEVELS, UserHistories
 from recbole_dsl.serving.vectors import Vectors, as_torch
 
 UNKNOWN = ("error", "popular")
 ERRORS = ("raise", "ignore")
-# tokens that an error names
-_NAMED = 5
 # scores from which on a job of many batches is prepared for
 _WORTH_PREPARING = 2**25
 
@@ -205,8 +203,9 @@ class Recommender:
         if not tokens:
             return self
         items = Tokens.of([*self.items.all.tolist(), *tokens], "new items")
-        scorer = self.scorer.with_items(lists, self.user_histories)
-        histories = with_new(self.user_histories, len(self.users), lists)
+        trained = self.user_histories.lists(np.arange(len(self.users)), "trained")
+        scorer = self.scorer.with_items(lists, trained)
+        histories = with_new(self.user_histories, trained, lists)
         return Recommender({**header, "n_items": len(items)}, self.users, items, histories, scorer)
 
     def to_numpy(self) -> Vectors:
@@ -232,7 +231,7 @@ class Recommender:
             users: None for all that were trained on.
             options: those of `recommend`.
         """
-        names = self.users.all if users is None else np.array(_tokens("users", users), object)
+        names = self.users.all if users is None else np.array(tokens_in("users", users), object)
         # an unknown user is refused before there is any answer
         if users is not None and options.get("unknown", "error") == "error":
             self._ids("users", names.tolist())
@@ -331,21 +330,19 @@ class Recommender:
 
     def _ids(self, name: str, tokens: str | Iterable[str], is_any_allowed: bool = False) -> Ids:
         """(n,) the ids of ``tokens``, given for ``name``; -1 for unknown ones, if any are allowed."""
-        given = _tokens(name, [str(tokens)] if is_token(tokens) else tokens)
+        given = tokens_in(name, [str(tokens)] if is_token(tokens) else tokens)
         what = "users" if name.startswith("users") else "items"
         ids = getattr(self, what).ids(given)
         if is_any_allowed or not (ids < 0).any():
             return ids
         distinct = list(dict.fromkeys(given[place] for place in np.flatnonzero(ids < 0).tolist()))
-        named = ", ".join(shown(token) for token in distinct[:_NAMED])
-        more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""
-        raise DSLError(f"{name}={named}{more}: must be {what} that the model was trained on")
+        raise DSLError(f"{name}={first_of(distinct)}: must be {what} that the model was trained on")
 
     def _users_of(self, users_of: Mapping[str, Iterable[str]], skip: bool) -> tuple[list[str], CSR]:
         """The new items, and the users of each, ascending and distinct."""
         if not isinstance(users_of, Mapping):
             raise refusal("new items", users_of, "a mapping from the token of an item to those of its users")
-        tokens = _tokens("new items", list(users_of))
+        tokens = tokens_in("new items", list(users_of))
         if len(set(tokens)) < len(tokens):
             raise DSLError("new items: must be given once each, also where one is a number and one a text")
         found, lists = [], []
@@ -371,7 +368,7 @@ class Recommender:
         for number, history in enumerate(histories, 1):
             if is_token(history):
                 raise refusal(f"histories, number {number}", history, "a list of tokens")
-            given.append(_tokens(f"histories, number {number}", history))
+            given.append(tokens_in(f"histories, number {number}", history))
         offsets = offsets_of([len(history) for history in given])
         ids = self._ids("histories", [token for history in given for token in history], skip_unknown)
         empty = np.flatnonzero(np.diff(offsets) == 0)
@@ -386,16 +383,6 @@ class Recommender:
             return tokens, scores
         n_left = int((ids[0] >= 0).sum())
         return tokens[0, :n_left], scores[0, :n_left]
-
-
-def _tokens(name: str, values: Any) -> list[str]:
-    if isinstance(values, (dict, bytes)) or not isinstance(values, Iterable):
-        raise refusal(name, values, "tokens")
-    values = list(values)
-    for value in values:
-        if not is_token(value):
-            raise refusal(name, value, "tokens, which are texts")
-    return [str(value) for value in values]
 
 
 def _check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:

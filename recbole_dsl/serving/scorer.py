@@ -7,7 +7,6 @@ from recbole_dsl.errors import shown
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.csr import CSR, Ids, Mask
 from recbole_dsl.serving.top_k_numpy import Found
-from recbole_dsl.serving.user_histories import UserHistories
 
 # the module whose ``load(artifact, model_class)`` makes the scorer of a kind; a network's needs RecBole
 _MODULES = {"product": "recbole_dsl.serving.product", "network": "recbole_dsl.network_scoring.artifact"}
@@ -59,12 +58,12 @@ class Scorer(Protocol):
             DSLError: if the model has no vectors of items.
         """
 
-    def with_items(self, lists: CSR, histories: UserHistories) -> "Scorer":
+    def with_items(self, lists: CSR, trained: CSR) -> "Scorer":
         """A scorer of the same items and n more.
 
         Args:
             lists: the users who had each of these, n lists, each ascending, distinct and not empty.
-            histories: who had the items that are known, at a level other than "none".
+            trained: the known items of each user in the training data.
         """
 
 

@@ -3,48 +3,29 @@
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import WIDEST, bits_for, get, padded_bytes, put
-from recbole_dsl.serving.csr import Ids, offsets_of
+from recbole_dsl.serving.csr import Ids, offsets_of, smallest
 from recbole_dsl.serving.token_code import MOST_PLACES, TokenCode
 
 LONGEST = 2**16 - 1
-# how many times the bytes of compressed text are believed to become
+# compressed text may expand to so many times its bytes; more is refused
 _MOST_TIMES = 100
-# how many times the bytes of compressed text numbers may take, as they need not be decoded when a file is loaded
+# numbers are preferred up to so many times the bytes of compressed text, as they need no decoding at load
 _WORTH_DECODING = 2
 _WORD = 8
-# odd, with bits that follow no pattern
+# an odd multiplier without a pattern in its bits
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
-# the bytes of a word that belong to a token with so many bytes left
+# masks of the bytes of a word that belong to a token, by how many bytes it has left
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], np.uint64)
 
 
-class StoredTokens(Protocol):
-    """Tokens in UTF-8 by their ids, and a hash of each."""
-
-    def __len__(self) -> int: ...
-
-    def one(self, index: int) -> bytes:
-        """The token ``index``."""
-
-    def some(self, ids: Ids) -> list[bytes]:
-        """(n,) the tokens ``ids`` (n,), sooner than one by one."""
-
-    def hashes(self) -> NDArray[np.uint64]:
-        """(n,) a hash of each token."""
-
-    def hashes_of(self, tokens: Sequence[bytes]) -> NDArray[np.uint64]:
-        """(n,) the same of ``tokens`` that may be others; any number for one that is none of them."""
-
-
 class TextTokens:
-    """Tokens in their text.
+    """Tokens as text.
 
     Args:
         text: (total,) uint8, the tokens one after the other.
@@ -80,23 +61,27 @@ class TextTokens:
         return len(self.lengths)
 
     def one(self, index: int) -> bytes:
+        """The token ``index``, in UTF-8."""
         return self.text[self._offsets[index] : self._offsets[index + 1]].tobytes()
 
     def some(self, ids: Ids) -> list[bytes]:
+        """The tokens ``ids`` (n,), faster than one by one."""
         text = self.text.tobytes()
         starts, ends = self._offsets[ids].tolist(), self._offsets[ids + 1].tolist()
         return [text[start:end] for start, end in zip(starts, ends)]
 
     def hashes(self) -> NDArray[np.uint64]:
+        """(n,) a hash of each token."""
         return _hashes(self.text, self._offsets)
 
     def hashes_of(self, tokens: Sequence[bytes]) -> NDArray[np.uint64]:
+        """(n,) the hashes of ``tokens``, of which some may be unknown; an unknown one may have any hash."""
         text = np.frombuffer(b"".join(tokens), np.uint8)
         return _hashes(text, offsets_of(np.array([len(token) for token in tokens], np.int64)))
 
 
 class NumberedTokens:
-    """Tokens as the numbers that a code gives them.
+    """Tokens as the numbers that a code gives them; read in the same ways as `TextTokens`.
 
     Args:
         code: what the numbers mean.
@@ -198,12 +183,14 @@ class NumberedTokens:
         return hashes
 
 
-def smallest(stored: StoredTokens) -> dict[str, NDArray]:
+StoredTokens = TextTokens | NumberedTokens
+
+
+def stored_arrays(stored: StoredTokens) -> dict[str, NDArray]:
     """The arrays of the form that takes the fewest bytes, by the last part of their names."""
     if isinstance(stored, NumberedTokens):
         return stored.arrays()
-    assert isinstance(stored, TextTokens)
-    forms = [{"text": stored.text, "lengths": _smallest(stored.lengths)}]
+    forms = [{"text": stored.text, "lengths": smallest(stored.lengths)}]
     content = stored.lengths.astype("<u2").tobytes() + stored.text.tobytes()
     deflated = np.frombuffer(zlib.compress(content), np.uint8)
     if len(content) <= _MOST_TIMES * len(deflated):
@@ -217,10 +204,6 @@ def smallest(stored: StoredTokens) -> dict[str, NDArray]:
 
 def _bytes(arrays: dict[str, NDArray]) -> int:
     return sum(array.nbytes for array in arrays.values())
-
-
-def _smallest(lengths: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-    return lengths.astype(np.uint8 if lengths.max(initial=0) < 2**8 else np.uint16)
 
 
 def _inflated(artifact: Artifact, name: str, n: int) -> tuple[NDArray[np.unsignedinteger], NDArray[np.uint8]]:
@@ -240,7 +223,7 @@ def _inflated(artifact: Artifact, name: str, n: int) -> tuple[NDArray[np.unsigne
             raise ValueError("another length")
     except (zlib.error, ValueError):
         artifact.refuse(f"{name} must be the compressed lengths and text of {n} tokens")
-    return _smallest(lengths), text
+    return smallest(lengths), text
 
 
 def _hashes(text: NDArray[np.uint8], offsets: Ids) -> NDArray[np.uint64]:

@@ -1,17 +1,17 @@
 """The tokens of users or items, and the ids of tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_dsl.errors import DSLError, shown
+from recbole_dsl.errors import DSLError, refusal, shown
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import bits_for
 from recbole_dsl.serving.csr import Ids
-from recbole_dsl.serving.stored_tokens import LONGEST, NumberedTokens, StoredTokens, TextTokens, smallest
+from recbole_dsl.serving.stored_tokens import LONGEST, NumberedTokens, StoredTokens, TextTokens, stored_arrays
 
 # tokens from which on they are decoded at once
 _MANY = 64
@@ -72,7 +72,7 @@ class Tokens:
 
     def arrays(self, side: str) -> dict[str, NDArray]:
         """The arrays that `read` reads, by name, in the form that takes the fewest bytes."""
-        return {f"{side}.{name}": array for name, array in smallest(self._stored).items()}
+        return {f"{side}.{name}": array for name, array in stored_arrays(self._stored).items()}
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -122,6 +122,21 @@ class Tokens:
         same = np.flatnonzero(hashes[1:] == hashes[:-1])
         alike = {*(self._ordered[np.concatenate([same, same + 1])] & self._id_bits).tolist()}
         return len({self._stored.one(index) for index in alike}) < len(alike)
+
+
+def tokens_in(name: str, values: Any) -> list[str]:
+    """The tokens that ``values`` are, given for ``name``.
+
+    Raises:
+        DSLError: if they are no collection of tokens.
+    """
+    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+        raise refusal(name, values, "tokens")
+    values = list(values)
+    for value in values:
+        if not is_token(value):
+            raise refusal(name, value, "tokens, which are texts")
+    return [str(value) for value in values]
 
 
 def is_token(value: Any) -> bool:

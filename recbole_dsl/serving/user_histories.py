@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.csr import CSR, Ids, Mask, ascend, offsets_of
+from recbole_dsl.serving.csr import CSR, Ids, Mask, ascend, offsets_of, smallest
 from recbole_dsl.serving.packed_lists import PackedLists, array_names
 
 # which of a user's items an artifact knows: those in all of the data, those in the training data, or none
@@ -63,7 +63,7 @@ class UserHistories:
     def arrays(self) -> dict[str, NDArray]:
         """The arrays that `read` reads, by name."""
         if self._lists is None:
-            return {"popularity": _smallest(self.popularity)}
+            return {"popularity": smallest(self.popularity)}
         return self._lists.arrays("seen", _FLAGS if self.level == "all" else None)
 
     def lists(self, users: Ids, level: str) -> CSR:
@@ -133,7 +133,3 @@ def _distinct(keys: Ids) -> Ids:
     # np.unique takes 20 times as long
     keys.sort()
     return keys[np.append(True, keys[1:] > keys[:-1])]
-
-
-def _smallest(numbers: NDArray) -> NDArray[np.unsignedinteger]:
-    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

@@ -1,4 +1,4 @@
-"""Tables that record their initialisation until it is known which of their entries are alive."""
+"""Large tables that record their initialisation, so that only their alive entries have to be drawn."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,34 +20,34 @@ from recbole_dsl.sparse.parameter_sites import find_sites
 from recbole_dsl.sparse.trees import leaves, map_only
 from recbole_dsl.sparse.view import calling_line
 
-# entries from which on a table is deferred
+# tables with fewer entries are made at once
 SMALLEST = 2**20
 
 aten = torch.ops.aten
-# give every entry a new value, all from one distribution
+# replace every entry, by draws from one distribution or by one constant
 _DRAWS = {aten.normal_, aten.uniform_, aten.zero_, aten.fill_}
-# change every entry by itself, by a number: scale, shift or clip what was drawn
+# change each entry by itself: scale, shift or clip what was drawn
 _ENTRYWISE = _DRAWS | {aten.mul_, aten.add_, aten.sub_, aten.div_, aten.clamp_, aten.erfinv_}
 
 
 @contextmanager
 def deferred_tables() -> Iterator[None]:
-    """Within it, large matrices that a model's constructor makes take no memory; `sparsify` makes them afterwards.
+    """Within it, large matrices that a model's constructor creates take no memory until `sparsify`.
 
         with deferred_tables():
             model = BPR(config, dataset)
         sparsify(model, dsl_config)
 
-    Their initialisation is recorded. Where all entries are drawn from one distribution, `sparsify` draws the alive
-    ones alone. Any other initialisation is done on a dense table, one weight at a time. A table that is read
-    before, or that other values are written into, is made then.
+    Their initialisation is recorded. If all entries come from one distribution, `sparsify` draws only the alive
+    ones. Any other initialisation is run on a dense table, one weight at a time. A table is computed earlier if
+    its values are read, or if other values are written into it.
     """
     with _DeferEmpty() if HAS_WRAPPERS else nullcontext():
         yield
 
 
 class _DeferEmpty(TorchFunctionMode):
-    """Defer what ``torch.empty`` makes, as the modules of PyTorch do before they initialise their weights."""
+    """Lets ``torch.empty``, with which PyTorch's modules allocate their weights, return deferred tensors."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -64,7 +64,7 @@ class _DeferEmpty(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _Operation:
-    """An in-place operation on a view of a deferred tensor."""
+    """A recorded in-place operation on a view of a deferred tensor."""
 
     views: tuple[Callable[[Tensor], Tensor], ...]
     func: Any
@@ -85,7 +85,7 @@ class _Operation:
 
     @property
     def brings_values(self) -> bool:
-        """Whether it writes anything but constants and draws of the default generator."""
+        """Whether it writes anything but constants and draws from the default generator."""
         return any(
             isinstance(value, torch.Generator) or (isinstance(value, Tensor) and value.dim() > 0)
             for value in leaves((self.args, self.kwargs))
@@ -100,26 +100,26 @@ class _Operation:
 
 
 class DeferredTensor(Tensor):
-    """A float matrix on the CPU without memory, or a view of one.
+    """A floating-point matrix on the CPU that takes no memory yet, or a view of one.
 
-    Writes of random or constant values are recorded. Anything else, and whatever asks for its memory (``numpy()``,
-    ``data_ptr()``, ...), makes its values, which it then keeps.
+    Writes of random or constant values are recorded. Any other operation, and any access to its memory
+    (``numpy()``, ``data_ptr()``, ...), computes the values, which are then kept.
 
     Attributes:
         root: the matrix that this is a view of, or itself.
-        views: the operations that take the view of the root, in order.
-        is_view: whether it was made as one.
-        record: of the root, the in-place operations so far that still matter.
-        made: of the root, its values, once they were read.
+        views: the operations that lead from the root to this view, in order.
+        is_view: whether it was created as a view.
+        record: of a root, the in-place operations that its values result from.
+        made: of a root, its values, once they are computed.
 
     Raises:
-        DSLError: on what would give it another shape, type or device in place; it names the line.
+        DSLError: on an operation that would change its shape, dtype or device in place; it names the line.
     """
 
     @staticmethod
     def __new__(cls, shape, dtype, root=None, views=()):
         made = make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
-        # what goes past PyTorch's functions to the memory, which is not there, gets an error instead of a crash
+        # code that bypasses PyTorch's functions to reach the missing memory gets an error instead of a crash
         forbid_data_pointer(made)
         return made
 
@@ -133,7 +133,7 @@ class DeferredTensor(Tensor):
         return f"{type(self).__name__}({tuple(self.shape)})"
 
     def __deepcopy__(self, memo):
-        # the copy has the same values, so they must be drawn now
+        # the copy must have the same values, so they are drawn now
         memo[id(self)] = copied = self._as_own_kind(_holding(self.values().clone()))
         return copied
 
@@ -179,7 +179,7 @@ class DeferredTensor(Tensor):
         return func(*args, **kwargs)
 
     def values(self) -> Tensor:
-        """The entries, drawn at the first call and kept."""
+        """The values, computed at the first call and kept."""
         root = self.root
         if root.made is None:
             root.made = realise(root)
@@ -206,12 +206,12 @@ class DeferredTensor(Tensor):
         root.record.append(operation)
 
     def _is_all(self) -> bool:
-        """Whether it has every entry of the root, once."""
+        """Whether this view has every entry of the root exactly once."""
         view = self._like()
         return view.numel() == self.root.numel() and 0 not in view.stride()
 
     def is_root(self) -> bool:
-        """Whether it has every entry of the root in its place."""
+        """Whether this view has every entry of the root, in the same layout."""
         root, view = torch.empty(self.root.shape, device="meta"), self._like()
         return (view.shape, view.stride()) == (root.shape, root.stride())
 
@@ -222,8 +222,8 @@ class DeferredTensor(Tensor):
         """Share the memory of ``other`` from now on, as after ``self.data = other``."""
         if self.is_view and not isinstance(self, nn.Parameter):
             raise DSLError(
-                f"{calling_line()}: {name} would change what .data, .detach() or a slice gave, and not the table; "
-                "write into it (copy_), or set the data of the parameter"
+                f"{calling_line()}: {name} would change what .data, .detach() or a slice returned, but not the "
+                "table; write into it (copy_), or set the data of the parameter"
             )
         same = isinstance(other, Tensor) and (other.shape, other.dtype) == (self.shape, self.dtype)
         if not same or other.device != self.device or other.layout is not torch.strided:
@@ -234,9 +234,9 @@ class DeferredTensor(Tensor):
         self.root, self.views = other.root, other.views
 
 
-# what makes a tensor share the memory of another
+# functions after which a tensor shares the memory of another
 _NEW_DATA = {Tensor.data.__set__}
-# functions that give away the memory of a tensor, which others may write to
+# functions that expose the memory of a tensor, which may then be written to
 _MEMORY = {
     getattr(Tensor, name)
     for name in (
@@ -248,7 +248,7 @@ _MEMORY = {
 
 
 def _holding(values: Tensor) -> DeferredTensor:
-    """A deferred tensor whose values are ``values``, in the same memory."""
+    """A deferred tensor that has its ``values`` already, in the same memory."""
     deferred = DeferredTensor(values.shape, values.dtype)
     deferred.made = values.as_subclass(Tensor)
     return deferred
@@ -256,8 +256,8 @@ def _holding(values: Tensor) -> DeferredTensor:
 
 def _no_such_change(name: str) -> DSLError:
     return DSLError(
-        f"{calling_line()}: {name} would give a table within deferred_tables() another shape, type, device or "
-        "storage in place; make a new nn.Parameter instead, or the model without deferred_tables()"
+        f"{calling_line()}: {name} would change the shape, dtype, device or storage of a deferred table in place; "
+        "create a new nn.Parameter instead, or the model without deferred_tables()"
     )
 
 
@@ -268,7 +268,7 @@ def _through(views: tuple[Callable[[Tensor], Tensor], ...], tensor: Tensor) -> T
 
 
 def make_the_rest(model: nn.Module) -> None:
-    """Make every deferred tensor that is left in ``model``, and so stays dense."""
+    """Compute every deferred tensor that is left in ``model``: those that stay dense."""
     sites = find_sites(model)
     for name, parameter in sites.parameters.items():
         if isinstance(parameter, DeferredTensor):
@@ -282,7 +282,7 @@ def make_the_rest(model: nn.Module) -> None:
 
 
 def realise(tensor: Tensor) -> Tensor:
-    """The entries of a tensor; a deferred one that keeps none draws them for this call."""
+    """The values of ``tensor``; those of a deferred one that keeps none are drawn for this call."""
     if not isinstance(tensor, DeferredTensor):
         return tensor.detach()
     root = tensor.root
@@ -295,13 +295,13 @@ def realise(tensor: Tensor) -> Tensor:
 
 
 def draw_entries(tensor: Tensor, values: Tensor, empty_row: int | None = None) -> bool:
-    """Draw ``values`` (n,), in place, as the initial entries of a deferred ``tensor`` whose entries are all alike.
+    """Draw ``values`` (n,), in place, from the distribution of all the initial entries of a deferred ``tensor``.
 
     Args:
-        empty_row: a row that has none of them, so that it may have been set to zero.
+        empty_row: a row without alive entries; an operation that only zeroes it is passed over.
 
     Returns:
-        Whether that was possible.
+        Whether there is one such distribution; ``values`` do not change otherwise.
     """
     if not isinstance(tensor, DeferredTensor) or tensor.root.made is not None or not tensor.is_root():
         return False

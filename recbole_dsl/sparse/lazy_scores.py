@@ -1,4 +1,4 @@
-"""The scores of all rows of a sparse table, computed only if something other than a softmax loss needs them."""
+"""The scores of all rows of a sparse table, computed only if more than a softmax loss needs them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class LazyScores(LazyTensor):
     Attributes:
         vectors: (..., columns).
         table: the rows.
-        dense: gives them as a dense tensor.
+        dense: returns them as a dense tensor.
         bias: (rows,) or None.
-        root: what this is another shape of, if anything.
+        root: the scores that this is a reshaped view of, or None.
     """
 
     vectors: Tensor
@@ -52,7 +52,7 @@ class LazyScores(LazyTensor):
 
     def make(self) -> Tensor:
         if self.root is not None:
-            # what is written into one shape of it is read in the others
+            # all shapes share memory: what is written into one is read in the others
             return self.root.made().view(self.shape)
         return F.linear(self.vectors, self.dense(), self.bias)
 
@@ -70,7 +70,7 @@ class LazyLogSoftmax(LazyTensor):
 
 
 class LazyShares(LazyTensor):
-    """A log-softmax (n, rows) times the share that each sample has of each row."""
+    """A log-softmax (n, rows) times ``shares`` (n, rows), the soft targets of a cross-entropy."""
 
     log_softmax: LazyLogSoftmax
     shares: Tensor

@@ -1,4 +1,4 @@
-"""The dense view of a large sparse weight, made only if something other than a product over all rows needs it."""
+"""The dense view of a large sparse weight, computed only if more than a product over all rows needs it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from recbole_dsl.sparse.lazy_tensor import LazyTensor
 from recbole_dsl.sparse.softmax.sparse_input import is_mostly_zero, times_transposed
 from recbole_dsl.sparse.view import become, not_to_be_swapped
 
-# columns from which on a layer's input is checked for being mostly zero, as a user's items are
+# a layer with this many inputs or more checks whether they are mostly zero, as the items of a user are
 _WIDE_FROM = 2**11
 
 
 class LazyTable(LazyTensor):
-    """The dense view of a sparse weight or of some of its rows, perhaps normalised, with dropout or transposed.
+    """The dense view of a sparse weight or of a slice of its rows, perhaps normalised, dropped out or transposed.
 
-    Its product with vectors over all rows is a `LazyScores`. To ``isinstance`` it is an ``nn.Parameter``, which
-    models ask for.
+    The product of vectors with all rows is a `LazyScores`. ``isinstance`` takes it for an ``nn.Parameter``, as
+    models check for one.
 
     Attributes:
-        table: its entries, not transposed.
-        dense: gives the dense tensor, not transposed, always the same one.
-        look_up: gives the rows of ids, or None.
-        is_transposed: whether it is transposed.
+        table: the entries, not transposed.
+        dense: returns the dense tensor, not transposed; the same one at each call.
+        look_up: returns the rows of some ids; None if there is no such function.
+        is_transposed: whether this is the transpose.
     """
 
     table: CompressedRows
@@ -41,7 +41,7 @@ class LazyTable(LazyTensor):
 
     @classmethod
     def of(cls, table: CompressedRows, dense: Callable[[], Tensor], look_up=None) -> LazyTable:
-        """The view of ``table``; ``dense`` makes the dense tensor and is called once at most."""
+        """The view of ``table``; ``dense`` computes the dense tensor, and is called once at most."""
         needs_gradient = torch.is_grad_enabled() and table.values.requires_grad
         attributes = {"table": table, "dense": cache(dense), "look_up": look_up, "is_transposed": False}
         lazy = cls(table.shape, table.values, needs_gradient, **attributes)
@@ -59,7 +59,7 @@ class LazyTable(LazyTensor):
         return LazyTable(shape, self.table.values, self.requires_grad, **attributes, is_transposed=transposed)
 
     def changed(self, values: Tensor) -> LazyTable:
-        """The same entries with other values."""
+        """The view with other ``values`` (nnz,) at the same entries."""
         table = replace(self.table, values=values)
         return LazyTable.of(table, table.dense)
 
@@ -138,7 +138,7 @@ def _linear(x: Any, y: Any, bias: Any = None) -> Any:
 
 
 def _scores(x: Any, y: LazyTable, bias: Tensor | None) -> Any:
-    # the output of a wide layer that another layer reads
+    # the output of one wide layer may be the input of another
     x = x.made() if isinstance(x, LazyScores) else x
     if not isinstance(x, Tensor) or isinstance(x, LazyTensor) or x.dim() < 2:
         return NotImplemented
@@ -152,18 +152,18 @@ def _scores(x: Any, y: LazyTable, bias: Tensor | None) -> Any:
 
 
 def _as_in_autocast(x: Tensor, y: LazyTable) -> Tensor:
-    """In autocast a product takes operands of different types; here it is as exact as the table."""
+    """``x`` in the dtype of ``y`` within autocast, where a product takes operands of different dtypes."""
     return x.to(y.dtype) if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() else x
 
 
 def _detach(x: LazyTable) -> Any:
-    """Make ``x`` dense for good: ``nn.Parameter`` wants a result of the same type."""
+    """Detach ``x``, which becomes dense in place: ``nn.Parameter`` expects a result of the same type."""
     become(x, x.made())
     return x.detach()
 
 
 def _norm(x: LazyTable, p: Any = "fro", dim: Any = None, keepdim: Any = False, out: Any = None, dtype: Any = None):
-    # the derivatives of these are zero where an entry is
+    # the derivatives of these norms are zero at entries that are zero
     if p not in ("fro", 1, 2) or any(choice not in (None, False) for choice in (dim, keepdim, out, dtype)):
         return NotImplemented
     return torch.norm(x.table.values, p)
@@ -189,7 +189,7 @@ def _relu(x: LazyTable, inplace: bool = False) -> Any:
 
 
 def _is_free(x: LazyTable) -> bool:
-    """Whether the alive entries may be changed alone, as nobody collects the gradient of the others."""
+    """Whether it is enough to change the alive entries, as no gradient of the others is collected."""
     return not x.is_transposed and x.table.sink is None
 
 

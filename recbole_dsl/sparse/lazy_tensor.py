@@ -1,4 +1,4 @@
-"""Tensors that are computed only when something other than a few known operations needs them."""
+"""Tensors that are computed only when an operation without a rule of its own needs them."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,7 +12,7 @@ from torch import Tensor
 from recbole_dsl.private_torch import DisableTorchFunctionSubclass, make_wrapper_subclass
 from recbole_dsl.sparse.trees import map_only
 
-# what is known of a tensor without its entries
+# answered without the entries
 _KNOWN = {
     getattr(Tensor, name).__get__
     for name in "shape dtype device layout requires_grad ndim is_sparse is_cuda is_cpu is_meta itemsize".split()
@@ -22,21 +22,22 @@ _KNOWN = {
     "get_device __hash__".split()
 }
 
-# gets the arguments of the function; returns NotImplemented where the tensor must be made
+# gets the arguments of the function; returns NotImplemented if the tensor has to be computed
 Rule = Callable[..., Any]
 
 
 class LazyTensor(Tensor):
-    """A tensor without memory, within autograd: a function has a rule for it, or gets the tensor that is `made`.
+    """A tensor that takes no memory until it is needed, with a place in autograd.
 
-    It has the dtype and device of ``like``.
+    A PyTorch function that has a rule for it does without the entries. Any other function gets the tensor that
+    `made` computes. The dtype and the device are those of ``like``.
 
     Attributes:
-        rules: PyTorch's function -> what a subclass does instead.
+        rules: PyTorch function -> what is called in its place.
     """
 
     rules: Mapping[Callable, Rule] = {}
-    # before other subclasses of Tensor in a call
+    # handles a call before other subclasses of Tensor do
     comes_first = True
 
     @staticmethod
@@ -47,18 +48,19 @@ class LazyTensor(Tensor):
         vars(self).update(attributes)
 
     def made(self) -> Tensor:
-        """The tensor, made the first time, with its gradient wherever that is."""
+        """The computed tensor, differentiable; it is computed once and kept."""
         if "_made" not in vars(self):
             with torch.enable_grad():
                 vars(self)["_made"] = self.make()
         return vars(self)["_made"]
 
     def make(self) -> Tensor:
+        """Compute the tensor."""
         raise NotImplementedError
 
     @property
     def is_made(self) -> bool:
-        """Whether it has memory by now, which may have been written to."""
+        """Whether it has been computed, and so may have been written to."""
         return "_made" in vars(self)
 
     def __repr__(self) -> str:
@@ -91,12 +93,12 @@ class LazyTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        # what goes past PyTorch's functions would lose the gradient
-        raise RuntimeError(f"{func}: cannot be done on a tensor that has not been made")
+        # a call that bypasses __torch_function__ would lose the gradient
+        raise RuntimeError(f"{func}: cannot be called on a tensor that has not been made")
 
 
 def _takes(rule: Rule, args: tuple, kwargs: dict[str, Any]) -> bool:
-    """Whether ``rule`` has parameters for all the arguments."""
+    """Whether ``rule`` accepts these arguments."""
     try:
         _signature(rule).bind(*args, **kwargs)
     except TypeError:
@@ -111,4 +113,4 @@ def _signature(rule: Rule) -> Signature:
 
 @cache
 def _say_that_made(function: str, kind: str, shape: tuple[int, ...]) -> None:
-    getLogger(__name__).debug(f"{function}: needs a {kind} of {shape} as a dense tensor, which is made for it")
+    getLogger(__name__).debug(f"{function}: needs a {kind} of {shape} as a dense tensor, which is computed")

@@ -34,15 +34,19 @@ def attach(model: nn.Module, weights: Mapping[str, SparseWeight], sites: Paramet
             module.__class__ = _with_sparse(type(module), frozenset())
 
 
-def sparse_weights(model: nn.Module) -> dict[str, SparseWeight]:
-    """The sparse weights of ``model`` by the name of the dense parameter that each replaced; tied ones once."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, SparseWeight)}
+def sparse_weights(model: nn.Module, all_names: bool = False) -> dict[str, SparseWeight]:
+    """The sparse weights of ``model`` by the name of the dense parameter that each replaced.
+
+    Args:
+        all_names: whether tied ones are there by each of their names; by the first alone otherwise.
+    """
+    named = model.named_modules(remove_duplicate=not all_names)
+    return {name: m for name, m in named if isinstance(m, SparseWeight)}
 
 
 def sparse_shapes(model: nn.Module) -> dict[str, list[int]]:
     """The shape of each dense parameter that a sparse weight replaced, by every name that it has."""
-    named = model.named_modules(remove_duplicate=False)
-    return {name: list(m.shape) for name, m in named if isinstance(m, SparseWeight)}
+    return {name: list(weight.shape) for name, weight in sparse_weights(model, all_names=True).items()}
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

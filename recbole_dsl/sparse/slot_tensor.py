@@ -1,4 +1,4 @@
-"""Tensors of one number for each slot, so that entries of different topologies are never taken for the same."""
+"""Tensors with one number for each alive entry of a sparse weight, which refuse to mix different topologies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recbole_dsl.sparse.trees import leaves, map_only
 
 
 class Weight(Protocol):
-    """What is asked here of a `SparseWeight`, whose values these tensors are."""
+    """The part of `SparseWeight` that this module uses."""
 
     shape: torch.Size
     nnz: int
@@ -34,16 +34,16 @@ class Weight(Protocol):
     def exchange(self, change: Change, nnz: int) -> None: ...
 
 
-# give what they are given, in the same or in other memory
+# return their argument, in the same memory or as a copy
 _COPIES = set("detach clone to cpu cuda type float double half bfloat16 contiguous".split())
-# work entry by entry: what they give has the slots of what they are given
+# work entry by entry: the result has the slots of the operands
 _ENTRYWISE = set(
     "add sub rsub subtract mul multiply div divide true_divide lerp addcmul addcdiv neg copy where".split()
 )
-# say or set something about a tensor, whatever its numbers are
+# describe a tensor, or set what does not depend on its elements
 _DESCRIPTIONS = set(
     "shape size dim ndim numel nelement __len__ dtype device layout grad grad_fn requires_grad requires_grad_ "
-    "is_leaf is_sparse is_floating_point is_complex is_cuda is_meta is_contiguous stride element_size "
+    "is_leaf is_sparse is_floating_point is_complex is_cuda is_meta is_contiguous stride element_size nbytes "
     "register_hook register_post_accumulate_grad_hook new_zeros new_empty __hash__".split()
 )
 _GRADIENT = Tensor.grad.__get__
@@ -51,7 +51,11 @@ _OPERATORS = {f"__{kind}{name}__" for kind in ("", "r", "i") for name in "add su
 
 
 class Topology:
-    """Identifies which entries of a weight are alive, until that changes; equal ones of copies become one."""
+    """Identifies the set of alive entries of a weight.
+
+    A weight gets another one when its topology changes. A copy of a weight has one of its own, until `equals`
+    finds that both are of the same entries.
+    """
 
     def __init__(self, weight: Weight):
         self._weights = weakref.WeakSet([weight])
@@ -59,12 +63,12 @@ class Topology:
 
     @property
     def itself(self) -> Topology:
-        """The representative of all topologies that were found equal to this one."""
+        """The one that stands for all topologies that were found equal to this one."""
         return self if self._found_equal is None else self._found_equal.itself
 
     @property
     def weights(self) -> list[Weight]:
-        """The weights that have it now."""
+        """The weights that have this topology now."""
         return [weight for weight in self._weights if weight.topology.itself is self]
 
     def give_to(self, weight: Weight) -> None:
@@ -72,7 +76,7 @@ class Topology:
         weight.topology = self
 
     def equals(self, other: Topology) -> bool:
-        """Whether both are of the same entries; if so, ``other`` represents both from now on."""
+        """Whether both are of the same entries; if so, ``other`` stands for both from now on."""
         if self is other:
             return True
         if not self.weights or not other.weights:
@@ -89,12 +93,15 @@ class Topology:
 
 
 class SlotTensor(Tensor):
-    """The values of a sparse weight, a tensor that shares their memory, or a copy of them.
+    """The values of a sparse weight, or a view or a copy of them.
 
-    It behaves like a plain tensor, except that adding, averaging or copying entry by entry raises where the
-    topologies differ. Only a copy of a weight may meet the weight that is trained: changed in place, it takes over
-    the trained one's topology; otherwise its entries are put in that order, by position. All other results are
-    plain tensors.
+    It behaves like a plain tensor, with one exception. Adding, averaging or copying pairs two tensors entry by
+    entry, and is refused if their topologies differ. Only a copy of a weight may be paired with the weight that is
+    trained. A copy that is changed in place takes over the topology of the trained weight. Otherwise its entries
+    are matched by position. The results of all other operations are plain tensors.
+
+    Raises:
+        DSLError: on an operation that pairs different topologies.
     """
 
     @classmethod
@@ -124,7 +131,7 @@ class SlotTensor(Tensor):
 
     @property
     def topology(self) -> Topology | None:
-        """The present one of the weight whose memory it shares, else that of when it was computed."""
+        """The current topology of the weight that owns the memory; of a copy, the one at the time of copying."""
         weight = _owner_of(self)
         topology = vars(self).get("_topology") if weight is None else weight.topology
         return None if topology is None else topology.itself
@@ -135,7 +142,7 @@ class SlotTensor(Tensor):
 
     @_is_param.setter
     def _is_param(self, value: bool) -> None:
-        # nn.Parameter marks what it made, by detaching it, of a tensor that is not a plain one
+        # nn.Parameter sets this on the detached copy that it makes of a tensor subclass
         vars(self).clear()
         self.__class__ = nn.Parameter
 
@@ -158,19 +165,19 @@ class Values(SlotTensor, nn.Parameter):
     """The values of a sparse weight."""
 
 
-# optimizers choose their faster kernels for the types in a list only; without it they are right, and slower
+# optimizers use their fast kernels only for the types in this list; for others they are correct, but slower
 foreach_types.append(Values)
 
 
 def mark(parameter: nn.Parameter, weight: Weight) -> nn.Parameter:
-    """Make ``parameter``, in place, the values of ``weight``."""
+    """``parameter``, turned in place into the `Values` of ``weight``."""
     parameter.__class__ = Values
     vars(parameter)["_owner"] = weakref.ref(weight)
     return parameter
 
 
 def unmarked(tensor: Tensor) -> Tensor:
-    """``tensor`` as a plain tensor, or parameter, of the same memory."""
+    """``tensor`` as a plain tensor or parameter that shares its memory."""
     if not isinstance(tensor, SlotTensor):
         return tensor
     _settle([tensor])
@@ -181,14 +188,14 @@ def unmarked(tensor: Tensor) -> Tensor:
 
 @cache
 def _reads_nothing(func: Callable) -> bool:
-    """Whether ``func`` is known to read no element of a tensor."""
+    """Whether ``func`` is known not to read the elements of a tensor."""
     if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
         return getattr(func.__self__, "__name__", "") in _DESCRIPTIONS
     return getattr(func, "__name__", "") in _DESCRIPTIONS
 
 
 def _settle(operands: Sequence[Any]) -> None:
-    """Settle the weights whose values are among ``operands``."""
+    """Do what optimizers have postponed for the weights whose values are among ``operands``."""
     for operand in leaves(operands):
         weight = _owner_of(operand) if isinstance(operand, Values) else None
         if weight is not None:
@@ -196,7 +203,7 @@ def _settle(operands: Sequence[Any]) -> None:
 
 
 def _show_gradient(values: Tensor) -> None:
-    """Make a sparse gradient that is read before a step a dense one, which may be clipped, scaled or looked at."""
+    """Make the gradient of ``values`` dense if it is read before the step, to be clipped, scaled or inspected."""
     weight = _owner_of(values)
     pending = weight.reader.pending if weight is not None else None
     if pending is None:
@@ -208,14 +215,14 @@ def _show_gradient(values: Tensor) -> None:
 
 
 def _owner_of(tensor: Tensor) -> Weight | None:
-    """The weight whose values share the memory of ``tensor``."""
+    """The weight that owns the memory of ``tensor``, or None."""
     owner = vars(tensor).get("_owner") if isinstance(tensor, SlotTensor) else None
     return owner() if owner is not None else None
 
 
 @cache
 def _kind(func: Callable) -> tuple[bool, bool, bool]:
-    """Whether the result of ``func`` has its operands' slots, whether it pairs them, whether it is in place."""
+    """Whether ``func`` keeps the slots of its operands, whether it pairs them, and whether it works in place."""
     name = getattr(func, "__name__", "").removeprefix("_foreach_")
     if name in ("__get__", "__set__"):
         is_data = getattr(func, "__self__", None) == Tensor.data
@@ -227,7 +234,7 @@ def _kind(func: Callable) -> tuple[bool, bool, bool]:
 
 
 def _groups(args: tuple, kwargs: dict[str, Any]) -> list[list[Tensor]]:
-    """The tensors that are paired: of lists those at each place, else all."""
+    """The groups of tensors that are paired: those at the same index of lists, or else all."""
     operands = [*args, *kwargs.values()]
     lists = [o for o in operands if isinstance(o, (list, tuple)) and o and isinstance(o[0], Tensor)]
     if len(lists) == 1 and len(args) == 1:
@@ -238,7 +245,13 @@ def _groups(args: tuple, kwargs: dict[str, Any]) -> list[list[Tensor]]:
 
 
 def _common(group: list[Tensor], in_place: bool, aligned: dict[int, Tensor]) -> Topology | None:
-    """The common topology of ``group``; what had another is put in its order, in ``aligned`` by its id."""
+    """The topology that ``group`` has in common; None if no tensor has one.
+
+    A tensor with another topology is put in the order of the common one, in ``aligned`` by its id.
+
+    Raises:
+        DSLError: if topologies differ, and not because of a copy of the weight that is trained.
+    """
     slotted = [tensor for tensor in group if isinstance(tensor, SlotTensor) and tensor.topology is not None]
     found: list[Topology] = []
     for tensor in slotted:
@@ -254,9 +267,9 @@ def _common(group: list[Tensor], in_place: bool, aligned: dict[int, Tensor]) -> 
     )
     if target is None or (in_place and group[0].topology is not target):
         raise DSLError(
-            "values of a sparse weight of different topologies cannot be paired slot by slot; average into "
-            "the parameters of a copy.deepcopy of the model, in place (average.lerp_(current, share)), as "
-            "torch.optim.swa_utils.AveragedModel does, with the option budget=uniform or erk"
+            "sparse values of different topologies cannot be paired entry by entry: average in place into the "
+            "parameters of a copy.deepcopy of the model (average.lerp_(current, share)), as "
+            "torch.optim.swa_utils.AveragedModel does, with budget=uniform or erk"
         )
     for tensor in slotted:
         if tensor.topology is not target:
@@ -265,7 +278,7 @@ def _common(group: list[Tensor], in_place: bool, aligned: dict[int, Tensor]) -> 
 
 
 def _in_order_of(weight: Weight, tensor: SlotTensor) -> Tensor:
-    """The entries of ``tensor`` that are alive in ``weight``, in the order of its slots, and zeros."""
+    """``tensor`` in the order of the slots of ``weight``: (nnz,), zero where it has no entry."""
     weights = tensor.topology.weights[0], weight
     before, after = (one.index.positions().to(tensor.device) for one in weights)
     slots = torch.searchsorted(before, after).clamp_(max=len(before) - 1)
@@ -274,7 +287,7 @@ def _in_order_of(weight: Weight, tensor: SlotTensor) -> Tensor:
 
 
 def _follow(tensor: Tensor, topologies: list[Topology]) -> bool:
-    """Give the weight of ``tensor`` the other of ``topologies``, by position, if it is not trained."""
+    """Give the weight of ``tensor`` the other of ``topologies``, by position; False if that cannot be done."""
     weight = _owner_of(tensor)
     target = [topology for topology in topologies if weight is not None and topology is not weight.topology.itself]
     leader = next(iter(target[0].weights), None) if len(target) == 1 else None

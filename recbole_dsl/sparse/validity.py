@@ -1,9 +1,20 @@
 """Whether three tensors are a topology and its values: checked before what a file says is used."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from recbole_dsl.sparse.compressed_rows import new_offsets, smallest_unsigned
+
+# the names of the three in a state dict, after that of the weight
+PARTS = "values", "columns", "row_offsets"
+
+
+def parts_in(state: Mapping[str, Any], name: str) -> list[Any]:
+    """The `PARTS` of the sparse weight ``name`` in a state dict; None for one that is not there."""
+    return [state.get(f"{name}.{part}") for part in PARTS]
 
 
 def topology_problem(

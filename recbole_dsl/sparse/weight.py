@@ -23,7 +23,7 @@ from recbole_dsl.sparse.lazy_table import LazyTable
 from recbole_dsl.sparse.reading import Reader, spread
 from recbole_dsl.sparse.rewrite import Change, rewrite
 from recbole_dsl.sparse.slot_tensor import Topology, mark, unmarked
-from recbole_dsl.sparse.validity import topology_problem
+from recbole_dsl.sparse.validity import PARTS, topology_problem
 from recbole_dsl.sparse.view import DenseView, compiler_is_at_work
 
 # entries from which on the dense view is made only if something needs it
@@ -147,7 +147,7 @@ class SparseWeight(nn.Module):
     @property
     def index_bytes(self) -> int:
         """Bytes of ``columns`` and ``row_offsets``."""
-        return sum(t.numel() * t.element_size() for t in (self.columns, self.row_offsets))
+        return self.columns.nbytes + self.row_offsets.nbytes
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, nnz={self.nnz}, density={self.density:.4g}"
@@ -324,7 +324,7 @@ class SparseWeight(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors):
         """Take any topology of this shape, whatever its nnz; refuse one that is not a topology."""
         self.settle()
-        new = [state_dict.get(prefix + name) for name in ("values", "columns", "row_offsets")]
+        new = [state_dict.get(prefix + part) for part in PARTS]
         if all(isinstance(t, Tensor) for t in new):
             problem = topology_problem(self.n_rows, self.n_columns, self.padding_row, *new)
             if problem:

@@ -12,7 +12,6 @@ from recbole_dsl.sparse.weight import SparseWeight
 
 # positions up to which a record takes so little that it has them all
 _SAMPLE = 2**20
-_POPULATION = torch.tensor([bin(byte).count("1") for byte in range(256)], dtype=torch.uint8)
 
 
 class Explored:
@@ -59,7 +58,7 @@ class Explored:
     def load(self, bits: Tensor, count: int | None) -> None:
         """Take over a saved record of the same tensor, or one of every position, as old files have."""
         if count is None or self.stride == 1:
-            count = sum(_ones(some) for some in bits.split(2**20))
+            count = sum(int(np.unpackbits(some.numpy(force=True)).sum()) for some in bits.split(2**20))
         if len(bits) != len(self.bits):
             positions = torch.arange(0, self._numel, self.stride, device=bits.device)
             sample = (bits.index_select(0, positions >> 3) >> (positions & 7)) & 1
@@ -98,8 +97,3 @@ def stride_of(weight: SparseWeight) -> int:
 def n_bytes(weight: SparseWeight, stride: int) -> int:
     """Size of a record of every ``stride``-th position of ``weight``."""
     return -(-weight.numel // (8 * stride))
-
-
-def _ones(bits: Tensor) -> int:
-    """Number of bits that are set in ``bits``, uint8."""
-    return int(_POPULATION.to(bits.device)[bits.int()].sum())

@@ -10,23 +10,24 @@ from torch import Tensor
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.sparse.weight import SparseWeight
 
-# the sums move to a larger tensor when they outgrow theirs, and the old one is a quarter of it at most
+# factor by which the tensor of the sums grows when it is full; the old one, held meanwhile, is a quarter at most
 _GROWTH = 4
-# bytes that an update works with beside the buffers, for a large tensor
+# working memory of an update beside the buffers, for a large tensor, in bytes
 _BLOCKS = 6 * 2**20
-# what is kept of a full buffer, so that rows are not weighed against each other at every step
+# share of the rows that a full buffer keeps, so that it need not choose again at every step
 _KEPT = 7 / 8
 
 
 class GradientBuffer:
-    """Sums the dense gradients of the rows of one tensor that get one, within a cap of memory.
+    """Sums the dense gradients of one tensor's rows over a window of steps, within a memory limit.
 
-    If the cap does not allow all of them, a sample is held: each window gives every row a random priority, and the
-    rows of the lowest stay (SparseRec, arXiv 2411.12205, samples rows as well). The sum of a row that is held is
-    complete: a row that had to leave does not come back before the next window.
+    Only rows that get a gradient are held. If the limit is too low for all of them, a random sample is held. Each
+    window assigns every row a random priority, and the rows with the lowest ones stay (SparseRec, arXiv
+    2411.12205, samples rows as well). The sum of a held row is complete: a row that was dropped does not return
+    before the next window.
 
     Attributes:
-        limit: the most rows that are held. If it is all of them, every row has its place from the start.
+        limit: the most rows that are held. If these are all rows, each has a fixed place.
         peak_bytes: the most memory held so far.
     """
 
@@ -34,12 +35,12 @@ class GradientBuffer:
         """For a tensor (rows, columns) of the dtype and device of ``like``.
 
         Args:
-            share: the cap, in (0, 1], as a share of the dense tensor's bytes. With 1 every row is held.
-            window: its number, from 0 to 2**31; each gives the rows other priorities.
+            share: the memory limit, in (0, 1], as a share of the dense tensor's bytes. 1 holds every row.
+            window: the number of the window, from 0 to 2**31; it determines the priorities of the rows.
         """
         width = columns * like.element_size()
         cap = share * rows * width
-        # beside the sums there are the places, and for the exchange new offsets and what it needs of a few blocks
+        # the limit also covers the places of the rows, and in an exchange new offsets and a few blocks
         room = cap - 8 * rows - min(_BLOCKS, max(0, cap - _BLOCKS))
         self.limit = rows if share == 1 else max(1, min(rows, int(room / (width * (1 + 1 / _GROWTH) + 4))))
         self.places: Tensor | None = None
@@ -58,12 +59,12 @@ class GradientBuffer:
 
     @property
     def bytes(self) -> int:
-        """Memory held now."""
+        """Bytes held now."""
         held = (self.sums,) if self.places is None else (self.sums, self.places, self.row_at)
-        return sum(t.numel() * t.element_size() for t in held)
+        return sum(t.nbytes for t in held)
 
     def add(self, ids: Tensor | None, gradient: Tensor, factor: float = 1.0) -> None:
-        """Add ``factor`` times ``gradient`` (n, columns) to the rows ``ids`` (n,), repeated or not; None for all.
+        """Add ``factor`` times ``gradient`` (n, columns) to the rows ``ids`` (n,), which may repeat; None for all.
 
         Infinities and NaN count as 0.
         """
@@ -77,7 +78,7 @@ class GradientBuffer:
             self.sums.index_add_(0, ids if self.places is None else self.places[ids], gradient, alpha=factor)
 
     def held_of(self, ids: Tensor | None, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Make room for the rows ``ids``; returns those that are held, None for all, and their ``gradient``."""
+        """Those of the rows ``ids`` that are held once there is room, and their ``gradient``; None for all."""
         if self.places is None:
             return ids, gradient
         if ids is None:
@@ -91,7 +92,7 @@ class GradientBuffer:
         self.sums[: self.used] *= factor
 
     def held(self, start: int, stop: int, stride: int = 1) -> tuple[Tensor, Tensor]:
-        """Every ``stride``-th row that is held from ``start`` to ``stop``, and its sums.
+        """Every ``stride``-th held row from ``start`` to ``stop``, and its sums.
 
         Returns:
             (h,) int64, ascending, counted from ``start``; (h, columns).
@@ -108,13 +109,13 @@ class GradientBuffer:
         return {
             "window": self._window,
             "below": self._below,
-            # PyTorch saves all of the memory that a view is of
+            # PyTorch saves the whole memory behind a view
             "sums": self.sums[: self.used].clone() if self.used < len(self.sums) else self.sums,
             "row_at": None if self.places is None else self.row_at[: self.used].clone(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict` without a `window_problem`; one of another window is ignored."""
+        """Go on from a `state_dict` that passed `window_problem`; one of another window is ignored."""
         sums, row_at = state["sums"], state["row_at"]
         if state["window"] != self._window or (row_at is None) != (self.places is None) or len(sums) > self.limit:
             return
@@ -129,18 +130,18 @@ class GradientBuffer:
             self._admit_for_all()
 
     def reduce(self) -> None:
-        """Add up the sums of all processes, so that all of them grow the same weights."""
+        """All-reduce the sums, so that all processes grow the same weights."""
         if is_distributed():
             dist.all_reduce(self.sums[: self.used])
 
     def pool(self) -> None:
-        """Give each of several processes an equal share of the sums of all."""
+        """All-reduce the sums, and leave each process an equal share of them."""
         if is_distributed():
             self.reduce()
             self.sums[: self.used] /= dist.get_world_size()
 
     def _admit_for_all(self) -> None:
-        """Choose all rows now: processes can add up only the same rows in the same places."""
+        """Choose the rows now: an all-reduce needs the same rows in the same places in every process."""
         self._admit(torch.arange(len(self.places), device=self.places.device))
         self._below = torch.iinfo(torch.int64).min
 
@@ -162,7 +163,7 @@ class GradientBuffer:
         self.peak_bytes = max(self.peak_bytes, self.bytes)
 
     def _make_room(self, new: Tensor) -> Tensor:
-        """Drop the rows of the highest priorities; returns those of ``new`` that stay and have no place yet."""
+        """The rows of ``new`` that stay and have no place yet, after dropping those of the highest priorities."""
         rows = torch.cat([self.row_at[: self.used].long(), new])
         priority = self._priority(rows)
         kept = max(1, int(_KEPT * self.limit))
@@ -196,7 +197,7 @@ class GradientBuffer:
         self.places[rows] = places.int()
 
     def _priority(self, rows: Tensor) -> Tensor:
-        """(n,) int64: pseudo-random, different for different ``rows``."""
+        """(n,) int64: the pseudo-random priorities of ``rows`` (n,), all different."""
         return scrambled(rows + (self._window << 32))
 
 
@@ -220,7 +221,7 @@ def window_problem(state: Any, weight: SparseWeight) -> str | None:
 
 
 def scrambled(numbers: Tensor) -> Tensor:
-    """Pseudo-random int64 of the shape of ``numbers``, int64; different numbers give different ones."""
+    """A hash of each of ``numbers``, int64, in the same shape; different numbers have different hashes."""
     mixed = numbers * -7046029254386353131
     mixed = (mixed ^ ((mixed >> 32) & 0xFFFFFFFF)) * -4658895280553007687
     return mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)

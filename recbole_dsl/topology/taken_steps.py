@@ -95,7 +95,7 @@ class StepGradients:
 
     @property
     def _bytes(self) -> int:
-        return sum(gradient.numel() * gradient.element_size() for _, gradient in self._waiting)
+        return sum(gradient.nbytes for _, gradient in self._waiting)
 
     def _end(self, values: Tensor) -> None:
         """Note the end of a backward pass."""

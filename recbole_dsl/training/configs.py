@@ -11,12 +11,13 @@ from recbole.utils import get_model, get_trainer
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.checkpoint.codec import plain
+from recbole_dsl.compat.option_places import without_places
 from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.checked_config import CheckedConfig, refused_in_one_line
 from recbole_dsl.options.recbole_models import refuse_without_gradients, refuse_without_package
 from recbole_dsl.options.run_options import resolve_options
-from recbole_dsl.options.stored_options import StoredConfig, given_options, stored_options
+from recbole_dsl.options.stored_options import StoredConfig, given_options
 from recbole_dsl.training.run_files import last_file, last_files
 from recbole_dsl.training.trainer import DSLMixin, dsl_trainer
 
@@ -106,7 +107,7 @@ def config_without_data(
         model_class = _class_of(checkpoint["model"], path)
     elif model_class.__name__ != checkpoint["model"]:
         raise DSLError(f"model_class={model_class.__name__}: must be {checkpoint['model']}, the model of {path}")
-    stored = stored_options(checkpoint, path)
+    stored = without_places(checkpoint["config"], path)
     with refused_in_one_line(f"model_file={path}: its options cannot be used", is_of_a_file=True):
         config = stored_config(model_class, checkpoint["dataset"], {**stored, **changes})
         before = config if may_change is None else stored_config(model_class, checkpoint["dataset"], stored)

@@ -15,6 +15,7 @@ from recbole.data.dataset import Dataset
 from tqdm import tqdm
 
 from recbole_dsl.checkpoint.run_record import RunRecord
+from recbole_dsl.errors import first_of
 from recbole_dsl.measure.cost import Cost
 from recbole_dsl.patching import Patch
 from recbole_dsl.sparsification import SparsityReport
@@ -22,7 +23,6 @@ from recbole_dsl.topology.engine import DynamicTopology
 from recbole_dsl.training.run_files import from_here
 
 _OURS = os.path.dirname(os.path.dirname(__file__))
-_NAMED = 4
 _INDENT = 8
 _PROGRESS_BAR = Patch(
     "recbole.trainer.trainer", "tqdm", "bars fit the terminal, vanish at their end and show the topology"
@@ -76,7 +76,7 @@ def say_start(
     say_part("data", f"{config['dataset']}: {', '.join(counts)}")
     say_part("model", f"{config['model']}, {sparsity.numel + stayed:,} weights if it were dense")
     alive = f"{sparsity.nnz:,} of {sparsity.numel:,} weights alive ({sparsity.density:.4g})"
-    say_part("sparse", f"{alive}: {_named(sparsity.weights)}")
+    say_part("sparse", f"{alive}: {first_of(list(sparsity.weights))}")
     say_part("dense", _why_dense(sparsity.dense))
     # a path in one piece can be copied
     say(f"file    {from_here(model_file) if model_file else 'none is saved'}")
@@ -147,11 +147,6 @@ class BriefBars:
             # short, as 80 columns leave little beside the bar
             last = f"update {len(updates)}, R {updates[-1].exploration_rate:.3f}"
             self._bar.set_postfix_str(last, refresh=at_once)
-
-
-def _named(names: Mapping[str, Any]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(list(names)[:_NAMED]) + more
 
 
 def _why_dense(dense: Mapping[str, tuple[int, str]]) -> str:

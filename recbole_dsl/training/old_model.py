@@ -21,7 +21,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.recode import moved
 from recbole_dsl.sparse.modules import sparse_weights
-from recbole_dsl.sparse.validity import topology_problem
+from recbole_dsl.sparse.validity import PARTS, parts_in, topology_problem
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
 from recbole_dsl.training.token_axes import Axis, is_by_column, places_in_order, token_axes
@@ -92,11 +92,12 @@ class OldModel:
 
     def check(self) -> None:
         """Raise a DSLError if the weights of the file are not those of such a model."""
+        sparse = sparse_weights(self.model, all_names=True)
         for name, axes in self.axes.items():
-            self._check_shape(name, axes)
+            self._check_shape(name, axes, sparse.get(name))
         for name in self.state:
             whole, _, part = name.rpartition(".")
-            if name not in self.axes and not (whole in self.axes and part in ("values", "columns", "row_offsets")):
+            if name not in self.axes and not (whole in self.axes and part in PARTS):
                 raise DSLError(f"{self.named}: does not fit the model: {name} is unknown")
         method = self.options.warm_start_rows
         if method == "recode" and not self.tables():
@@ -131,13 +132,7 @@ class OldModel:
 
         return bisect_left(range(numel), True, len(sizes), key=lambda total: not is_short(total))
 
-    @property
-    def _sparse(self) -> dict[str, SparseWeight]:
-        named = self.model.named_modules(remove_duplicate=False)
-        return {name: module for name, module in named if isinstance(module, SparseWeight)}
-
-    def _check_shape(self, name: str, axes: tuple[Axis | None, ...]) -> None:
-        weight = self._sparse.get(name)
+    def _check_shape(self, name: str, axes: tuple[Axis | None, ...], weight: SparseWeight | None) -> None:
         dense = None if weight is not None else self.model.state_dict().get(name)
         if weight is None and dense is None:
             # a buffer that is not saved
@@ -158,7 +153,7 @@ class OldModel:
             if given != wanted and not self.is_of_the_data(name):
                 raise DSLError(f"{self.named}: does not fit the model: {name} is {given}, must be {wanted}")
             return
-        parts = [self.state.get(f"{name}.{part}") for part in ("values", "columns", "row_offsets")]
+        parts = parts_in(self.state, name)
         if any(part is None for part in parts):
             how = "is dense there" if name in self.state else "is missing"
             raise DSLError(f"{self.named}: does not fit the model: {name} {how}")
@@ -208,8 +203,7 @@ class OldModel:
     def moved(self, name: str) -> csr_matrix:
         """The old entries of a sparse weight at their place of today: (rows, columns), float32."""
         weight, axes = self.weights[name], self.axes[name]
-        parts = (self.state[f"{name}.{part}"].cpu() for part in ("values", "columns", "row_offsets"))
-        values, columns, offsets = (part.numpy() for part in parts)
+        values, columns, offsets = (part.cpu().numpy() for part in parts_in(self.state, name))
         n_old = int(np.prod([self._old_size(axis, size) for axis, size in zip(axes[1:], weight.shape[1:])]))
         codes = csr_matrix(
             (values.astype(np.float32), columns.astype(np.int64), offsets), (len(offsets) - 1, n_old)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 from recbole.config import Config
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import get_environment, init_seed, set_color
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
@@ -176,15 +177,7 @@ def prepare_trial(
     with training(config["model"]), run_log(config) as begin_log:
         init_seed(config["seed"], config["reproducibility"])
         data = load_data(config, file=file)
-        init_seed(config["seed"], config["reproducibility"])
-        trainer_class = trainer_of(config)
-        model = sparse_model(config, data, trainer_class)
-        if config["warm_start"] and file is None:
-            warm_start(config, model, data.train._dataset)
-        if saved:
-            # raises now for what could not be saved later
-            save_other_parameters(model)
-            require_writable(config["checkpoint_dir"])
+        trainer_class, model = _before_training(config, data, file, saved)
         begin_log()
         yield trainer_class(config, model), data
 
@@ -267,17 +260,7 @@ def _train_logged(
     old = config["warm_start"] if file is None else None
     if old and has_nothing_new(old, data.train._dataset, config["model"]):
         return _nothing_new(config)
-    # the same in all processes, which need the same weights; each draws numbers of its own in training
-    init_seed(config["seed"], config["reproducibility"])
-    trainer_class = trainer_of(config)
-    model = sparse_model(config, data, trainer_class, as_in_run_recbole=True)
-    if old:
-        warm_start(config, model, data.train._dataset)
-    if saved:
-        # raises now for what could not be saved later
-        save_other_parameters(model)
-        if is_first(config):
-            require_writable(config["checkpoint_dir"])
+    trainer_class, model = _before_training(config, data, file, saved, as_in_run_recbole=True)
     logger.info(model)
     log = begin_log()
     trainer = trainer_class(config, model)
@@ -310,6 +293,23 @@ def _train_logged(
         say(f"page    {page}")
     files = {"model_file": trainer.saved_model_file if saved else None, "cost": trainer.cost}
     return {**_result(config, best, test_result), **files}
+
+
+def _before_training(
+    config: Config, data: RunData, file: FileRows | None, saved: bool, as_in_run_recbole: bool = False
+) -> tuple[type[DSLMixin], AbstractRecommender]:
+    """The class of the trainer and the sparse model, once it is known that the run can be saved."""
+    # the same in all processes, which need the same weights; each draws numbers of its own in training
+    init_seed(config["seed"], config["reproducibility"])
+    trainer_class = trainer_of(config)
+    model = sparse_model(config, data, trainer_class, as_in_run_recbole)
+    if config["warm_start"] and file is None:
+        warm_start(config, model, data.train._dataset)
+    if saved:
+        save_other_parameters(model)
+        if is_first(config):
+            require_writable(config["checkpoint_dir"])
+    return trainer_class, model
 
 
 def _result(config: Config, best: tuple[float, Any], test_result: Any) -> dict[str, Any]:

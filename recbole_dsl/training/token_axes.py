@@ -14,7 +14,7 @@ from torch import nn
 from recbole_dsl.data.rows import rows_of
 from recbole_dsl.measure.untouched import random_state_kept
 from recbole_dsl.sparse.deferred import deferred_tables
-from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.training.model_building import make_model
 
 # lists of tokens that are made longer at once, each by another power of two
@@ -120,7 +120,7 @@ def _made_for(config: Config, dataset: Dataset, rows: Mapping[str, Any], more: M
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    sparse = {name: m for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, SparseWeight)}
+    sparse = sparse_weights(model, all_names=True)
     parts = {f"{name}.{part}" for name, weight in sparse.items() for part in weight.state_dict()}
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     shapes = {name: tuple(tensor.shape) for name, tensor in named if name not in parts}

@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recbole_dsl.compat.for_ray import report_state, reported_state, trial_gpus, trial_name
-from recbole_dsl.data.checks import check_dataset
 from recbole_dsl.errors import DSLError
 from recbole_dsl.options.stored_options import given_options
-from recbole_dsl.training.configs import stored_config
 from recbole_dsl.training.trainer import DSLMixin
 from recbole_dsl.tuning.parameters import as_option, plain_options
-from recbole_dsl.tuning.trial import resumed_trial
+from recbole_dsl.tuning.trial import resumed_trial, trial_config
 
 
 def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[str] | None = None) -> None:
@@ -48,9 +46,7 @@ def tune_objective(config_dict: Mapping[str, Any], config_file_list: Sequence[st
         if reported is not None:
             for file in glob.glob(os.path.join(glob.escape(reported), "*.*")):
                 shutil.copy(file, folder)
-    config = stored_config(None, None, {**options, **_device(), "checkpoint_dir": folder})
-    check_dataset(config)
-    with resumed_trial(config) as (trainer, data):
+    with resumed_trial(trial_config({**options, **_device()}, folder)) as (trainer, data):
 
         def report(epoch: int, score: float) -> None:
             trainer.keep_last_state(epoch)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recbole.sampler import Sampler
 
-from recbole_dsl.data.negatives import UsedIds
+from recbole_dsl.data.negatives import used_items
 from tests.data.stock import require_equal, stock
 
 
@@ -17,7 +17,7 @@ def test_ids_are_used_where_they_are_in_the_set_of_their_key(sets, data):
         data.draw(st.lists(st.tuples(st.integers(0, len(sets) - 1), st.integers(-1, 31)), min_size=1))
     ).T
     expected = [value in sets[key] for key, value in zip(keys, values)]
-    assert UsedIds(np.array(sets)).have(keys, values).tolist() == expected
+    assert used_items(np.array(sets)).have(keys, values).tolist() == expected
 
 
 def sampler(kind: type, items: list[int], alpha: float) -> Sampler:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recbole.data.dataloader import NegSampleEvalDataLoader
 
+from recbole_dsl import run_recbole_dsl
 from recbole_dsl.evaluation import sampled
 from recbole_dsl.training import trainer as trainer_module
 from tests.evaluation.both import assert_equal, both
@@ -83,6 +84,12 @@ def test_what_draws_otherwise_is_left_to_recbole(options, blocks):
     test_data._sampler.__class__ = OwnSampler.__base__
     test_data.__class__ = Own
     assert sampled.in_blocks(trainer, test_data) is test_data
+
+
+def test_the_loaders_of_our_own_runs_are_evaluated_in_blocks(options, blocks):
+    more = {"epochs": 1, "eval_args": {**LAST, "mode": "uni5"}, **LISTS, "save_last": False}
+    run_recbole_dsl("BPR", "tiny", config_dict={**options, **more}, saved=False)
+    assert blocks
 
 
 @given(lengths=st.lists(st.integers(1, 400), min_size=1, max_size=60))
