@@ -35,6 +35,8 @@ _LINES = _ROOT / "results" / "quality.jsonl"
 _ABOUT = """#
 # Learning rate and weight decay are those that benchmarks.quality chose on the validation data for our recipe, the
 # default of every option of ours. Written by python -m benchmarks.quality --tables.
+"""
+_ABOUT_RATINGS = """\
 # An .inter file with ratings may hold some that are no sign of liking: for ml-1m as RecBole downloads it, load the
 # rating as well and add val_interval: {rating: "[3,inf)"}.
 """
@@ -91,8 +93,9 @@ def _write_properties(lines: list[Line]) -> None:
         name = f"{line['model']}-{line['dataset']}"
         tuned = {key: line[key] for key in ("learning_rate", "weight_decay", "density")}
         command = f"python run_recbole_dsl.py --model={line['model']} --dataset={line['dataset']}"
-        head = f"# {command} --config_files=properties/{name}.yaml\n{_ABOUT}\n"
         options = {**options_of(line["model"], line["dataset"]), **tuned}
+        about = _ABOUT + ("" if "threshold" in options else _ABOUT_RATINGS)
+        head = f"# {command} --config_files=properties/{name}.yaml\n{about}\n"
         body = yaml.safe_dump(options, sort_keys=False, default_flow_style=None)
         (_ROOT / "properties" / f"{name}.yaml").write_text(head + body)
 
