@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.many_fields import ensure_fields, is_fields
+
 # items of a group, and groups of a user: two or three
 GROUP_SIZE = 10
 _USERS = 20_000
@@ -17,10 +19,14 @@ def ensure_dataset(name: str, data_path: str, made_path: str) -> str:
 
     Args:
         name: a dataset's in ``data_path``; ``<dataset>-thin-<n>``, of which each user keeps ``n`` interactions at
-            random; or ``groups-<n>``: 20,000 users, each with 3 to 5 items of two or three of ``n`` groups of ten.
+            random; ``groups-<n>``: 20,000 users, each with 3 to 5 items of two or three of ``n`` groups of ten; or
+            ``fields-<n>``: ``n`` rows of `benchmarks.many_fields`.
     """
     if not is_made(name):
         return data_path
+    if is_fields(name):
+        ensure_fields(Path(made_path), name)
+        return made_path
     thinned, groups = _THINNED.fullmatch(name), _GROUPS.fullmatch(name)
     file = Path(made_path) / name / f"{name}.inter"
     if not file.exists():
@@ -34,7 +40,7 @@ def ensure_dataset(name: str, data_path: str, made_path: str) -> str:
 
 def is_made(name: str) -> bool:
     """Whether ``name`` is that of a dataset of ours."""
-    return bool(_THINNED.fullmatch(name) or _GROUPS.fullmatch(name))
+    return bool(_THINNED.fullmatch(name) or _GROUPS.fullmatch(name)) or is_fields(name)
 
 
 def _thinned(file: Path, each: int) -> Iterable[tuple[str, str]]:

@@ -13,7 +13,7 @@ density 0.1: with the first seed, then of the two best by the mean of all seeds.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -25,8 +25,8 @@ from benchmarks import quality_by_data, quality_figure, quantised
 from benchmarks.long_tails import is_made
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
-from benchmarks.quality_methods import ABLATIONS, METHODS
-from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, options_of, train
+from benchmarks.quality_methods import ABLATIONS, METHODS, METHODS_OF, USUAL_METHODS
+from benchmarks.quality_runs import MODELS, SEEDS, dense_state, options_of, train
 from benchmarks.quality_tables import summary, tables, write_page
 from benchmarks.report import parse
 
@@ -35,6 +35,8 @@ _LINES = _ROOT / "results" / "quality.jsonl"
 _ABOUT = """#
 # Learning rate and weight decay are those that benchmarks.quality chose on the validation data for our recipe, the
 # default of every option of ours. Written by python -m benchmarks.quality --tables.
+"""
+_ABOUT_RATINGS = """\
 # An .inter file with ratings may hold some that are no sign of liking: for ml-1m as RecBole downloads it, load the
 # rating as well and add val_interval: {rating: "[3,inf)"}.
 """
@@ -42,6 +44,8 @@ DENSITIES = 0.1, 0.2, 0.05, 0.5
 WEIGHT_DECAYS = 5e-6, 1e-6, 2e-5
 # it has a regulariser of its own
 MORE_WEIGHT_DECAYS = {"LightGCN": (0.0,)}
+# rows of features meet in each batch, and overfit sooner
+WEIGHT_DECAYS_OF = dict.fromkeys(("FM", "DeepFM", "DCNV2"), (5e-5, 1e-5))
 # of the model's own learning rate
 # the dataset whose quality is drawn against bytes
 FRONTIER = "ml-1m"
@@ -51,9 +55,9 @@ FACTORS = 1.0, 0.5, 2.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, or write the tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[m for m in MODELS if m not in METHODS_OF])
     parser.add_argument("--datasets", nargs="+", default=["ml-100k", "ml-1m", "lastfm"])
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS], default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS])
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--weight_decays", nargs="+", type=float, help="those of the grid")
@@ -89,10 +93,17 @@ def _write_properties(lines: list[Line]) -> None:
         name = f"{line['model']}-{line['dataset']}"
         tuned = {key: line[key] for key in ("learning_rate", "weight_decay", "density")}
         command = f"python run_recbole_dsl.py --model={line['model']} --dataset={line['dataset']}"
-        head = f"# {command} --config_files=properties/{name}.yaml\n{_ABOUT}\n"
         options = {**options_of(line["model"], line["dataset"]), **tuned}
+        about = _ABOUT + ("" if "threshold" in options else _ABOUT_RATINGS)
+        head = f"# {command} --config_files=properties/{name}.yaml\n{about}\n"
         body = yaml.safe_dump(options, sort_keys=False, default_flow_style=None)
         (_ROOT / "properties" / f"{name}.yaml").write_text(head + body)
+
+
+def _metrics(valid: Mapping[str, float], test: Mapping[str, float]) -> dict[str, float]:
+    if "auc" in valid:
+        return {"valid_auc": valid["auc"], "test_auc": test["auc"], "test_logloss": test["logloss"]}
+    return {"valid_ndcg": valid["ndcg@10"], "test_ndcg": test["ndcg@10"], "test_recall": test["recall@10"]}
 
 
 class _Cell:
@@ -100,12 +111,13 @@ class _Cell:
 
     def __init__(self, model: str, dataset: str, options: argparse.Namespace):
         self._model, self._dataset, self._options = model, dataset, options
+        self._methods = options.methods or METHODS_OF.get(model, USUAL_METHODS)
         self._dense: dict[int, dict[str, torch.Tensor]] = {}
 
     def train_missing(self) -> None:
         """What chooses the learning rate and the weight decay, at the first density; then the other densities."""
         densities = self._options.densities
-        chosen = {method: self._tune(method) for method in self._options.methods}
+        chosen = {method: self._tune(method) for method in self._methods}
         for seed in self._options.seeds:
             for density in densities:
                 for method, run in chosen.items():
@@ -116,10 +128,12 @@ class _Cell:
 
     def _tune(self, method: str) -> Run:
         first_seed, *more_seeds = self._options.seeds
-        base = options_of(self._model, self._dataset)["learning_rate"]
+        own = options_of(self._model, self._dataset)
+        base = own["learning_rate"]
         density = 1.0 if method == "dense" else self._options.densities[0]
-        epochs = self._options.epochs or COMMON["epochs"]
-        decays = self._options.weight_decays or (*WEIGHT_DECAYS, *MORE_WEIGHT_DECAYS.get(self._model, ()))
+        epochs = self._options.epochs or own["epochs"]
+        usual = WEIGHT_DECAYS_OF.get(self._model, (*WEIGHT_DECAYS, *MORE_WEIGHT_DECAYS.get(self._model, ())))
+        decays = self._options.weight_decays or usual
         rates = [round(base * factor, 8) for factor in self._options.factors]
         start = Run(self._model, self._dataset, method, density, first_seed, rates[0], decays[0], epochs)
         tried = [self._line(start.with_(weight_decay=decay)) for decay in decays]
@@ -139,9 +153,7 @@ class _Cell:
         cost = trainer.cost
         line = {
             **asdict(run),
-            "valid_ndcg": valid["ndcg@10"],
-            "test_ndcg": test["ndcg@10"],
-            "test_recall": test["recall@10"],
+            **_metrics(valid, test),
             "best_epoch": len(trainer.train_loss_dict) - 1 - trainer.cur_step * trainer.eval_step,
             "weights": cost.weights.sparse,
             "bytes": cost.bytes.sparse,

@@ -48,21 +48,26 @@ def append_line(path: Path, line: Line) -> None:
         file.write(f"{end}{json.dumps(line)}\n")
 
 
+def score(line: Line, part: str) -> float:
+    """The NDCG@10 of ``line`` on the ``part`` "valid" or "test", or the AUC of a context-aware model."""
+    return line[f"{part}_auc" if f"{part}_auc" in line else f"{part}_ndcg"]
+
+
 def best_first(lines: Iterable[Line]) -> list[Run]:
-    """The runs of ``lines``, each once, by their NDCG@10 on the validation data, the first of equals before."""
-    runs = {Run.of(line): line["valid_ndcg"] for line in lines}
+    """The runs of ``lines``, each once, by their `score` on the validation data, the first of equals before."""
+    runs = {Run.of(line): score(line, "valid") for line in lines}
     return sorted(runs, key=runs.__getitem__, reverse=True)
 
 
 def best_settings(lines: Iterable[Line]) -> dict[str, float]:
-    """The learning rate and weight decay of the best mean NDCG@10 on the validation data, the first of equals.
+    """The learning rate and weight decay of the best mean `score` on the validation data, the first of equals.
 
     Those that were trained with fewer seeds than others are left out.
     """
     found: dict[tuple[float, float], dict[int, float]] = {}
     for line in lines:
         settings = line["learning_rate"], line["weight_decay"]
-        found.setdefault(settings, {})[line["seed"]] = line["valid_ndcg"]
+        found.setdefault(settings, {})[line["seed"]] = score(line, "valid")
     learning_rate, weight_decay = max(found, key=lambda s: (len(found[s]), mean(found[s].values())))
     return {"learning_rate": learning_rate, "weight_decay": weight_decay}
 

@@ -15,6 +15,7 @@ from recbole.utils import get_model, init_seed
 from torch.nn import Module
 
 from benchmarks.gradual import GradualPruningTrainer
+from benchmarks.hashed import hash_fields
 from benchmarks.nmf import start_from_nmf
 from recbole_dsl import DSLTrainer, initialisation
 from recbole_dsl.training.data_start import start_weights
@@ -25,6 +26,9 @@ WIDTHS = {
     "LightGCN": ("embedding_size",),
     "NeuMF": ("mf_embedding_size", "mlp_embedding_size", "mlp_hidden_size"),
     "MultiVAE": ("mlp_hidden_size", "latent_dimension"),
+    "FM": ("embedding_size",),
+    "DeepFM": ("embedding_size", "mlp_hidden_size"),
+    "DCNV2": ("embedding_size", "mlp_hidden_size"),
 }
 PUBLISHED = yaml.safe_load((Path(__file__).parent.parent / "properties/published/dsl.yaml").read_text())
 # update intervals of the authors, in epochs of their data and batch sizes; they have none for BPR, for which a
@@ -135,9 +139,7 @@ def small_deployed_svd(case: Case) -> Trainer:
 
 def _small(case: Case, copies: int, started: bool = False) -> Trainer:
     """The dense model nearest in bytes to ``copies`` of the sparse weights and one of their indices."""
-    _, sparse = DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform"))
-    rest = sum(count for count, _ in sparse.dense.values())
-    wanted = 4 * copies * (sparse.nnz + rest) + sum(weight.index_bytes for weight in sparse.weights.values())
+    wanted = _sparse_bytes(case, copies)
     full = {name: case.config[name] for name in WIDTHS[case.config["model"]]}
 
     def narrowed(share: float) -> Module:
@@ -150,6 +152,21 @@ def _small(case: Case, copies: int, started: bool = False) -> Trainer:
     for weight in trainer.sparsity.weights.values():
         weight.awaits_data = started
     return trainer
+
+
+def quotient_remainder(case: Case) -> Trainer:
+    """A context-aware model of the sparse one's deployed bytes, its fields hashed (`benchmarks.hashed`)."""
+    wanted = _sparse_bytes(case, copies=1)
+    model = case.model(1.0)
+    hash_fields(model, wanted // 4)
+    return DSLTrainer(case.config, model)
+
+
+def _sparse_bytes(case: Case, copies: int) -> int:
+    """The bytes of ``copies`` of the sparse model's weights and one of their indices."""
+    _, sparse = DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform"))
+    rest = sum(count for count, _ in sparse.dense.values())
+    return 4 * copies * (sparse.nnz + rest) + sum(weight.index_bytes for weight in sparse.weights.values())
 
 
 def _times(width: int | list[int], share: float) -> int | list[int]:
@@ -169,8 +186,12 @@ METHODS: dict[str, Callable[[Case], Trainer]] = {
         sparserec,
         ours,
         small_deployed_svd,
+        quotient_remainder,
     )
 }
+USUAL_METHODS = tuple(name for name in METHODS if name != "quotient_remainder")
+# what is compared unless the command says otherwise
+METHODS_OF = dict.fromkeys(("FM", "DeepFM", "DCNV2"), ("dense", "small_deployed", "quotient_remainder", "ours"))
 # ours with one thing changed
 ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_uniform": _ours_but({}, sparse_init="uniform"),

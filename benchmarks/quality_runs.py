@@ -11,6 +11,7 @@ from recbole.trainer import Trainer
 from torch import nn
 
 from benchmarks.long_tails import ensure_dataset
+from benchmarks.many_fields import is_fields
 from benchmarks.quality_lines import Run
 from benchmarks.quality_methods import ABLATIONS, METHODS, Case
 from benchmarks.sides import load, make_config
@@ -28,6 +29,22 @@ COMMON = {
     "stopping_step": 10,
     "train_batch_size": 4096,
     "eval_batch_size": 409_600,
+}
+# context-aware models: whether a rating is 4 or more, from the features that RecBole's documentation loads
+_CONTEXT = {
+    "load_col": {
+        "inter": ["user_id", "item_id", "rating"],
+        "user": ["user_id", "age", "gender", "occupation"],
+        "item": ["item_id", "release_year", "class"],
+    },
+    "threshold": {"rating": 4},
+    "train_neg_sample_args": None,
+    "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": None, "order": "RO", "mode": "labeled"},
+    "metrics": ["AUC", "LogLoss"],
+    "valid_metric": "AUC",
+    "epochs": 40,
+    "stopping_step": 5,
+    "train_batch_size": 2048,
 }
 MODELS: dict[str, dict[str, Any]] = {
     "BPR": {"embedding_size": 64, "learning_rate": 0.002},
@@ -49,6 +66,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.001,
         "train_batch_size": 64,
     },
+    "FM": {**_CONTEXT, "embedding_size": 64, "learning_rate": 0.005},
+    "DeepFM": {**_CONTEXT, "embedding_size": 64, "learning_rate": 0.003},
+    # its cross layers have the square of the fields times the columns
+    "DCNV2": {**_CONTEXT, "embedding_size": 32, "mlp_hidden_size": [256, 256], "learning_rate": 0.001},
 }
 
 _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
@@ -59,6 +80,8 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
 }
+# the whole file, whose label is given
+_OF_FIELDS = {"load_col": None, "threshold": None, "embedding_size": 32}
 # an evaluation of some 20,000 users takes as long as the training of several epochs
 _MANY_USERS = re.compile(r"beauty.*|groups-\d+")
 
@@ -66,6 +89,8 @@ _MANY_USERS = re.compile(r"beauty.*|groups-\d+")
 def options_of(model: str, dataset: str) -> dict[str, Any]:
     """RecBole's options for all runs of ``model`` on ``dataset``; the learning rate is the first of the grid."""
     options = {**COMMON, **MODELS[model], **_OF_DATASET.get((model, dataset), {})}
+    if is_fields(dataset):
+        options |= _OF_FIELDS
     if _MANY_USERS.fullmatch(dataset):
         options |= {"eval_step": 10, "stopping_step": 3}
     return options

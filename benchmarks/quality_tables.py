@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks.quality_lines import Line
+from benchmarks.quality_lines import Line, score
 from benchmarks.report import markdown_table
 
 METHOD_NAMES = {
@@ -15,6 +15,7 @@ METHOD_NAMES = {
     "pruned_at_once": "dense, pruned at once, fine-tuned",
     "pruned_gradually": "dense, pruned gradually, fine-tuned",
     "sparserec": "SparseRec's recipe",
+    "quotient_remainder": "quotient-remainder hashing, equal deployed bytes",
     "ours": "**ours**",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
@@ -76,7 +77,7 @@ def seeds_at_a_tenth(lines: list[Line]) -> dict[tuple[str, str], dict[str, list[
     for pair, of_pair in _by_pair(lines).items():
         cells: dict[str, list[float]] = {}
         for line in of_pair:
-            if line["method"] == "dense" or line["density"] == 0.1:
+            if "test_ndcg" in line and (line["method"] == "dense" or line["density"] == 0.1):
                 cells.setdefault(line["method"], []).append(line["test_ndcg"])
         if "ours" in cells and "dense" in cells:
             found[pair] = cells
@@ -96,11 +97,14 @@ def _table(model: str, dataset: str, lines: list[Line]) -> str:
         return ""
     densities = sorted({density for method, density in cells if method != "dense"}, reverse=True)
     seeds = len({line["seed"] for line in lines})
-    dense = [line["test_ndcg"] for line in cells.get(("dense", 1.0), ())]
+    dense = [score(line, "test") for line in cells.get(("dense", 1.0), ())]
+    is_auc = "test_auc" in lines[0]
+    shown = "in brackets the difference to dense, then LogLoss" if is_auc else "in brackets the share of dense"
     rows = [
         f"\n### {model}, {dataset}\n\n",
-        f"Test NDCG@10, {'mean ± standard deviation of ' + str(seeds) + ' seeds' if seeds > 1 else 'one seed'}, ",
-        "in brackets the share of dense.\n\n",
+        f"Test {'AUC' if is_auc else 'NDCG@10'}, ",
+        f"{'mean ± standard deviation of ' + str(seeds) + ' seeds' if seeds > 1 else 'one seed'}, ",
+        f"{shown}.\n\n",
         f"| density | {' | '.join(map(str, densities))} | learning rate, weight decay |\n",
         f"| --- |{' ---: |' * (len(densities) + 1)}\n",
     ]
@@ -133,7 +137,10 @@ def _ablations(by_pair: dict[tuple[str, str], list[Line]]) -> str:
 def _cell(lines: list[Line], dense: list[float]) -> str:
     if not lines:
         return ""
-    values = [line["test_ndcg"] for line in lines]
+    values = [score(line, "test") for line in lines]
     spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+    if "test_auc" in lines[0]:
+        difference = f" ({mean(values) - mean(dense):+.4f})" if dense else ""
+        return f"{mean(values):.4f}{spread}{difference}, {mean(line['test_logloss'] for line in lines):.4f}"
     share = f" ({mean(values) / mean(dense):.0%})" if dense else ""
     return f"{mean(values):.4f}{spread}{share}"

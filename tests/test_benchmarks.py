@@ -13,6 +13,7 @@ from benchmarks import (
     epochs,
     full_softmax,
     graphs,
+    hashed,
     job,
     large,
     memory,
@@ -33,7 +34,8 @@ from benchmarks import (
     who_pays,
 )
 from benchmarks.alternate import Times, alternate, time_cells
-from benchmarks.long_tails import is_made
+from benchmarks.long_tails import ensure_dataset, is_made
+from benchmarks.many_fields import SIZES, drawn
 from benchmarks.peak import in_fresh_process, peak_bytes
 from benchmarks.power_law import ensure_power_law
 from benchmarks.quality_lines import Run, append_line, chosen_lines, read_lines
@@ -354,6 +356,46 @@ def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
     for line in ours:
         tuned = yaml.safe_load((ROOT / "properties" / f"{line['model']}-{line['dataset']}.yaml").read_text())
         assert all(tuned[key] == line[key] for key in ("learning_rate", "weight_decay", "density"))
+
+
+def test_context_aware_models_are_compared_by_auc(tmp_path):
+    file = tmp_path / "quality.jsonl"
+    for method, density, valid_auc, test_auc in [
+        ("dense", 1.0, 0.7, 0.78),
+        ("ours", 0.1, 0.7, 0.785),
+        ("ours", 0.1, 0.6, 0.9),
+    ]:
+        run = Run("DeepFM", "ml-100k", method, density, 2020, 0.001 * valid_auc, 5e-5, 40)
+        append_line(file, {**vars(run), "valid_auc": valid_auc, "test_auc": test_auc, "test_logloss": 0.55})
+    lines = chosen_lines(read_lines(file))
+    assert "| **ours** | 0.7850 (+0.0050), 0.5500 |" in quality_tables.tables(lines)
+    # figures and tables of NDCG@10 leave them out
+    assert not quality_tables.at_a_tenth(lines)
+
+
+def test_no_two_tokens_of_a_field_are_hashed_alike():
+    sizes = 944, 3, 62, 1683
+    table = hashed.QuotientRemainder(torch.randn(sum(sizes), 16), sizes, collisions=7)
+    rows = table(torch.arange(sum(sizes))).detach()
+    start = 0
+    for size in sizes:
+        assert len(rows[start : start + size].unique(dim=0)) == size
+        start += size
+    assert len(table.quotients) + len(table.remainders) == sum(hashed.n_rows(size, 7) for size in sizes)
+    assert rows.std() == pytest.approx(1, rel=0.1)
+
+
+def test_labels_of_many_fields_are_drawn_from_their_tokens(tmp_path):
+    tokens, probabilities = drawn(20_000)
+    assert tokens.shape == (20_000, len(SIZES)) and (tokens.max(0) < SIZES).all()
+    counts = np.sort(np.bincount(tokens[:, 1]))[::-1]
+    assert counts[:100].sum() > 5 * counts[100:200].mean() * 20
+    assert 0.2 < probabilities.mean() < 0.5 and probabilities.std() > 0.1
+    folder = ensure_dataset("fields-300", str(tmp_path), str(tmp_path))
+    text = (Path(folder) / "fields-300" / "fields-300.inter").read_text().splitlines()
+    assert (
+        len(text) == 301 and text[0].startswith("user_id:token\titem_id:token") and text[0].endswith("label:float")
+    )
 
 
 def test_who_pays_divides_users_and_items_into_groups(tmp_path):

@@ -6,12 +6,13 @@ from logging import getLogger
 
 import torch
 from recbole.data.dataset import Dataset
-from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.abstract_recommender import ContextRecommender, SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_dsl.data.kept_start import kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
+from recbole_dsl.initialisation.shared_columns import share_columns
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 
@@ -26,7 +27,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     These are its `sided_weights`. Layers keep the scale of their initialiser, and so do the tables of sequential
     models, whose items go through sums, gates and attention that are made for that scale. These and all other
     sparse weights are divided by the root of their density: with fewer terms in each sum, the outputs keep the
-    variance that the initialiser gave them.
+    variance that the initialiser gave them. Tables of fields, as context-aware models have, `share_columns` first.
 
     This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
     unless another with as many factors holds given values; see `best_factors`. The entries of a table of
@@ -68,11 +69,22 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and one.side == "user"
         initialise_from(one.weight, rows, generator, by_share, square_sum)
+    tables = _field_tables(model)
     for name, weight in new.items():
         if name not in sided:
+            if weight in tables:
+                share_columns(weight, generator)
             weight.values.detach().mul_(weight.density**-0.5)
         weight.awaits_data = False
     return list(sided)
+
+
+def _field_tables(model: nn.Module) -> set[SparseWeight]:
+    """The tables in which a context-aware model has rows for the tokens of its fields."""
+    if not isinstance(model, ContextRecommender):
+        return set()
+    tables = (module._modules.get("weight") for module in model.modules() if isinstance(module, nn.Embedding))
+    return {weight for weight in tables if isinstance(weight, SparseWeight)}
 
 
 def _has_only_tables(model: nn.Module, sided: "dict[str, SidedWeight]") -> bool:

@@ -107,6 +107,21 @@ def test_the_items_of_a_sequential_model_keep_their_scale(options):
     assert started.square().mean().sqrt().item() == pytest.approx(dense.square().mean().sqrt().item(), rel=0.05)
 
 
+def test_the_fields_of_a_context_aware_model_share_columns(options):
+    changes = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    config, model, train_data, _, _ = prepare("DeepFM", {**options, **changes})
+    scale = model.token_embedding_table.embedding.weight.detach().square().mean().sqrt().item()
+    DSLTrainer(config, model)
+    assert start_weights(model, train_data._dataset, config["seed"]) == []
+    table = model.token_embedding_table.embedding.weight.detach()
+    n_shared = int(config["density"] * table.shape[1])
+    assert (table[:, :n_shared] != 0).all() and not (table[:, n_shared + 1 :] != 0).any()
+    # as many times larger as there are fewer
+    assert table.square().mean().sqrt().item() == pytest.approx(scale, rel=0.1)
+    layer = model.mlp_layers.mlp_layers[1].weight.detach()
+    assert (layer != 0).any(0).float().mean() > n_shared / table.shape[1], "other weights stay at random"
+
+
 def test_the_first_topology_is_the_one_from_the_data(options):
     config, model, train_data, _, _ = prepare("BPR", {**options, "topology": "fixed"})
     trainer = DSLTrainer(config, model)
