@@ -16,12 +16,12 @@ _WORTH = 20_000
 
 
 def kept_factors(
-    config: Config, interactions: csr_matrix, columns: int, densities: tuple[float, float] | None, seed: int
+    config: Config, interactions: csr_matrix, columns: int, densities: tuple[float, float] | None
 ) -> Factors:
     """The `best_factors` for tables of ``densities``, or the `Factors.repeated` of a layer if that is None.
 
-    They come from the cache if they were computed before for the same interactions and arguments. All of them
-    depend on ``seed``: the shuffle, what is held out, and the small random columns.
+    They come from the cache if they were computed before for the same interactions and arguments. The
+    seed of a run does not matter, so that runs with several seeds factorise once.
     """
     cache = cache_of(config)
     if interactions.nnz < _WORTH:
@@ -29,15 +29,15 @@ def kept_factors(
     content = hashlib.sha256()
     for array in (interactions.indptr, interactions.indices, interactions.data) if cache else ():
         content.update(np.ascontiguousarray(array).data)
-    group = group_of("start", interactions.shape, content.hexdigest(), columns, densities, seed)
+    group = group_of("start", interactions.shape, content.hexdigest(), columns, densities)
     kept = cache and cache.read(group)
     if kept:
         return Factors.from_kept(interactions, kept)
     with progress("Factorise", 1, config):
         if densities is None:
-            factors = Factors(interactions, columns, seed).repeated
+            factors = Factors(interactions, columns).repeated
         else:
-            factors = best_factors(interactions, columns, densities, seed)
+            factors = best_factors(interactions, columns, densities)
     if cache:
         cache.write(group, {}, factors.kept())
     return factors

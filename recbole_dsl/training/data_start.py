@@ -52,7 +52,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
             interactions = dataset.inter_matrix("csr")
             if one.is_table:
                 densities = _densities(sided, one.n_factors)
-                best = kept_factors(dataset.config, interactions, one.n_factors, densities, seed)
+                best = kept_factors(dataset.config, interactions, one.n_factors, densities)
                 getLogger().info(
                     f"sparse_init=svd: {best.n_standing_out} of {one.n_factors} factors are stronger than in "
                     f"shuffled data; interactions damped to the power {best.damping}, codes spread in "
@@ -60,7 +60,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
                 )
                 factors[kind] = best
             else:
-                factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None, seed)
+                factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None)
         rows = one.rows(factors[kind])
         if one.is_table and not isinstance(model, SequentialRecommender):
             scale = _SCALE if _has_only_tables(model, sided) else 1.0
