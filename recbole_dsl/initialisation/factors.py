@@ -287,10 +287,13 @@ def _shuffle(matrix: csr_matrix, seed: int) -> csr_matrix:
 def _varimax(loadings: Tensor, rotation: Tensor) -> Tensor:
     """The rotation (k, k) that maximises the variance of squared ``loadings`` (n, k), from ``rotation`` on."""
     before = 0.0
+    # these take most of the memory of a start
+    rotated, cubes = torch.empty_like(loadings), torch.empty_like(loadings)
     for _ in range(_MAX_ROTATIONS):
-        rotated = loadings @ rotation.to(loadings.dtype)
-        squares = rotated.square()
-        gradient = loadings.T @ (rotated * (squares - squares.mean(0)))
+        torch.mm(loadings, rotation.to(loadings.dtype), out=rotated)
+        torch.square(rotated, out=cubes)
+        cubes.sub_(cubes.mean(0)).mul_(rotated)
+        gradient = loadings.T @ cubes
         # only what goes through all rows is in single precision
         left, sizes, right = torch.linalg.svd(gradient.double())
         rotation, reached = left @ right, float(sizes.sum())

@@ -53,16 +53,20 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     def reached(factors: Factors) -> float:
         return _ndcg(factors, densities, kept, left_out, users)
 
-    trials = [Factors(kept, columns, seed, damping, QUICK) for damping in _DAMPINGS]
-    values = [reached(trial) for trial in trials]
-    best = trials[np.argmax(values)]
-    value, steps = max(values), 0
+    best, value, steps = None, -1.0, 0
+    for damping in _DAMPINGS:
+        trial = Factors(kept, columns, seed, damping, QUICK)
+        if (found := reached(trial)) > value:
+            best, value = trial, found
     for more in _STEPS[1:]:
         found = reached(best.spread(more, densities))
         if found <= value:
             break
         value, steps = found, more
-    return Factors(interactions, columns, seed, best.damping).spread(steps, densities)
+    damping = best.damping
+    # before the next one takes memory
+    del best, trial
+    return Factors(interactions, columns, seed, damping).spread(steps, densities)
 
 
 def best_damping(
