@@ -26,7 +26,7 @@ from benchmarks.long_tails import is_made
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS
-from benchmarks.quality_runs import COMMON, MODELS, SEEDS, dense_state, options_of, train
+from benchmarks.quality_runs import MODELS, SEEDS, dense_state, options_of, train
 from benchmarks.quality_tables import summary, tables, write_page
 from benchmarks.report import parse
 
@@ -118,7 +118,7 @@ class _Cell:
         first_seed, *more_seeds = self._options.seeds
         base = options_of(self._model, self._dataset)["learning_rate"]
         density = 1.0 if method == "dense" else self._options.densities[0]
-        epochs = self._options.epochs or COMMON["epochs"]
+        epochs = self._options.epochs or options_of(self._model, self._dataset)["epochs"]
         decays = self._options.weight_decays or (*WEIGHT_DECAYS, *MORE_WEIGHT_DECAYS.get(self._model, ()))
         rates = [round(base * factor, 8) for factor in self._options.factors]
         start = Run(self._model, self._dataset, method, density, first_seed, rates[0], decays[0], epochs)

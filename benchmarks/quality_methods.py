@@ -15,6 +15,7 @@ from recbole.utils import get_model, init_seed
 from torch.nn import Module
 
 from benchmarks.gradual import GradualPruningTrainer
+from benchmarks.last_position import SASRec
 from benchmarks.nmf import start_from_nmf
 from recbole_dsl import DSLTrainer, initialisation
 from recbole_dsl.training.data_start import start_weights
@@ -25,6 +26,8 @@ WIDTHS = {
     "LightGCN": ("embedding_size",),
     "NeuMF": ("mf_embedding_size", "mlp_embedding_size", "mlp_hidden_size"),
     "MultiVAE": ("mlp_hidden_size", "latent_dimension"),
+    "SASRec": ("hidden_size", "inner_size"),
+    "GRU4Rec": ("embedding_size", "hidden_size"),
 }
 PUBLISHED = yaml.safe_load((Path(__file__).parent.parent / "properties/published/dsl.yaml").read_text())
 # update intervals of the authors, in epochs of their data and batch sizes; they have none for BPR, for which a
@@ -51,7 +54,9 @@ class Case:
         for name, value in {"density": density, **options}.items():
             self.config[name] = value
         init_seed(self.config["seed"], self.config["reproducibility"])
-        return get_model(self.config["model"])(self.config, self.data[0]._dataset).to(self.config["device"])
+        name = self.config["model"]
+        kind = SASRec if name == "SASRec" else get_model(name)
+        return kind(self.config, self.data[0]._dataset).to(self.config["device"])
 
 
 def dense(case: Case) -> Trainer:
@@ -146,7 +151,9 @@ def _small(case: Case, copies: int, started: bool = False) -> Trainer:
     def distance(columns: int) -> int:
         return abs(4 * copies * sum(p.numel() for p in narrowed(columns / 64).parameters()) - wanted)
 
-    trainer = DSLTrainer(case.config, narrowed(min(range(1, 65), key=distance) / 64))
+    # each head has as many columns as the others
+    step = case.config["n_heads"] or 1
+    trainer = DSLTrainer(case.config, narrowed(min(range(step, 65, step), key=distance) / 64))
     for weight in trainer.sparsity.weights.values():
         weight.awaits_data = started
     return trainer

@@ -29,6 +29,16 @@ COMMON = {
     "train_batch_size": 4096,
     "eval_batch_size": 409_600,
 }
+# of models that predict the next item: leave one out, every item a negative
+_SEQUENTIAL = {
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    "eval_args": {"split": {"LS": "valid_and_test"}, "group_by": "user", "order": "TO", "mode": "full"},
+    "train_neg_sample_args": None,
+    "MAX_ITEM_LIST_LENGTH": 20,
+    "epochs": 60,
+    "train_batch_size": 512,
+    "eval_batch_size": 4096,
+}
 MODELS: dict[str, dict[str, Any]] = {
     "BPR": {"embedding_size": 64, "learning_rate": 0.002},
     # it stays at the items' popularity for some twenty epochs before it learns more
@@ -49,8 +59,24 @@ MODELS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.001,
         "train_batch_size": 64,
     },
+    "SASRec": {
+        **_SEQUENTIAL,
+        "hidden_size": 64,
+        "inner_size": 256,
+        "n_layers": 1,
+        "learning_rate": 0.002,
+        "stopping_step": 6,
+    },
+    "GRU4Rec": {
+        **_SEQUENTIAL,
+        "embedding_size": 64,
+        "hidden_size": 128,
+        "learning_rate": 0.004,
+        "stopping_step": 4,
+    },
 }
 
+SEQUENTIAL = [model for model, options in MODELS.items() if "MAX_ITEM_LIST_LENGTH" in options]
 _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     # narrow models rest on plateaus for a dozen epochs
     ("BPR", "lastfm"): {"stopping_step": 30},
@@ -59,14 +85,14 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
 }
-# an evaluation of some 20,000 users takes as long as the training of several epochs
+# an evaluation of some 20,000 users takes as long as the training of several epochs, except of sequential models
 _MANY_USERS = re.compile(r"beauty.*|groups-\d+")
 
 
 def options_of(model: str, dataset: str) -> dict[str, Any]:
     """RecBole's options for all runs of ``model`` on ``dataset``; the learning rate is the first of the grid."""
     options = {**COMMON, **MODELS[model], **_OF_DATASET.get((model, dataset), {})}
-    if _MANY_USERS.fullmatch(dataset):
+    if _MANY_USERS.fullmatch(dataset) and model not in SEQUENTIAL:
         options |= {"eval_step": 10, "stopping_step": 3}
     return options
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from recbole.model.sequential_recommender import SASRec
 
 from benchmarks import (
     epochs,
@@ -33,10 +34,12 @@ from benchmarks import (
     who_pays,
 )
 from benchmarks.alternate import Times, alternate, time_cells
+from benchmarks.last_position import SASRec as LastPosition
 from benchmarks.long_tails import is_made
 from benchmarks.peak import in_fresh_process, peak_bytes
 from benchmarks.power_law import ensure_power_law
 from benchmarks.quality_lines import Run, append_line, chosen_lines, read_lines
+from benchmarks.quality_runs import options_of
 from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer
 
 ROOT = Path(__file__).parent.parent
@@ -354,6 +357,16 @@ def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
     for line in ours:
         tuned = yaml.safe_load((ROOT / "properties" / f"{line['model']}-{line['dataset']}.yaml").read_text())
         assert all(tuned[key] == line[key] for key in ("learning_rate", "weight_decay", "density"))
+
+
+def test_the_last_position_is_scored_as_recbole_scores_it():
+    options = {**options_of("SASRec", "ml-100k"), "n_layers": 2, "MAX_ITEM_LIST_LENGTH": 5}
+    config = make_config("SASRec", "ml-100k", options)
+    dataset = load(config)[0]._dataset
+    stock, quick = SASRec(config, dataset).eval(), LastPosition(config, dataset).eval()
+    quick.load_state_dict(stock.state_dict())
+    items, lengths = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 0, 0, 0], [6, 0, 0, 0, 0]]), torch.tensor([5, 2, 1])
+    assert torch.allclose(quick(items, lengths), stock(items, lengths), atol=1e-5)
 
 
 def test_who_pays_divides_users_and_items_into_groups(tmp_path):
