@@ -31,8 +31,8 @@ WIDTHS = {
 }
 PUBLISHED = yaml.safe_load((Path(__file__).parent.parent / "properties/published/dsl.yaml").read_text())
 # update intervals of the authors, in epochs of their data and batch sizes; they have none for BPR, for which a
-# shorter one than LightGCN's does better
-PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27}
+# shorter one than LightGCN's does better, and for sequential models
+PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27, "SASRec": 1.2, "GRU4Rec": 1.2}
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,7 @@ METHODS: dict[str, Callable[[Case], Trainer]] = {
 # ours with one thing changed
 ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_uniform": _ours_but({}, sparse_init="uniform"),
+    "ours_tables": _ours_but({}, targets="item_embedding.weight"),
     "ours_fixed": _ours_but({}, topology="fixed"),
     "ours_ratio": _ours_but({}, update_ratio=0.5),
     "ours_window": _ours_but({}, grow_window=1),

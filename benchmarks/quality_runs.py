@@ -65,7 +65,6 @@ MODELS: dict[str, dict[str, Any]] = {
         "inner_size": 256,
         "n_layers": 1,
         "learning_rate": 0.002,
-        "stopping_step": 6,
     },
     "GRU4Rec": {
         **_SEQUENTIAL,
@@ -84,6 +83,8 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     ("LightGCN", "ml-1m"): {"learning_rate": 0.002, "reg_weight": 1e-4},
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
+    # an epoch takes almost a minute
+    ("SASRec", "beauty"): {"epochs": 12},
 }
 # an evaluation of some 20,000 users takes as long as the training of several epochs, except of sequential models
 _MANY_USERS = re.compile(r"beauty.*|groups-\d+")

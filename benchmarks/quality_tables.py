@@ -16,6 +16,7 @@ METHOD_NAMES = {
     "pruned_gradually": "dense, pruned gradually, fine-tuned",
     "sparserec": "SparseRec's recipe",
     "ours": "**ours**",
+    "ours_tables": "ours, layers and positions dense",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
 # ours comes first, for a page shows the first columns of a wide table
