@@ -26,7 +26,7 @@ from benchmarks.long_tails import is_made
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
 from benchmarks.quality_methods import ABLATIONS, METHODS, METHODS_OF, USUAL_METHODS
-from benchmarks.quality_runs import MODELS, SEEDS, dense_state, options_of, train
+from benchmarks.quality_runs import MODELS, SEEDS, SEQUENTIAL, dense_state, options_of, train
 from benchmarks.quality_tables import summary, tables, write_page
 from benchmarks.report import parse
 
@@ -55,7 +55,9 @@ FACTORS = 1.0, 0.5, 2.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is missing, or write the tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=[m for m in MODELS if m not in METHODS_OF])
+    # lastfm has no times, and no features
+    usual = [model for model in MODELS if model not in METHODS_OF and model not in SEQUENTIAL]
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=usual)
     parser.add_argument("--datasets", nargs="+", default=["ml-100k", "ml-1m", "lastfm"])
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS])
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)

@@ -16,6 +16,7 @@ from torch.nn import Module
 
 from benchmarks.gradual import GradualPruningTrainer
 from benchmarks.hashed import hash_fields
+from benchmarks.last_position import SASRec
 from benchmarks.nmf import start_from_nmf
 from recbole_dsl import DSLTrainer, initialisation
 from recbole_dsl.training.data_start import start_weights
@@ -29,11 +30,13 @@ WIDTHS = {
     "FM": ("embedding_size",),
     "DeepFM": ("embedding_size", "mlp_hidden_size"),
     "DCNV2": ("embedding_size", "mlp_hidden_size"),
+    "SASRec": ("hidden_size", "inner_size"),
+    "GRU4Rec": ("embedding_size", "hidden_size"),
 }
 PUBLISHED = yaml.safe_load((Path(__file__).parent.parent / "properties/published/dsl.yaml").read_text())
 # update intervals of the authors, in epochs of their data and batch sizes; they have none for BPR, for which a
-# shorter one than LightGCN's does better
-PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27}
+# shorter one than LightGCN's does better, and for sequential models
+PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27, "SASRec": 1.2, "GRU4Rec": 1.2}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,9 @@ class Case:
         for name, value in {"density": density, **options}.items():
             self.config[name] = value
         init_seed(self.config["seed"], self.config["reproducibility"])
-        return get_model(self.config["model"])(self.config, self.data[0]._dataset).to(self.config["device"])
+        name = self.config["model"]
+        kind = SASRec if name == "SASRec" else get_model(name)
+        return kind(self.config, self.data[0]._dataset).to(self.config["device"])
 
 
 def dense(case: Case) -> Trainer:
@@ -148,7 +153,9 @@ def _small(case: Case, copies: int, started: bool = False) -> Trainer:
     def distance(columns: int) -> int:
         return abs(4 * copies * sum(p.numel() for p in narrowed(columns / 64).parameters()) - wanted)
 
-    trainer = DSLTrainer(case.config, narrowed(min(range(1, 65), key=distance) / 64))
+    # each head has as many columns as the others
+    step = case.config["n_heads"] or 1
+    trainer = DSLTrainer(case.config, narrowed(min(range(step, 65, step), key=distance) / 64))
     for weight in trainer.sparsity.weights.values():
         weight.awaits_data = started
     return trainer
@@ -195,6 +202,7 @@ METHODS_OF = dict.fromkeys(("FM", "DeepFM", "DCNV2"), ("dense", "small_deployed"
 # ours with one thing changed
 ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_uniform": _ours_but({}, sparse_init="uniform"),
+    "ours_tables": _ours_but({}, targets="item_embedding.weight"),
     "ours_fixed": _ours_but({}, topology="fixed"),
     "ours_ratio": _ours_but({}, update_ratio=0.5),
     "ours_window": _ours_but({}, grow_window=1),

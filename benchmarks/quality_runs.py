@@ -46,6 +46,16 @@ _CONTEXT = {
     "stopping_step": 5,
     "train_batch_size": 2048,
 }
+# of models that predict the next item: leave one out, every item a negative
+_SEQUENTIAL = {
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    "eval_args": {"split": {"LS": "valid_and_test"}, "group_by": "user", "order": "TO", "mode": "full"},
+    "train_neg_sample_args": None,
+    "MAX_ITEM_LIST_LENGTH": 20,
+    "epochs": 60,
+    "train_batch_size": 512,
+    "eval_batch_size": 4096,
+}
 MODELS: dict[str, dict[str, Any]] = {
     "BPR": {"embedding_size": 64, "learning_rate": 0.002},
     # it stays at the items' popularity for some twenty epochs before it learns more
@@ -70,8 +80,23 @@ MODELS: dict[str, dict[str, Any]] = {
     "DeepFM": {**_CONTEXT, "embedding_size": 64, "learning_rate": 0.003},
     # its cross layers have the square of the fields times the columns
     "DCNV2": {**_CONTEXT, "embedding_size": 32, "mlp_hidden_size": [256, 256], "learning_rate": 0.001},
+    "SASRec": {
+        **_SEQUENTIAL,
+        "hidden_size": 64,
+        "inner_size": 256,
+        "n_layers": 1,
+        "learning_rate": 0.002,
+    },
+    "GRU4Rec": {
+        **_SEQUENTIAL,
+        "embedding_size": 64,
+        "hidden_size": 128,
+        "learning_rate": 0.004,
+        "stopping_step": 4,
+    },
 }
 
+SEQUENTIAL = [model for model, options in MODELS.items() if "MAX_ITEM_LIST_LENGTH" in options]
 _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     # narrow models rest on plateaus for a dozen epochs
     ("BPR", "lastfm"): {"stopping_step": 30},
@@ -79,10 +104,12 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     ("LightGCN", "ml-1m"): {"learning_rate": 0.002, "reg_weight": 1e-4},
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
+    # an epoch takes almost a minute
+    ("SASRec", "beauty"): {"epochs": 12},
 }
 # the whole file, whose label is given
 _OF_FIELDS = {"load_col": None, "threshold": None, "embedding_size": 32}
-# an evaluation of some 20,000 users takes as long as the training of several epochs
+# an evaluation of some 20,000 users takes as long as the training of several epochs, except of sequential models
 _MANY_USERS = re.compile(r"beauty.*|groups-\d+")
 
 
@@ -91,7 +118,7 @@ def options_of(model: str, dataset: str) -> dict[str, Any]:
     options = {**COMMON, **MODELS[model], **_OF_DATASET.get((model, dataset), {})}
     if is_fields(dataset):
         options |= _OF_FIELDS
-    if _MANY_USERS.fullmatch(dataset):
+    if _MANY_USERS.fullmatch(dataset) and model not in SEQUENTIAL:
         options |= {"eval_step": 10, "stopping_step": 3}
     return options
 

@@ -17,6 +17,7 @@ METHOD_NAMES = {
     "sparserec": "SparseRec's recipe",
     "quotient_remainder": "quotient-remainder hashing, equal deployed bytes",
     "ours": "**ours**",
+    "ours_tables": "ours, layers and positions dense",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
 # ours comes first, for a page shows the first columns of a wide table

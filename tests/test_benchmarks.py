@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from recbole.model.sequential_recommender import SASRec
 
 from benchmarks import (
     epochs,
@@ -34,11 +35,13 @@ from benchmarks import (
     who_pays,
 )
 from benchmarks.alternate import Times, alternate, time_cells
+from benchmarks.last_position import SASRec as LastPosition
 from benchmarks.long_tails import ensure_dataset, is_made
 from benchmarks.many_fields import SIZES, drawn
 from benchmarks.peak import in_fresh_process, peak_bytes
 from benchmarks.power_law import ensure_power_law
 from benchmarks.quality_lines import Run, append_line, chosen_lines, read_lines
+from benchmarks.quality_runs import options_of
 from benchmarks.sides import SIDE_NAMES, FirstBatches, load, make_config, make_trainer
 
 ROOT = Path(__file__).parent.parent
@@ -396,6 +399,16 @@ def test_labels_of_many_fields_are_drawn_from_their_tokens(tmp_path):
     assert (
         len(text) == 301 and text[0].startswith("user_id:token\titem_id:token") and text[0].endswith("label:float")
     )
+
+
+def test_the_last_position_is_scored_as_recbole_scores_it():
+    options = {**options_of("SASRec", "ml-100k"), "n_layers": 2, "MAX_ITEM_LIST_LENGTH": 5}
+    config = make_config("SASRec", "ml-100k", options)
+    dataset = load(config)[0]._dataset
+    stock, quick = SASRec(config, dataset).eval(), LastPosition(config, dataset).eval()
+    quick.load_state_dict(stock.state_dict())
+    items, lengths = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 0, 0, 0], [6, 0, 0, 0, 0]]), torch.tensor([5, 2, 1])
+    assert torch.allclose(quick(items, lengths), stock(items, lengths), atol=1e-5)
 
 
 def test_who_pays_divides_users_and_items_into_groups(tmp_path):

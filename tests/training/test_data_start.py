@@ -97,14 +97,16 @@ def test_layers_from_and_to_items_start_from_factors_of_them_and_keep_their_scal
         assert weight.square().mean().sqrt().item() == pytest.approx(scale, rel=0.05)
 
 
-def test_the_items_of_a_sequential_model_keep_their_scale(options):
-    changes = {"n_layers": 1, "n_heads": 1, "load_col": None, "train_neg_sample_args": None}
-    config, model, train_data, _, _ = prepare("SASRec", {**options, **changes})
-    dense = model.item_embedding.weight.detach().clone()
+@pytest.mark.parametrize("model_name", ["SASRec", "BPR"])
+def test_items_of_sequential_models_start_as_large_as_those_whose_products_are_scores(options, model_name):
+    sequential = {"n_layers": 1, "n_heads": 1, "load_col": None, "train_neg_sample_args": None}
+    changes = sequential if model_name == "SASRec" else {}
+    config, model, train_data, _, _ = prepare(model_name, {**options, **changes})
     DSLTrainer(config, model)
-    assert start_weights(model, train_data._dataset, config["seed"]) == ["item_embedding.weight"]
+    assert "item_embedding.weight" in start_weights(model, train_data._dataset, config["seed"])
     started = model.item_embedding.weight.detach()
-    assert started.square().mean().sqrt().item() == pytest.approx(dense.square().mean().sqrt().item(), rel=0.05)
+    # products of independent rows have a standard deviation of a sixteenth
+    assert started.square().sum(1).mean().item() == pytest.approx(started.shape[1] ** 0.5 / 16)
 
 
 def test_the_fields_of_a_context_aware_model_share_columns(options):
