@@ -97,9 +97,9 @@ class DSLConfig:
         _choice,
         "Which weights are alive first. svd: the largest entries of a factorisation of the training data, with "
         "their values, in tables of users and items and in linear layers from or to all of them; the same first "
-        "columns of every row in the fields of context-aware models; elsewhere at random. uniform: at random. "
-        "erk: at random, small tensors denser. magnitude: the largest of the dense model. None: magnitude for "
-        "pretrained tensors, svd for those fresh from an initialiser.",
+        "columns of every row in field tables of models with a factorisation machine; elsewhere at random. "
+        "uniform: at random. erk: at random, small tensors denser. magnitude: the largest of the dense model. "
+        "None: magnitude for pretrained tensors, svd for those fresh from an initialiser.",
     )
     budget: str | None = _option(
         None,

@@ -6,7 +6,8 @@ from logging import getLogger
 
 import torch
 from recbole.data.dataset import Dataset
-from recbole.model.abstract_recommender import ContextRecommender, SequentialRecommender
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.layers import BaseFactorizationMachine
 from torch import Tensor, nn
 
 from recbole_dsl.data.kept_start import kept_factors
@@ -28,7 +29,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
 
     These are its `sided_weights`. Layers keep the scale of their initialiser. These and all other sparse weights
     are divided by the root of their density: with fewer terms in each sum, the outputs keep the variance that the
-    initialiser gave them. Tables of fields, as context-aware models have, `share_columns` first.
+    initialiser gave them. Tables of fields whose rows are multiplied, as in FM, `share_columns` first.
 
     This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
     unless another with as many factors holds given values; see `best_factors`. The entries of a table of
@@ -82,8 +83,11 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
 
 
 def _field_tables(model: nn.Module) -> set[SparseWeight]:
-    """The tables in which a context-aware model has rows for the tokens of its fields."""
-    if not isinstance(model, ContextRecommender):
+    """The tables of a model that multiplies the rows of fields with each other, as FM and DeepFM do.
+
+    Models whose layers read the rows, as DCNv2, are better with random columns.
+    """
+    if not any(isinstance(module, BaseFactorizationMachine) for module in model.modules()):
         return set()
     tables = (module._modules.get("weight") for module in model.modules() if isinstance(module, nn.Embedding))
     return {weight for weight in tables if isinstance(weight, SparseWeight)}
