@@ -85,7 +85,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
 def _field_tables(model: nn.Module) -> set[SparseWeight]:
     """The tables of a model that multiplies the rows of fields with each other, as FM and DeepFM do.
 
-    Models whose layers read the rows, as DCNv2, are better with random columns.
+    Where layers read the rows, as in DCNv2, shared columns make no difference.
     """
     if not any(isinstance(module, BaseFactorizationMachine) for module in model.modules()):
         return set()
