@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from recbole.utils.argument_list import dataset_arguments
 
 from recbole_dsl import DSLConfig, DSLError
 from recbole_dsl.config import DEFAULTS, OPTIONS, check_names, describe_options
@@ -79,7 +80,7 @@ def test_defaults_file_states_the_defaults():
 def test_every_file_of_properties_holds_valid_options(file):
     options = yaml.safe_load(file.read_text())
     DSLConfig.build(options)
-    check_names(options, [])
+    check_names(options, dataset_arguments)
 
 
 def test_help_explains_every_option():

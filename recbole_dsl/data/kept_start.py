@@ -13,6 +13,8 @@ from recbole_dsl.initialisation.held_out import best_factors
 
 # of fewer interactions, factors are computed so fast that a cache is not worth it
 _WORTH = 20_000
+# RecBole's default, so that most runs start as if it were theirs
+_SEED = 2020
 
 
 def kept_factors(
@@ -35,9 +37,9 @@ def kept_factors(
         return Factors.from_kept(interactions, kept)
     with progress("Factorise", 1, config):
         if densities is None:
-            factors = Factors(interactions, columns).repeated
+            factors = Factors(interactions, columns, _SEED).repeated
         else:
-            factors = best_factors(interactions, columns, densities)
+            factors = best_factors(interactions, columns, densities, _SEED)
     if cache:
         cache.write(group, {}, factors.kept())
     return factors

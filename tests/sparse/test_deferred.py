@@ -163,7 +163,7 @@ def test_every_write_is_seen(name):
     ],
 )
 def test_another_form_in_place_is_refused(write):
-    with deferred_tables(), pytest.raises(DSLError, match=r"test_deferred.py:\d+: \w+ would give a table"):
+    with deferred_tables(), pytest.raises(DSLError, match=r"test_deferred.py:\d+: \w+ would change the shape"):
         write(nn.Embedding(FEW, NARROW).weight)
 
 

@@ -70,7 +70,7 @@ def test_the_values_are_factors_of_the_training_data(options):
     nnz = trainer.sparsity.nnz
     start_weights(model, train_data._dataset, config["seed"])
     matrix: csr_matrix = train_data._dataset.inter_matrix("csr")
-    factors = Factors(matrix, model.embedding_size)
+    factors = Factors(matrix, model.embedding_size, 2020)
     items = sparse_weights(model)["item_embedding.weight"]
     ratio = (items.dense() / factors.items(0, items.n_rows)).detach()
     alive = items.dense().detach() != 0
@@ -85,7 +85,7 @@ def test_layers_from_and_to_items_start_from_factors_of_them_and_keep_their_scal
     DSLTrainer(config, model)
     start_weights(model, train_data._dataset, config["seed"])
     matrix = train_data._dataset.inter_matrix("csr")
-    factors = Factors(matrix, 600).repeated.items(0, model.n_items)
+    factors = Factors(matrix, 600, 2020).repeated.items(0, model.n_items)
     for layer, rows, scale in zip(layers, (factors.T, factors), scales):
         weight = layer.weight.detach()
         alive = weight != 0

@@ -204,7 +204,7 @@ class Accumulating(DSLTrainer):
 
 
 def test_accumulated_gradients_do_not_keep_the_topology_from_settling(options):
-    options = {**options, "epochs": 20, "train_batch_size": 16, "update_interval": None}
+    options = {**options, "epochs": 20, "train_batch_size": 16, "update_interval": None, "stopping_step": 100}
     config, model, train_data, valid_data, _ = prepare("BPR", options)
     trainer = Accumulating(config, model)
     trainer.fit(train_data, valid_data)
