@@ -213,8 +213,8 @@ def _writes(func: Callable) -> bool:
 
 
 def calling_line() -> str:
-    """The line that called PyTorch, as ``file:number``."""
-    inside = _TORCH, os.path.dirname(__file__) + os.sep
+    """The user's line that called PyTorch, as ``file:number``."""
+    inside = _TORCH, os.path.dirname(os.path.dirname(__file__)) + os.sep
     for frame in reversed(traceback.extract_stack()):
         if not frame.filename.startswith(inside):
             break

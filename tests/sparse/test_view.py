@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from recbole_dsl import DSLConfig, DSLError, sparsify
+from recbole_dsl.optim.uncompiled import leave_out_compiler
 from recbole_dsl.sparse import weight as sparse_weight
 from recbole_dsl.sparse.lazy_table import LazyTable
 from recbole_dsl.sparse.view import DenseView
@@ -70,6 +71,12 @@ GROUPS = {
 def test_an_optimizer_of_it_is_refused_in_one_line(model, kind):
     with pytest.raises(DSLError, match=r"test_view.py:\d+: .*; give the optimizer the parameters\(\)"):
         torch.optim.Adam(GROUPS[kind](model[0].weight))
+
+
+def test_the_line_is_the_users_after_a_training_changed_the_optimizers_too(model):
+    leave_out_compiler()
+    with pytest.raises(DSLError, match=r"test_view.py:\d+: "):
+        torch.optim.Adam([model[0].weight])
 
 
 def test_its_gradient_is_that_of_its_values(model):
