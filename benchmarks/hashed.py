@@ -24,9 +24,9 @@ class QuotientRemainder(nn.Module):
         quotients, remainders, whole = [], [], []
         n_quotients = n_remainders = 0
         for size in sizes:
-            n = n_rows(size, collisions) - collisions
-            is_whole = n_rows(size, collisions) == size
-            n = size if is_whole else n
+            rows = n_rows(size, collisions)
+            is_whole = rows == size
+            n = size if is_whole else rows - collisions
             ids = torch.arange(size)
             quotients.append(n_quotients + (torch.zeros_like(ids) if is_whole else ids // n))
             remainders.append(n_remainders + ids % n)

@@ -32,8 +32,8 @@ SIZES = (
 )
 # of the hidden vector of a token
 _FACTORS = 8
-# of the sum of first orders and of that of products, in the logit
-_FIRST, _SECOND, _MEAN = 1.0, 1.0, -1.0
+# of the logits
+_MEAN = -1.0
 _CHUNK = 50_000
 _NAME = re.compile(r"fields-(\d+)")
 
@@ -76,9 +76,7 @@ def drawn(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         first = sum(values[ids] for values, ids in zip(firsts, some))
         hidden = [values[ids] for values, ids in zip(vectors, some)]
         products = (sum(hidden) ** 2 - sum(one**2 for one in hidden)).sum(1) / 2
-        logits[start : start + _CHUNK] = (
-            _MEAN + _FIRST * first / n**0.5 + _SECOND * products / (pairs * _FACTORS) ** 0.5
-        )
+        logits[start : start + _CHUNK] = _MEAN + first / n**0.5 + products / (pairs * _FACTORS) ** 0.5
     return tokens, 1 / (1 + np.exp(-logits))
 
 

@@ -45,11 +45,11 @@ WEIGHT_DECAYS = 5e-6, 1e-6, 2e-5
 # it has a regulariser of its own
 MORE_WEIGHT_DECAYS = {"LightGCN": (0.0,)}
 # rows of features meet in each batch, and overfit sooner
-WEIGHT_DECAYS_OF = dict.fromkeys(("FM", "DeepFM", "DCNV2"), (5e-5, 1e-5))
+WEIGHT_DECAYS_OF = dict.fromkeys(METHODS_OF, (5e-5, 1e-5))
 # of the model's own learning rate
+FACTORS = 1.0, 0.5, 2.0
 # the dataset whose quality is drawn against bytes
 FRONTIER = "ml-1m"
-FACTORS = 1.0, 0.5, 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
