@@ -48,8 +48,8 @@ MORE_WEIGHT_DECAYS = {"LightGCN": (0.0,)}
 WEIGHT_DECAYS_OF = dict.fromkeys(METHODS_OF, (5e-5, 1e-5))
 # of the model's own learning rate
 FACTORS = 1.0, 0.5, 2.0
-# the dataset whose quality is drawn against bytes
-FRONTIER = "ml-1m"
+# whose quality is drawn against bytes
+FRONTIERS = ("BPR", "ml-1m"), ("LightGCN", "ml-1m")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,14 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = chosen_lines(read_lines(options.lines))
     facts = read_facts()
     page = tables(lines) + quality_by_data.table(lines, facts) + quantised.table(read_lines(quantised.LINES))
-    page += f"\n![Quality of BPR on {FRONTIER} against the bytes of its tables](frontier-BPR-{FRONTIER}.svg)\n"
+    for model, dataset in FRONTIERS:
+        page += f"\n![Quality of {model} on {dataset} against bytes](frontier-{model}-{dataset}.svg)\n"
     write_page(options.lines.with_suffix(".md"), page)
     if options.lines == _LINES:
         quality_by_data.draw(lines, facts, _LINES.with_name("quality_by_data.svg"))
         write_page(_ROOT / "docs" / "results.md", summary(lines))
         quality_figure.draw(lines, _LINES.with_name("quality_at_a_tenth.svg"))
-        frontier = _LINES.with_name(f"frontier-BPR-{FRONTIER}.svg")
-        quality_figure.draw_frontier(lines, read_lines(quantised.LINES), FRONTIER, frontier)
+        for pair in FRONTIERS:
+            frontier = _LINES.with_name(f"frontier-{'-'.join(pair)}.svg")
+            quality_figure.draw_frontier(lines, read_lines(quantised.LINES), pair, frontier)
         _write_properties(lines)
 
 

@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.figures import OURS, PRUNED, PUBLISHED, RIVAL, STARTED, figure_in, plain_ticks
-from benchmarks.quality_lines import Line
+from benchmarks.quality_lines import Line, score
 from benchmarks.quality_tables import seeds_at_a_tenth
 
 _SHOWN = {
@@ -23,6 +23,7 @@ _DATASETS = {
 }
 _WIDTH = 64
 _FOUR_BYTES = 4
+_TICKS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
 
 
 def draw(lines: list[Line], path: Path) -> None:
@@ -48,29 +49,36 @@ def draw(lines: list[Line], path: Path) -> None:
         axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3, frameon=False)
 
 
-def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], dataset: str, path: Path) -> None:
-    """NDCG@10 of BPR against the bytes of its tables, in float32 and quantised, as SVG.
+def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], pair: tuple[str, str], path: Path) -> None:
+    """NDCG@10, or AUC, of a model against the bytes of all its weights, in float32 and quantised, as SVG.
 
-    Bytes of sparse tables include their indices. ``lines`` were `chosen_lines`; ``quantised`` are of
-    `benchmarks.quantised`.
+    Bytes of sparse weights include their indices.
+
+    Args:
+        lines: were `chosen_lines`.
+        quantised: of `benchmarks.quantised`, which has BPR only.
+        pair: the model and the dataset.
     """
-    lines = [line for line in lines if (line["model"], line["dataset"]) == ("BPR", dataset)]
-    dense = next(line["weights"] for line in lines if line["method"] == "dense")
+    lines = [line for line in lines if (line["model"], line["dataset"]) == pair]
+    dense = next(line for line in lines if line["method"] == "dense")
     with figure_in(path, figsize=(8, 4.6)) as (_, axis):
         for method, (name, mark, colour, size) in _SHOWN.items():
-            places = _means(lines, method)
-            axis.plot(*zip(*places), marker=mark, markersize=size**0.5, color=colour, label=f"{name}, float32")
+            if places := _means(lines, method):
+                axis.plot(*zip(*places), marker=mark, markersize=size**0.5, color=colour, label=f"{name}, float32")
         for side, (name, mark, colour) in _QUANTISED.items():
-            found = [line for line in quantised if (line["dataset"], line["side"]) == (dataset, side)]
-            x = mean(line["row_bytes"] for line in found) * dense / _WIDTH / 1e3
-            y = mean(line["quantised"] for line in found)
-            axis.plot(x, y, mark, color=colour, markerfacecolor="white", label=name)
+            found = [line for line in quantised if ("BPR", line["dataset"], line["side"]) == (*pair, side)]
+            if found:
+                x = mean(line["row_bytes"] for line in found) * dense["weights"] / _WIDTH / 1e3
+                y = mean(line["quantised"] for line in found)
+                axis.plot(x, y, mark, color=colour, markerfacecolor="white", label=name)
         (x, y), *_ = _means(lines, "dense")
         axis.plot(x, y, "k*", markersize=11, label="dense, float32")
         axis.axhline(y, color="black", linewidth=0.6, linestyle=":")
-        axis.set(xscale="log", xlabel="kB of weights and indices", ylabel="test NDCG@10")
-        plain_ticks(axis.xaxis, [100, 200, 500, 1000, 2000])
-        axis.set_title(f"BPR, {dataset}", fontsize=10)
+        metric = "AUC" if "test_auc" in dense else "NDCG@10"
+        axis.set(xscale="log", xlabel="kB of weights and indices", ylabel=f"test {metric}")
+        low, high = axis.get_xlim()
+        plain_ticks(axis.xaxis, [tick for tick in _TICKS if low < tick < high])
+        axis.set_title(", ".join(pair), fontsize=10)
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
@@ -85,7 +93,7 @@ _QUANTISED: Mapping[str, tuple[str, str, Any]] = {
 
 
 def _means(lines: Sequence[Line], method: str) -> list[tuple[float, float]]:
-    """(kB, NDCG@10) of ``method`` at each density, the smallest first."""
+    """(kB, NDCG@10 or AUC) of ``method`` at each density, the smallest first."""
     cells: dict[float, list[Line]] = {}
     for line in lines:
         if line["method"] == method:
@@ -95,7 +103,7 @@ def _means(lines: Sequence[Line], method: str) -> list[tuple[float, float]]:
     return sorted(
         (
             mean(_FOUR_BYTES * one["weights"] if is_dense else one["bytes"] for one in of) / 1e3,
-            mean(one["test_ndcg"] for one in of),
+            mean(score(one, "test") for one in of),
         )
         for of in cells.values()
     )
