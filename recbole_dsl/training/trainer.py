@@ -49,6 +49,7 @@ from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.console import BriefBars, say_part
 from recbole_dsl.training.data_start import start_weights
+from recbole_dsl.training.dropout import scale_dropout
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
 from recbole_dsl.training.optimizers import WithOptimizers
@@ -125,7 +126,10 @@ class DSLMixin(WithOptimizers, Resumable):
         if is_parallel(config):
             refuse_in_several(config, dsl_config.budget)
         agree_on_weights(config, model)
+        was_sparse = bool(sparse_weights(model))
         report = sparsify(model, dsl_config)
+        if not was_sparse:
+            scale_dropout(model, report.density, dsl_config.dropout_factor)
         return dsl_config, report
 
     @property

@@ -28,6 +28,7 @@ OPTIONS = [
     ("stop_fraction", "-1 2 x None", r"a number in \[0, 1\]"),
     ("prune_threshold", "-1 abc", "a number >= 0"),
     ("grow_window", "0 -1 2.5 abc", "an integer >= 1"),
+    ("dropout_factor", "-0.1 1.5 abc True", r"a number in \[0, 1\]"),
     ("grow_memory", "0 2 -1 abc", r"a number in \(0, 1\]"),
     ("sparse_init", "svg best 1 ['svd']", "one of svd, uniform, erk, magnitude"),
     ("budget", "layer 1 erd", "one of uniform, erk, global"),
