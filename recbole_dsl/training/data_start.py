@@ -34,7 +34,8 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
     unless another with as many factors holds given values; see `best_factors`. The entries of a table of
     users are compared by their share of the row, so that every user gets about as many, as all count alike in a
-    metric; those of items as they are, so that popular ones get more. A layer starts from the `Factors` that stand
+    metric; those of items as they are, so that popular ones get more. In a sequential model any item may be the
+    one that a prediction follows, and its rows share alike too. A layer starts from the `Factors` that stand
     out; if it has more units than there are factors these repeat. Not in a table: a user and an item who are alike
     would make different columns alive.
 
@@ -45,6 +46,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = sided_weights(model, dataset)
+    is_sequential = isinstance(model, SequentialRecommender)
     # the columns of given values have a meaning of their own, which factors would not match
     taken = {one.n_factors for one in sided.values() if one.weight.pretrained}
     sided = {name: one for name, one in sided.items() if name in new and one.n_factors not in taken}
@@ -65,12 +67,12 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
                 factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None)
         rows = one.rows(factors[kind])
         if one.is_table:
-            is_small = isinstance(model, SequentialRecommender) or _has_only_tables(model, sided)
+            is_small = is_sequential or _has_only_tables(model, sided)
             scale = _SCALE if is_small else 1.0
             square_sum = scale**2 * one.weight.n_rows * one.weight.n_columns**0.5
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
-        by_share = one.is_table and one.side == "user"
+        by_share = one.is_table and (is_sequential or one.side == "user")
         initialise_from(one.weight, rows, generator, by_share, square_sum)
     tables = _field_tables(model)
     for name, weight in new.items():

@@ -109,6 +109,21 @@ def test_items_of_sequential_models_start_as_large_as_those_whose_products_are_s
     assert started.square().sum(1).mean().item() == pytest.approx(started.shape[1] ** 0.5 / 16)
 
 
+def test_only_sequential_models_give_rare_items_as_many_weights_as_popular_ones(options):
+    sequential = {"n_layers": 1, "n_heads": 1, "load_col": None, "train_neg_sample_args": None}
+    shares = {}
+    for name, changes in (("SASRec", sequential), ("BPR", {})):
+        config, model, train_data, _, _ = prepare(name, {**options, **changes, "density": 0.5})
+        DSLTrainer(config, model)
+        dataset = train_data._dataset
+        start_weights(model, dataset, config["seed"])
+        popular = torch.from_numpy(dataset.inter_matrix("csr").getnnz(0)[1:]).argsort()
+        counts = sparse_weights(model)["item_embedding.weight"].row_offsets.diff()[1:].float()
+        half = len(popular) // 2
+        shares[name] = counts[popular[half:]].mean() / counts[popular[:half]].mean()
+    assert shares["SASRec"] < 1 < shares["BPR"]
+
+
 def test_the_fields_of_a_context_aware_model_share_columns(options):
     changes = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
     config, model, train_data, _, _ = prepare("DeepFM", {**options, **changes})
