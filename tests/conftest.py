@@ -10,7 +10,7 @@ from tests.tiny import write_tiny
 
 # the models of the tests are too small for a second thread to be worth its start
 torch.set_num_threads(1)
-settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("default")
 
 
