@@ -103,4 +103,5 @@ def _similar_together(table: CSR) -> Ids:
             norms[first + filled] = np.add.reduceat(magnitudes * magnitudes, starts)
             columns[magnitudes != np.repeat(largest, rows.lengths[filled])] = 0
             column[first + filled] = np.maximum.reduceat(columns, starts)
-    return np.lexsort((-norms, column))
+    # one key: the bits of floats that are not negative ascend as they do
+    return np.argsort((column.astype(np.int64) << 32) - norms.view(np.int32))

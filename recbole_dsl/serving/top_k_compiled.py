@@ -77,6 +77,55 @@ def search_index(
 
 
 @compiled()
+def search_rows(
+    queries, margins, exclude_offsets, exclude_ids, allowed,
+    values, columns, row_offsets, factors,
+    height, ids, scores,
+):  # fmt: skip
+    """Fill ``ids`` and ``scores`` (n, k) from all rows of a sparse table, for many sparse queries.
+
+    ``height`` rows at a time are made dense for all queries. Only the columns where a query is not 0 are read.
+    The arguments are those of `search_index`.
+    """
+    n_queries, n_columns = queries.shape
+    n_items = len(row_offsets) - 1
+    alive, n_alive = np.empty((n_queries, n_columns), np.int32), np.zeros(n_queries, np.int64)
+    for query in range(n_queries):
+        for column in range(n_columns):
+            if queries[query, column] != 0:
+                alive[query, n_alive[query]] = column
+                n_alive[query] += 1
+    block, all_sums = np.empty((n_columns, height), np.float32), np.empty(height, np.float32)
+    no_items = np.empty(0, np.int32)
+    empty_heaps(ids, scores)
+    for first in range(0, n_items, height):
+        stop = min(first + height, n_items)
+        block[:] = 0
+        for item in range(first, stop):
+            for entry in range(row_offsets[item], row_offsets[item + 1]):
+                block[columns[entry], item - first] = values[entry]
+        sums = all_sums[: stop - first]
+        for query in range(n_queries):
+            sums[:] = 0
+            for i in range(n_alive[query]):
+                column = alive[query, i]
+                weight, of_column = queries[query, column], block[column]
+                for j in range(len(sums)):
+                    sums[j] += weight * of_column[j]
+            if len(factors):
+                for j in range(len(sums)):
+                    sums[j] *= factors[first + j]
+            excluded = exclude_ids
+            if len(exclude_offsets):
+                excluded = exclude_ids[exclude_offsets[query] : exclude_offsets[query + 1]]
+            _offer(
+                sums, no_items, first, margins[query], queries[query], excluded, allowed,
+                values, columns, row_offsets, factors, scores[query], ids[query],
+            )  # fmt: skip
+    sort_heaps(ids, scores)
+
+
+@compiled()
 def offer_scores(
     rough, first, queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets, factors,
