@@ -77,49 +77,57 @@ def search_index(
 
 
 @compiled()
-def search_rows(
+def search_blocks(
     queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets, factors,
-    height, ids, scores,
+    items, list_offsets, places, list_values, block, highest, lowest, place_factors,
+    order, ids, scores,
 ):  # fmt: skip
-    """Fill ``ids`` and ``scores`` (n, k) from all rows of a sparse table, for many sparse queries.
+    """Do the same as `search_index` for many queries, with blocks in one ``order`` for all.
 
-    ``height`` rows at a time are made dense for all queries. Only the columns where a query is not 0 are read.
-    The arguments are those of `search_index`.
+    A block is made dense once. All queries whose heaps it may reach read it, in the columns where they are not 0.
     """
     n_queries, n_columns = queries.shape
-    n_items = len(row_offsets) - 1
+    n_items = len(items)
     alive, n_alive = np.empty((n_queries, n_columns), np.int32), np.zeros(n_queries, np.int64)
     for query in range(n_queries):
         for column in range(n_columns):
             if queries[query, column] != 0:
                 alive[query, n_alive[query]] = column
                 n_alive[query] += 1
-    block, all_sums = np.empty((n_columns, height), np.float32), np.empty(height, np.float32)
-    no_items = np.empty(0, np.int32)
+    dense, all_sums = np.empty((n_columns, block), np.float32), np.empty(block, np.float32)
+    highest_here, lowest_here = np.empty(n_columns, np.float32), np.empty(n_columns, np.float32)
     empty_heaps(ids, scores)
-    for first in range(0, n_items, height):
-        stop = min(first + height, n_items)
-        block[:] = 0
-        for item in range(first, stop):
-            for entry in range(row_offsets[item], row_offsets[item + 1]):
-                block[columns[entry], item - first] = values[entry]
-        sums = all_sums[: stop - first]
+    for b in order:
+        first = b * block
+        sums = all_sums[: min(block, n_items - first)]
+        dense[:] = 0
+        for column in range(n_columns):
+            highest_here[column], lowest_here[column] = highest[column, b], lowest[column, b]
+            at = b * n_columns + column
+            for entry in range(list_offsets[at], list_offsets[at + 1]):
+                dense[column, places[entry]] = list_values[entry]
         for query in range(n_queries):
-            sums[:] = 0
+            bound = np.float32(0)
             for i in range(n_alive[query]):
                 column = alive[query, i]
-                weight, of_column = queries[query, column], block[column]
+                weight = queries[query, column]
+                bound += weight * (highest_here[column] if weight > 0 else lowest_here[column])
+            if np.float32(bound + margins[query]) < scores[query, 0]:
+                continue
+            sums[:] = 0
+            for i in range(n_alive[query]):
+                weight, of_column = queries[query, alive[query, i]], dense[alive[query, i]]
                 for j in range(len(sums)):
                     sums[j] += weight * of_column[j]
-            if len(factors):
+            if len(place_factors):
                 for j in range(len(sums)):
-                    sums[j] *= factors[first + j]
+                    sums[j] *= place_factors[first + j]
             excluded = exclude_ids
             if len(exclude_offsets):
                 excluded = exclude_ids[exclude_offsets[query] : exclude_offsets[query + 1]]
             _offer(
-                sums, no_items, first, margins[query], queries[query], excluded, allowed,
+                sums, items, first, margins[query], queries[query], excluded, allowed,
                 values, columns, row_offsets, factors, scores[query], ids[query],
             )  # fmt: skip
     sort_heaps(ids, scores)

@@ -16,7 +16,7 @@ from recbole_dsl.serving.csr import CSR
 from recbole_dsl.serving.top_k import ExactTopK
 
 needs_numba = pytest.mark.skipif(top_k._compiled() is None, reason="Numba is not there")
-COMPILED = ["index", "rows", "products"]
+COMPILED = ["index", "blocks", "products"]
 WAYS = ["plain", *(pytest.param(way, marks=needs_numba) for way in COMPILED)]
 
 
@@ -43,8 +43,6 @@ def small_blocks(monkeypatch):
     """Tables of the size of tests have several blocks too."""
     monkeypatch.setattr(top_k, "_BATCH", 3)
     monkeypatch.setattr(top_k, "_ITEMS", 7)
-    monkeypatch.setattr(top_k, "_DENSE", 1)
-    monkeypatch.setattr(top_k, "_FEWEST", 7)
     monkeypatch.setattr(top_k, "build_index", lambda table: inverted_index.build_index(table, 8))
     monkeypatch.setattr(inverted_index, "_BLOCKS", 2)
     monkeypatch.setattr(inverted_index, "_ROWS", 5)
