@@ -24,7 +24,7 @@ from recbole_dsl.evaluation.ranking import (
 from recbole_dsl.evaluation.search import Search
 
 # users whose vectors are computed at once; scores that are searched between two steps of a progress bar
-_USERS, _SCORES = 4096, 2**28
+_USERS, _SCORES = 4096, 2**30
 
 
 @torch.no_grad()

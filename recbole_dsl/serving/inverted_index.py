@@ -1,7 +1,7 @@
 """An inverted index of a sparse table: which items of a block have a value in a column, and what it is."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ class InvertedIndex:
     items: NDArray[np.int32]
     lists: CSR
     block: int
+
+    def arrays(self) -> tuple[Any, ...]:
+        """What the compiled loops take of it."""
+        return self.items, self.lists.offsets, self.lists.columns, self.lists.values, self.block
 
     def bounds(self, factors: Floats | None) -> Bounds:
         """The bounds of the blocks, with ``factors`` (n_items,) of the items, at least 0; None for 1."""
@@ -103,4 +107,5 @@ def _similar_together(table: CSR) -> Ids:
             norms[first + filled] = np.add.reduceat(magnitudes * magnitudes, starts)
             columns[magnitudes != np.repeat(largest, rows.lengths[filled])] = 0
             column[first + filled] = np.maximum.reduceat(columns, starts)
-    return np.lexsort((-norms, column))
+    # one key: the bits of floats that are not negative ascend as they do
+    return np.argsort((column.astype(np.int64) << 32) - norms.view(np.int32))

@@ -19,13 +19,15 @@ from recbole_dsl.serving.top_k_numpy import Found, search_by_numpy
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
 
-# queries that one thread searches at once
-_BATCH = 256
-# items whose dense rows and scores are held at once, to stay in the processor's cache
-_ITEMS = 2**13
+# queries that one thread searches at once, for all of which a row is made dense once
+_BATCH = 2048
+# items whose dense rows are multiplied at once, and scores held at once, to stay in the processor's cache
+_ITEMS, _SCORES = 2**13, 2**21
+# columns up to which a block of the index is made dense: 8 MB
+_WIDEST = 2**12
 # the share of items up to which candidates are searched in a table of their own
 _FEW = 1 / 16
-# queries that are searched by the index before the rest may be searched by dense products
+# queries that are searched by the index before the rest may be searched another way
 _TRIED = 8
 
 
@@ -35,8 +37,8 @@ class ExactTopK:
     The answer is that of brute force, to the bit: an item's score is the sum of its products with the query, exact
     in float64, added in float64 by ascending columns and rounded to float32; the highest comes first, and of equal
     ones the smaller id. NumPy alone finds it until `prepare` is called, and where Numba is not installed. After
-    that compiled loops do: by an inverted index, or by dense products if the table or the queries are dense and
-    many.
+    that compiled loops do. They go by the blocks of an inverted index, which they make dense if there are many
+    queries. They go by dense products if the table or the queries are dense.
 
     The index takes 6 bytes for each entry, and Numba 100 MB once in a process. Several threads may search at once.
     """
@@ -109,6 +111,7 @@ class ExactTopK:
             if not self._table.is_full:
                 row._build()
                 row._by_index(compiled, queries, margins, 1, None, None)
+                row._by_blocks(compiled, queries, margins, 1, None, None)
                 self._build()
             row._by_products(compiled, queries, margins, 1, None, None)
             self._compiled = compiled
@@ -187,29 +190,32 @@ class ExactTopK:
         if len(queries) <= _TRIED:
             return ids, scores
         rest = queries[_TRIED:], margins[_TRIED:], k, exclude and exclude.between(_TRIED, exclude.n_rows), allowed
-        if _products_are_faster(self._table.density, rest[0], visited):
-            others = self._by_products(compiled, *rest)
-        else:
-            others = self._by_index(compiled, *rest)[:2]
+        ways = {"index": self._by_index, "blocks": self._by_blocks, "products": self._by_products}
+        others = ways[_fastest(self._table.density, rest[0], visited)](compiled, *rest)
         return np.concatenate([ids, others[0]]), np.concatenate([scores, others[1]])
 
     def _by_index(self, compiled, queries, margins, k, exclude, allowed) -> tuple[NDArray, NDArray, float]:
         """What was found, and the share of the blocks that was visited."""
-        index, lists, bounds = self._index, self._index.lists, self._bounds
         ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        visited = compiled.search_index(
-            queries, margins, *_arrays(exclude, allowed), *self._arrays(),
-            index.items, lists.offsets, lists.columns, lists.values, index.block, *bounds,
-            ids, scores,
-        )  # fmt: skip
-        return ids, scores, visited / max(1, len(queries) * bounds.highest.shape[1])
+        arrays = *_arrays(exclude, allowed), *self._arrays(), *self._index.arrays()
+        visited = compiled.search_index(queries, margins, *arrays, *self._bounds, ids, scores)
+        return ids, scores, visited / max(1, len(queries) * self._bounds.highest.shape[1])
+
+    def _by_blocks(self, compiled, queries, margins, k, exclude, allowed) -> Found:
+        bounds, arrays = self._bounds, (*_arrays(exclude, allowed), *self._arrays(), *self._index.arrays())
+        ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        # those with high bounds first, so that fewer of the others are reached
+        order = np.argsort(-np.maximum(bounds.highest, -bounds.lowest).sum(0, dtype=np.float64))
+        compiled.search_blocks(queries, margins, *arrays, *bounds, order, ids, scores)
+        return ids, scores
 
     def _by_products(self, compiled, queries, margins, k, exclude, allowed) -> Found:
         table = self._table
         ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         compiled.empty_heaps(ids, scores)
-        for first in range(0, table.n_rows, _ITEMS):
-            stop = min(first + _ITEMS, table.n_rows)
+        height = min(_ITEMS, max(1, _SCORES // len(queries)))
+        for first in range(0, table.n_rows, height):
+            stop = min(first + height, table.n_rows)
             rough = queries @ table.dense(first, stop).T
             if table.factors is not None:
                 rough *= table.factors[first:stop]
@@ -280,16 +286,23 @@ def _largest_magnitude(table: CSR) -> float:
     return largest
 
 
-def _products_are_faster(density: float, queries: Floats, visited: float) -> bool:
-    """Whether they search ``queries`` (n, n_columns) faster than the index, which ``visited`` a share of blocks.
+def _fastest(density: float, queries: Floats, visited: float) -> str:
+    """The way that searches ``queries`` (n, n_columns) fastest, if the index visits a share of its blocks.
 
-    Measured on random and trained tables of densities 0.1 to 0.6, 200,000 items and 64 columns, with queries of
-    densities 0.1 to 1, 1 to 256 at once, in ms a query on one thread. Products pay for making the rows dense once.
+    Measured on tables drawn at random and trained, of densities 0.1 and 0.3 and 64 or 128 columns, with queries of
+    densities 0.1 to 1, 8 to 1024 at once, in ms a query and 200,000 items on one thread. All ways but the index
+    pay for making rows dense once.
     """
-    alive = np.count_nonzero(queries) / queries.size
-    by_products = (0.55 + (4 + 30 * density) / len(queries)) * max(1, queries.shape[1] / 64)
-    by_index = visited * (0.3 + 25 * density * alive)
-    return by_products < by_index
+    n, n_columns = queries.shape
+    alive, width = np.count_nonzero(queries) / queries.size, n_columns / 64
+    costs = {
+        "index": visited * (0.3 + 25 * density * alive),
+        "blocks": 0.03 + visited * (0.1 + 0.9 * alive * width) + (1 + 25 * density) / n * width,
+        "products": (0.55 + (15 + 40 * density) / n) * max(1, width),
+    }
+    if n_columns > _WIDEST:
+        del costs["blocks"]
+    return min(costs, key=costs.__getitem__)
 
 
 def _compiled() -> ModuleType | None:

@@ -77,6 +77,63 @@ def search_index(
 
 
 @compiled()
+def search_blocks(
+    queries, margins, exclude_offsets, exclude_ids, allowed,
+    values, columns, row_offsets, factors,
+    items, list_offsets, places, list_values, block, highest, lowest, place_factors,
+    order, ids, scores,
+):  # fmt: skip
+    """Do the same as `search_index` for many queries, with blocks in one ``order`` for all.
+
+    A block is made dense once. All queries whose heaps it may reach read it, in the columns where they are not 0.
+    """
+    n_queries, n_columns = queries.shape
+    n_items = len(items)
+    alive, n_alive = np.empty((n_queries, n_columns), np.int32), np.zeros(n_queries, np.int64)
+    for query in range(n_queries):
+        for column in range(n_columns):
+            if queries[query, column] != 0:
+                alive[query, n_alive[query]] = column
+                n_alive[query] += 1
+    dense, all_sums = np.empty((n_columns, block), np.float32), np.empty(block, np.float32)
+    highest_here, lowest_here = np.empty(n_columns, np.float32), np.empty(n_columns, np.float32)
+    empty_heaps(ids, scores)
+    for b in order:
+        first = b * block
+        sums = all_sums[: min(block, n_items - first)]
+        dense[:] = 0
+        for column in range(n_columns):
+            highest_here[column], lowest_here[column] = highest[column, b], lowest[column, b]
+            at = b * n_columns + column
+            for entry in range(list_offsets[at], list_offsets[at + 1]):
+                dense[column, places[entry]] = list_values[entry]
+        for query in range(n_queries):
+            bound = np.float32(0)
+            for i in range(n_alive[query]):
+                column = alive[query, i]
+                weight = queries[query, column]
+                bound += weight * (highest_here[column] if weight > 0 else lowest_here[column])
+            if np.float32(bound + margins[query]) < scores[query, 0]:
+                continue
+            sums[:] = 0
+            for i in range(n_alive[query]):
+                weight, of_column = queries[query, alive[query, i]], dense[alive[query, i]]
+                for j in range(len(sums)):
+                    sums[j] += weight * of_column[j]
+            if len(place_factors):
+                for j in range(len(sums)):
+                    sums[j] *= place_factors[first + j]
+            excluded = exclude_ids
+            if len(exclude_offsets):
+                excluded = exclude_ids[exclude_offsets[query] : exclude_offsets[query + 1]]
+            _offer(
+                sums, items, first, margins[query], queries[query], excluded, allowed,
+                values, columns, row_offsets, factors, scores[query], ids[query],
+            )  # fmt: skip
+    sort_heaps(ids, scores)
+
+
+@compiled()
 def offer_scores(
     rough, first, queries, margins, exclude_offsets, exclude_ids, allowed,
     values, columns, row_offsets, factors,

@@ -16,7 +16,8 @@ from recbole_dsl.serving.csr import CSR
 from recbole_dsl.serving.top_k import ExactTopK
 
 needs_numba = pytest.mark.skipif(top_k._compiled() is None, reason="Numba is not there")
-WAYS = ["plain", pytest.param("lists", marks=needs_numba), pytest.param("products", marks=needs_numba)]
+COMPILED = ["index", "blocks", "products"]
+WAYS = ["plain", *(pytest.param(way, marks=needs_numba) for way in COMPILED)]
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def force(monkeypatch):
         monkeypatch.setattr(ExactTopK, "search", search if way == "plain" else prepared)
         monkeypatch.setattr(top_k, "_FEW", -1)
         monkeypatch.setattr(top_k, "_TRIED", 1)
-        monkeypatch.setattr(top_k, "_products_are_faster", lambda *_: way == "products")
+        monkeypatch.setattr(top_k, "_fastest", lambda *_: way)
 
     return choose
 
@@ -182,13 +183,13 @@ def test_a_large_table_is_searched_alike_every_way(force, monkeypatch):
     queries = sp.csr_matrix(sparse_normal(random, 300))
     seen = sp.csr_matrix(random.random((300, 9000)) < 0.01)
     found = {}
-    for way in ("plain", "lists", "products"):
+    for way in ("plain", *COMPILED):
         force(way)
         search = search_of(items)
         found[way] = search.search(queries, 10, seen)
         assert_same(search.search(queries, 10, seen, threads=4), found[way])
-    assert_same(found["lists"], found["plain"])
-    assert_same(found["products"], found["plain"])
+    for way in COMPILED:
+        assert_same(found[way], found["plain"])
     rough = queries @ items.T
     rough[seen.nonzero()] = -np.inf
     np.testing.assert_allclose(found["plain"][1], -np.sort(-rough, axis=1)[:, :10], rtol=1e-5, atol=1e-5)
@@ -230,8 +231,8 @@ def test_nothing_is_compiled_after_prepare(monkeypatch, keep):
     queries = sparse_normal(random, 12)
     monkeypatch.setattr(top_k, "_FEW", -1)
     for one in searches:
-        for dense in (False, True):
-            monkeypatch.setattr(top_k, "_products_are_faster", lambda *_, dense=dense: dense)
+        for way in COMPILED:
+            monkeypatch.setattr(top_k, "_fastest", lambda *_, way=way: way)
             for of_query in (queries, keep(queries), queries[:1], sp.csr_matrix(queries), queries[:, ::-1]):
                 exclude = sp.random(of_query.shape[0], 50, 0.2, "csr", rng=random)
                 exclude.sort_indices()
