@@ -10,6 +10,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.model.layers import BaseFactorizationMachine
 from torch import Tensor, nn
 
+from recbole_dsl.data.interactions import interactions_of
 from recbole_dsl.data.kept_start import kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
@@ -51,7 +52,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     for one in sided.values():
         kind = one.n_factors, one.is_table
         if kind not in factors:
-            interactions = dataset.inter_matrix("csr")
+            interactions = interactions_of(dataset)
             if one.is_table:
                 densities = _densities(sided, one.n_factors)
                 best = kept_factors(dataset.config, interactions, one.n_factors, densities)
@@ -63,6 +64,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
                 factors[kind] = best
             else:
                 factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None)
+            del interactions
         rows = one.rows(factors[kind])
         if one.is_table:
             is_small = isinstance(model, SequentialRecommender) or _has_only_tables(model, sided)
