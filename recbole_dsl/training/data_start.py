@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 
 import torch
@@ -11,7 +12,7 @@ from recbole.model.layers import BaseFactorizationMachine
 from torch import Tensor, nn
 
 from recbole_dsl.data.interactions import interactions_of
-from recbole_dsl.data.kept_start import kept_factors
+from recbole_dsl.data.kept_start import initialise_once, kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
 from recbole_dsl.initialisation.shared_columns import share_columns
@@ -73,7 +74,9 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and one.side == "user"
-        initialise_from(one.weight, rows, generator, by_share, square_sum)
+        initialise = partial(initialise_from, one.weight, rows, generator, by_share, square_sum)
+        arguments = one.side, one.reads, by_share, square_sum
+        initialise_once(dataset.config, factors[kind], arguments, one.weight, generator, initialise)
     tables = _field_tables(model)
     for name, weight in new.items():
         if name not in sided:
