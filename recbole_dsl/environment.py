@@ -18,7 +18,7 @@ from recbole_dsl.patching import changes
 RECBOLE = "1.2.1"
 # the module of a package that has not its name
 _MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
-# RecBole imports these in any case; each is built for some releases of NumPy or of system libraries,
+# RecBole imports these; each is built for some releases of NumPy or of system libraries,
 # and what pip is to do where that fails
 _COMPILED = {
     "numpy": ("numpy", "--force-reinstall numpy"),
@@ -101,8 +101,9 @@ def _check(packages: dict[str, str], with_recbole: bool) -> None:
     if faults:
         raise DSLError(f"{', '.join(faults)}: {' && '.join(commands)}")
     for package in _COMPILED:
-        if package in packages:
-            _import(package)
+        # scikit-learn is imported when it is called (compat/for_scikit_learn.py)
+        if package in packages and package != "scikit-learn":
+            import_compiled(package)
 
 
 def _version(package: str, module: str) -> str | None:
@@ -122,7 +123,12 @@ def _pip() -> str:
 
 
 @changes("sys.stderr", "NumPy writes a page about modules that were built for another NumPy")
-def _import(package: str) -> None:
+def import_compiled(package: str) -> None:
+    """Import one of the compiled packages that RecBole needs.
+
+    Raises:
+        DSLError: if that fails; the message says what to type.
+    """
     module, remedy = _COMPILED[package]
     try:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():

@@ -5,18 +5,46 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_dsl.checkpoint.forms import is_count, kind, list_of, named, record, vector
 
 # integers of more digits stay text
 _MOST_DIGITS = 18
+# tokens that are packed at once
+_BLOCK = 2**16
 _TYPES = torch.uint8, torch.int16, torch.int32, torch.int64
 _INTEGERS = vector(*_TYPES)
 
 
-def pack_tokens(tokens: Sequence[str]) -> dict[str, Tensor]:
+def pack_tokens(tokens: Sequence[str] | NDArray) -> dict[str, Tensor]:
     """{"numbers": (n,) integers} if ``tokens`` are such, or {"text": (bytes,) uint8 of UTF-8, "lengths": (n,)}."""
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(tokens), _BLOCK)]
+    numbers, text, lengths = [], [], []
+    for block in blocks:
+        some = _numbers_of(_strings(tokens[block]))
+        if some is None:
+            break
+        numbers.append(some)
+    if blocks and len(numbers) == len(blocks):
+        return {"numbers": smallest(torch.from_numpy(np.concatenate(numbers)))}
+    for block in blocks:
+        encoded = [token.encode(errors="surrogatepass") for token in _strings(tokens[block])]
+        text.append(b"".join(encoded))
+        lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+    return {
+        "text": torch.from_numpy(np.frombuffer(b"".join(text), np.uint8).copy()),
+        "lengths": smallest(torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *lengths]))),
+    }
+
+
+def _strings(tokens: Sequence[str] | NDArray) -> list[str]:
+    return list(map(str, tokens.tolist() if isinstance(tokens, np.ndarray) else tokens))
+
+
+def _numbers_of(tokens: list[str]) -> NDArray[np.int64] | None:
+    """The integers that ``tokens`` are, if all are."""
     joined = "".join(tokens)
     if (
         joined.isascii()
@@ -25,13 +53,8 @@ def pack_tokens(tokens: Sequence[str]) -> dict[str, Tensor]:
         # without leading zeros, which an integer does not keep
         and all(token and (token[0] != "0" or token == "0") for token in tokens)
     ):
-        return {"numbers": smallest(torch.tensor(list(map(int, tokens))))}
-    encoded = [token.encode(errors="surrogatepass") for token in tokens]
-    text = np.frombuffer(b"".join(encoded), np.uint8).copy()
-    return {
-        "text": torch.from_numpy(text),
-        "lengths": smallest(torch.tensor(list(map(len, encoded)), dtype=torch.int64)),
-    }
+        return np.fromiter(map(int, tokens), np.int64, len(tokens))
+    return None
 
 
 def unpack_tokens(packed: Mapping[str, Tensor]) -> list[str]:

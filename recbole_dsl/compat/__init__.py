@@ -5,6 +5,6 @@ has been; its first line says why. What a script took from RecBole before stays 
 of the packages is imported here.
 """
 
-from recbole_dsl.compat import for_ray, for_recbole, on_import, packages, saved_files  # noqa: F401
+from recbole_dsl.compat import for_ray, for_recbole, for_scikit_learn, on_import, packages, saved_files  # noqa: F401
 
 on_import.start()

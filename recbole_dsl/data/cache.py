@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # an entry depends on these packages and folders, beside its key
 _PACKAGES = "numpy", "pandas", "pyarrow", "recbole", "scipy", "torch"
-_FOLDERS = "compat", "data", "initialisation"
+_FOLDERS = "compat", "data", "initialisation", "sparse", "topology"
 _PREFIX, _SUFFIX = "recbole-dsl-", ".cache"
 # the most bytes of all entries; the least recently used one is dropped first
 _MOST = 10 * 2**30

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recbole_dsl.data import dividing
 from recbole_dsl.data.columns import TokenIds, ids_by_appearance, joint_codes, read_columns
+from recbole_dsl.data.lazy_columns import column_of
 
 _OF_RECBOLE = "recbole.data.dataset."
 
@@ -125,7 +126,7 @@ class _Fast:
             return Dataset.split_by_ratio(self, ratios, group_by)
         self.logger.debug(f"split by ratios [{ratios}], group_by=[{group_by}]")
         shares = [ratio / sum(ratios) for ratio in ratios]
-        keys = self.inter_feat[group_by].numpy()
+        keys = column_of(self.inter_feat, group_by).numpy()
         return _parts(self, dividing.by_ratios(keys, lambda size: self._calcu_split_ids(size, shares)))
 
     def leave_one_out(self, group_by: str | None, leave_one_mode: str) -> list[Dataset]:
@@ -133,17 +134,18 @@ class _Fast:
         if group_by is None or leave_one_mode not in order:
             return Dataset.leave_one_out(self, group_by, leave_one_mode)
         self.logger.debug(f"leave one out, group_by=[{group_by}], leave_one_mode=[{leave_one_mode}]")
-        places = dividing.leave_out(self.inter_feat[group_by].numpy(), max(p or 0 for p in order[leave_one_mode]))
+        keys = column_of(self.inter_feat, group_by).numpy()
+        places = dividing.leave_out(keys, max(p or 0 for p in order[leave_one_mode]))
         none = np.zeros(0, np.int64)
         return _parts(self, [none if part is None else places[part] for part in order[leave_one_mode]])
 
     def time_based_split(self, ratios: Sequence[float], group_by: str | None) -> list[Dataset]:
         is_known = group_by is not None and self.time_field in self.inter_feat
-        if not is_known or self.inter_feat[self.time_field].ndim > 1:
+        if not is_known or column_of(self.inter_feat, self.time_field).ndim > 1:
             return Dataset.time_based_split(self, ratios, group_by)
         self.logger.debug(f"time-based split with ratios [{ratios}], group_by=[{group_by}]")
         shares = [ratio / sum(ratios) for ratio in ratios]
-        keys, times = (self.inter_feat[field].numpy() for field in (group_by, self.time_field))
+        keys, times = (column_of(self.inter_feat, field).numpy() for field in (group_by, self.time_field))
         latest = np.percentile(times, 100 * (1 - shares[-1]))
         return _parts(self, dividing.by_time(keys, times, latest, shares[0] / (1 - shares[2])))
 
@@ -155,7 +157,8 @@ class _Fast:
         if value_field is not None and (value is None or value.ndim > 1):
             return Dataset._history_matrix(self, row, value_field, max_history_len)
         order = torch.randperm(len(self.inter_feat))
-        users, items = self.inter_feat[self.uid_field][order], self.inter_feat[self.iid_field][order]
+        fields = self.uid_field, self.iid_field
+        users, items = (column_of(self.inter_feat, field)[order] for field in fields)
         rows, columns = (users, items) if row == "user" else (items, users)
         n_rows, n_columns = (self.user_num, self.item_num) if row == "user" else (self.item_num, self.user_num)
         groups = dividing.Groups(rows.numpy())
@@ -182,11 +185,11 @@ class _Fast:
 
     @property
     def avg_actions_of_users(self) -> float:
-        return _mean_count(self.inter_feat[self.uid_field])
+        return _mean_count(column_of(self.inter_feat, self.uid_field))
 
     @property
     def avg_actions_of_items(self) -> float:
-        return _mean_count(self.inter_feat[self.iid_field])
+        return _mean_count(column_of(self.inter_feat, self.iid_field))
 
 
 class _Counted:

@@ -13,6 +13,7 @@ from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 from recbole.sampler.sampler import AbstractSampler
 from torch import Tensor
 
+from recbole_dsl.data.lazy_columns import column_of
 from recbole_dsl.data.sampling import Pairs, UsedItems
 from recbole_dsl.patching import changes
 
@@ -88,9 +89,11 @@ def _build_alias_table(self: AbstractSampler) -> None:
 # the arrays of the candidates, of which RecBole makes a list
 _CANDIDATES: dict[Any, Callable[[Any], list[np.ndarray]]] = {
     Sampler._get_candidates_list: lambda self: [
-        dataset.inter_feat[self.iid_field].numpy() for dataset in self.datasets
+        column_of(dataset.inter_feat, self.iid_field).numpy() for dataset in self.datasets
     ],
-    RepeatableSampler._get_candidates_list: lambda self: [self.dataset.inter_feat[self.iid_field].numpy()],
+    RepeatableSampler._get_candidates_list: lambda self: [
+        column_of(self.dataset.inter_feat, self.iid_field).numpy()
+    ],
     KGSampler._get_candidates_list: lambda self: [self.hid_list, self.tid_list],
 }
 

@@ -195,7 +195,7 @@ def _packed_rows(dataset: Dataset) -> dict[str, Any]:
     for field, names in dataset.field2id_token.items():
         if id(names) not in places:
             places[id(names)] = len(tokens)
-            tokens.append(pack_tokens([str(name) for name in names[1:]]))
+            tokens.append(pack_tokens(names[1:]))
         fields[str(field)] = places[id(names)]
     return {"order": [str(field) for field in dataset.field2type], "fields": fields, "tokens": tokens}
 

@@ -7,9 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from recbole.data.dataset import Dataset
 from recbole.sampler import Sampler
+from scipy.sparse import csr_matrix
+
+from recbole_dsl.data.lazy_columns import column_of
 
 # low bits of a packed pair, with the first part of the data that has it
 _PART_BITS = 2
+# pairs that are computed with at a time, without much memory beside all
+_BLOCK = 2**20
 
 
 class Pairs:
@@ -33,10 +38,9 @@ class Pairs:
             start += len(users)
         packed.sort()
         is_first = np.ones(len(packed), bool)
-        if len(packed):
-            pairs = packed >> _PART_BITS
-            np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
-            del pairs
+        for start in range(1, len(packed), _BLOCK):
+            pairs = packed[start - 1 : start + _BLOCK] >> _PART_BITS
+            np.not_equal(pairs[1:], pairs[:-1], out=is_first[start : start + _BLOCK])
         self._packed = packed if is_first.all() else packed[is_first]
         starts = np.arange(n_users + 1, dtype=np.int64) * n_items << _PART_BITS
         self.offsets = np.searchsorted(self._packed, starts)
@@ -46,7 +50,8 @@ class Pairs:
         """The pairs in the parts of a dataset."""
         first = parts[0]
         columns = [
-            tuple(part.inter_feat[field].numpy() for field in (first.uid_field, first.iid_field)) for part in parts
+            tuple(column_of(part.inter_feat, field).numpy() for field in (first.uid_field, first.iid_field))
+            for part in parts
         ]
         return cls(columns, first.user_num, first.item_num)
 
@@ -61,6 +66,16 @@ class Pairs:
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What `from_arrays` needs, beside the numbers of ids."""
         return self._packed, self.offsets
+
+    def matrix(self) -> csr_matrix:
+        """The pairs as ones: CSR, (users, items), float32."""
+        n = len(self._packed)
+        index = np.int32 if max(n, self.n_items) <= np.iinfo(np.int32).max else np.int64
+        items = np.empty(n, index)
+        for start in range(0, n, _BLOCK):
+            items[start : start + _BLOCK] = (self._packed[start : start + _BLOCK] >> _PART_BITS) % self.n_items
+        entries = np.ones(n, np.float32), items, self.offsets.astype(index)
+        return csr_matrix(entries, (self.n_users, self.n_items))
 
     @staticmethod
     def fit(n_users: int, n_items: int) -> bool:

@@ -4,8 +4,8 @@ Importing this changes RecBole's ``SequentialDataset``, which writes out every p
 """
 
 import functools
-from collections.abc import Callable, Container, Iterator, MutableMapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,117 +17,15 @@ from torch import Tensor
 
 from recbole_dsl.checkpoint.tokens import smallest
 from recbole_dsl.data.batches import places_of
+from recbole_dsl.data.lazy_columns import Columns, Histories, LazyColumn, Lengths, Spans, Targets, column_of
 from recbole_dsl.patching import changes
 
-# entries that are cut at a time; their indices take 32 MB
-_ENTRIES = 2**22
-
-
-@dataclass(frozen=True)
-class Spans:
-    """The part of a flat column that each row consists of.
-
-    Attributes:
-        starts: (rows,), of any integer type.
-        lengths: (rows,), of any integer type.
-    """
-
-    starts: Tensor
-    lengths: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Histories:
-    """A column whose rows are parts of a flat column, padded with zeros.
-
-    Attributes:
-        flat: (interactions, ...), never changed.
-        shape_of_row: (longest part, ...), the shape of a row in RecBole's column.
-    """
-
-    flat: Tensor
-    spans: Spans
-    shape_of_row: tuple[int, ...]
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((*self.spans.starts.shape, *self.shape_of_row))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.flat.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.flat.device
-
-    def cut(self) -> Tensor:
-        """The column of ``shape`` that RecBole would have."""
-        if not self.shape.numel():
-            return self.flat.new_zeros(self.shape)
-        found = self.flat.new_empty(self.shape)
-        longest, *rest = self.shape_of_row
-        rows = max(1, _ENTRIES // longest)
-        blocks = zip(*(part.flatten().split(rows) for part in (self.spans.starts, self.spans.lengths)))
-        steps = torch.arange(longest)
-        for block, (starts, lengths) in zip(found.view(-1, longest, *rest).split(rows), blocks):
-            places = (starts[:, None] + steps).clamp_(max=len(self.flat) - 1)
-            torch.index_select(self.flat, 0, places.flatten(), out=block.view(-1, *rest))
-            block.masked_fill_((steps >= lengths[:, None]).view(-1, longest, *[1] * len(rest)), 0)
-        return found
-
-    def to(self, device: Any) -> "Histories | Tensor":
-        """Itself on its own device; the cut column on another one."""
-        return self if torch.device(device) == self.device else self.cut().to(device)
-
-    def __deepcopy__(self, memo: dict) -> "Histories":
-        return self
-
-    def __reduce__(self) -> tuple:
-        # a worker sends a batch, which is far smaller than the flat column
-        if self.shape.numel() <= self.flat.numel():
-            return _itself, (self.cut(),)
-        return Histories, (self.flat, self.spans, self.shape_of_row)
-
-
-class Columns(MutableMapping, dict):
-    """Columns by name, which RecBole takes for a dict; a history is cut at the first access, and kept."""
-
-    def __getitem__(self, name: str) -> Tensor:
-        value = dict.__getitem__(self, name)
-        if isinstance(value, Histories):
-            value = self[name] = value.cut()
-        return value
-
-    __setitem__, __delitem__, __contains__ = dict.__setitem__, dict.__delitem__, dict.__contains__
-    __len__, clear = dict.__len__, dict.clear
-
-    def __iter__(self) -> Iterator[str]:
-        # PyTorch and Python bypass `__getitem__` if this is dict's own
-        return dict.__iter__(self)
-
-    def copy(self) -> dict[str, Tensor]:
-        return dict(self)
-
-    def __or__(self, other: Any) -> dict[str, Tensor]:
-        return dict(self) | other
-
-    def __ror__(self, other: Any) -> dict[str, Tensor]:
-        return other | dict(self)
-
-    def uncut(self) -> dict[str, Any]:
-        """The columns, without cutting histories."""
-        return dict(zip(dict.keys(self), dict.values(self)))
-
-    def __reduce__(self) -> tuple:
-        return Columns, (self.uncut(),)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple:
-        return self.__reduce__()
+# of a column beside those that the user has
+_PLACES = "recbole_dsl places"
 
 
 class SequenceInteraction(Interaction):
-    """An ``Interaction`` whose histories are cut when they are read, as are those of its parts and copies."""
+    """An ``Interaction`` whose lazy columns are cut when they are read, as are those of its parts and copies."""
 
     def __init__(self, columns: dict[str, Any]):
         self.interaction = Columns(columns)
@@ -172,15 +70,23 @@ class SequenceInteraction(Interaction):
                 columns[name] = replace(column, shape_of_row=(1, *column.shape_of_row[1:]))
         return SequenceInteraction(columns)
 
+    def sort(self, by: Any, ascending: Any = True) -> None:
+        # without keeping the columns that it sorts by
+        names = {by} if isinstance(by, str) else {name for name in by if isinstance(name, str)}
+        columns = {name: column_of(self, name) for name in names if name in self}
+        order = Interaction({**columns, _PLACES: torch.arange(len(self))})
+        order.sort(by, ascending)
+        self._reindex(order[_PLACES])
+
     def _reindex(self, index: Any) -> None:
         self.interaction.update(self[index].interaction.uncut())
 
     def _by_rows(self, change: Callable[[Tensor], Tensor]) -> "SequenceInteraction":
-        """The columns after a ``change`` of the rows, which is applied once to histories with the same spans."""
+        """The columns after a ``change`` of the rows, which is applied once to lazy ones with the same spans."""
         spans: dict[int, Spans] = {}
 
-        def changed(column: Tensor | Histories) -> Tensor | Histories:
-            if not isinstance(column, Histories):
+        def changed(column: Tensor | LazyColumn) -> Tensor | LazyColumn:
+            if not isinstance(column, LazyColumn):
                 return change(column)
             old = column.spans
             if id(old) not in spans:
@@ -208,11 +114,13 @@ def _data_augmentation(self: SequentialDataset) -> None:
     firsts = is_first.nonzero().flatten()[is_first.cumsum(0)[targets] - 1]
     starts = torch.maximum(firsts, targets - self.config["MAX_ITEM_LIST_LENGTH"])
     lengths = targets - starts
-    columns = {**self.inter_feat[targets].interaction, self.item_list_length_field: lengths}
     spans = Spans(smallest(starts), smallest(lengths))
+    del firsts, starts, lengths, targets
+    columns = {field: Targets(spans, self.inter_feat[field]) for field in self.inter_feat}
+    columns[self.item_list_length_field] = Lengths(spans)
     for field, shape in shapes.items():
         list_field = getattr(self, f"{field}_list_field")
-        columns[list_field] = Histories(self.inter_feat[field], spans, tuple(shape))
+        columns[list_field] = Histories(spans, self.inter_feat[field], tuple(shape))
     self.inter_feat = SequenceInteraction(columns)
 
 
@@ -231,10 +139,6 @@ def _shape_of_row(dataset: SequentialDataset, field: str) -> tuple[int, ...]:
     shape = (length,) if isinstance(length, int) else tuple(length)
     is_float = dataset.field2type[field] in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
     return (*shape, 2) if is_float and field in dataset.config["numerical_features"] else shape
-
-
-def _itself(value: Tensor) -> Tensor:
-    return value
 
 
 @changes(

@@ -60,7 +60,10 @@ class Factors:
         n_standing_out: how many factors are rotated.
         damping: as given.
         steps: of `spread`; 0 before that.
+        group: the key of these factors in a cache; None if they are in none.
     """
+
+    group: str | None = None
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class Factors:
     ):
         self.damping, self.steps = damping, 0
         self._columns, self._seed = columns, seed
-        self._some, weights = self._take(interactions)
+        self._matrices, self._some, weights = self._take(interactions)
         noise = _SIGNAL * second_singular(_damp(_shuffle(self._some, seed), *weights), seed)
         self._vectors = largest_singular(self._some, min(columns, _MOST_FACTORS), seed, depth)
         self._found, self._turn = _stand_out(*self._vectors, noise)
@@ -87,8 +90,7 @@ class Factors:
     def from_kept(cls, interactions: csr_matrix, kept: dict[str, Any]) -> "Factors":
         """The same `users` and `items` without a factorisation, from what `kept` gave."""
         factors = cls.__new__(cls)
-        vars(factors).update(kept)
-        factors._take(interactions)
+        vars(factors).update(kept, _interactions=interactions)
         return factors
 
     @cached_property
@@ -133,15 +135,22 @@ class Factors:
         """The factors of the items from ``start`` to ``stop``: (stop - start, columns), float32."""
         return self._project(1, start, stop, columns)
 
-    def _take(self, interactions: csr_matrix) -> tuple[csr_matrix, list[np.ndarray]]:
-        """Keep the damped ``interactions``; returns those to be factorised, and what its users and items weigh."""
+    @cached_property
+    def _matrices(self) -> tuple[csr_matrix, csr_matrix]:
+        """The damped interactions and their transposed, of those whose other side is factorised."""
+        return self._take(self._interactions)[0]
+
+    def _take(
+        self, interactions: csr_matrix
+    ) -> tuple[tuple[csr_matrix, csr_matrix], csr_matrix, list[np.ndarray]]:
+        """`_matrices`, those of them to be factorised, and what their users and items weigh."""
         matrix = _ones(interactions)
         degrees = [np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0)]
         weights = [np.maximum(degree, 1).astype(np.float32) ** -self.damping for degree in degrees]
         matrix = _damp(matrix, *weights)
         users, items = map(_most_active, degrees)
-        self._matrices = _some_columns(matrix, items), _some_columns(matrix.T.tocsr(), users)
-        return self._matrices[0][users], [weights[0][users], weights[1][items]]
+        matrices = _some_columns(matrix, items), _some_columns(matrix.T.tocsr(), users)
+        return matrices, matrices[0][users], [weights[0][users], weights[1][items]]
 
     @cached_property
     def _rotated_items(self) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor, nn
 
 from recbole_dsl.sparse.deferred import DeferredTensor
@@ -89,7 +89,7 @@ def _has_structure(matrix: np.ndarray) -> bool:
     """Whether the normal scores of the entries have a larger singular value than noise has."""
     order = np.lexsort((np.random.default_rng(0).random(matrix.size), matrix.ravel()))
     scores = np.empty(matrix.size)
-    scores[order] = norm.ppf((np.arange(matrix.size) + 0.5) / matrix.size)
+    scores[order] = ndtri((np.arange(matrix.size) + 0.5) / matrix.size)
     n, m = (max(matrix.shape) - 1) ** 0.5, min(matrix.shape) ** 0.5
     scale = (n + m) * (1 / n + 1 / m) ** (1 / 3)
     return (np.linalg.norm(scores.reshape(matrix.shape), 2) ** 2 - (n + m) ** 2) / scale > _FAR

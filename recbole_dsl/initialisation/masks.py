@@ -96,7 +96,7 @@ def largest_entries(
     choice = choose(candidates, len(blocks), spec.nnz, generator)
     for number, (first, stop) in enumerate(blocks):
         alive = torch.zeros(stop - first, spec.columns, dtype=torch.bool)
-        places = choice.of_block(number, generator)
+        places = choice.of_block(number, generator, candidates)
         if places is not None:
             alive.view(-1).index_fill_(0, places, True)
         yield alive

@@ -34,7 +34,7 @@ class Growing:
     def positions(self, i: int, alive: Tensor) -> Tensor:
         """(n,) int64, ascending: the positions in block ``i`` that grow; its entries are at ``alive``."""
         block, generator = self._blocks[i], self._rules.generator
-        scored = self._choice.of_block(i, generator)
+        scored = self._choice.of_block(i, generator, self._candidates)
         if not self._others[i]:
             return scored if scored is not None else alive[:0]
         free = block.free(alive)

@@ -6,7 +6,7 @@ from torch import Tensor
 from recbole_dsl.sparse.compressed_rows import true_at
 from recbole_dsl.topology.blocks import Block, Part, Rules
 from recbole_dsl.topology.prune_criteria import AliveWeights, best_of_each_row
-from recbole_dsl.topology.selection import STRIDE, Sample, choose, share_out, sortable
+from recbole_dsl.topology.selection import STRIDE, BlockKeys, Sample, choose, share_out, sortable
 
 
 class Pruning:
@@ -29,27 +29,27 @@ class Pruning:
         if len(halves) > 1:
             sizes = [sum(len(self._candidates(i, None, half)[0]) for i in range(len(blocks))) for half in halves]
             shares = share_out(min(n, sum(sizes)), sizes, rules.generator)
-        self._choices = [
-            choose(
-                lambda i, highest, half=half: self._candidates(i, highest, half),
-                len(blocks),
-                share,
-                rules.generator,
-                self._sample(half),
-            )
+        self._choices = {
+            half: choose(self._of_half(half), len(blocks), share, rules.generator, self._sample(half))
             for half, share in zip(halves, shares)
-        ]
-        self.counts = [sum(counts) for counts in zip(*(choice.counts for choice in self._choices))]
+        }
+        self.counts = [sum(counts) for counts in zip(*(choice.counts for choice in self._choices.values()))]
         self.n = sum(self.counts)
 
     def slots(self, i: int) -> Tensor:
         """(n,) int64, ascending, counted from the block's first: the slots of block ``i`` that go."""
-        chosen = [choice.of_block(i, self._rules.generator) for choice in self._choices]
+        chosen = [
+            choice.of_block(i, self._rules.generator, self._of_half(half))
+            for half, choice in self._choices.items()
+        ]
         chosen = [slots for slots in chosen if slots is not None]
         if len(chosen) == 1:
             return chosen[0]
         device = self._blocks[i].weight.values.device
         return torch.cat([torch.zeros(0, dtype=torch.long, device=device), *chosen]).sort().values
+
+    def _of_half(self, negative: bool | None) -> BlockKeys:
+        return lambda i, highest: self._candidates(i, highest, negative)
 
     def _candidates(self, i: int, highest: int | None, negative: bool | None) -> tuple[Tensor, Tensor]:
         """As `choose` asks for them: the weights of block ``i`` that may be pruned, and their slots."""

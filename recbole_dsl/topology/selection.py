@@ -53,27 +53,30 @@ class Choice:
         counts: how many are chosen of each block.
         cut: the key below which all are chosen; None if all keys are, or none.
         ties: how many of the keys equal to ``cut`` are chosen of each block.
-        candidates: the argument of `choose`.
         found: the places of those below the cut in each block, if they were kept.
     """
 
     counts: list[int]
     cut: int | None
     ties: list[int]
-    candidates: BlockKeys
     found: list[Tensor] | None = None
 
     @property
     def n(self) -> int:
         return sum(self.counts)
 
-    def of_block(self, number: int, generator: torch.Generator) -> Tensor | None:
-        """The places of a block's chosen keys, (n,) int64, ascending, or None; ties are broken at random."""
+    def of_block(self, number: int, generator: torch.Generator, candidates: BlockKeys) -> Tensor | None:
+        """The places of a block's chosen keys, (n,) int64, ascending, or None; ties are broken at random.
+
+        Args:
+            candidates: that of `choose`. It is not kept, since its owner may keep the choice: such a cycle holds
+                collected gradients until Python looks for cycles.
+        """
         if not self.counts[number]:
             return None
         if self.found is not None and not self.ties[number]:
             return self.found[number].long()
-        keys, places = self.candidates(number, None)
+        keys, places = candidates(number, None)
         if self.cut is None:
             return places
         chosen = keys < self.cut
@@ -93,7 +96,7 @@ def choose(
     """
     nothing = [0] * n_blocks
     if n <= 0:
-        return Choice(nothing, None, nothing, candidates)
+        return Choice(nothing, None, nothing)
     found, near = None, None
     if sample is not None:
         near = _look_near(candidates, n_blocks, (None, sample.bracket(n)[1]), 2 * n + _NEAR)
@@ -102,7 +105,7 @@ def choose(
     if found is None:
         counts, sample = _look_through(candidates, n_blocks)
         if n >= sum(counts):
-            return Choice(counts, None, nothing, candidates)
+            return Choice(counts, None, nothing)
         near = _look_near(candidates, n_blocks, sample.bracket(n), _NEAR)
     cut = None if near is None else _cut(near, n)
     if cut is None:
@@ -111,7 +114,7 @@ def choose(
     sizes = [(some.below + n_true(some.keys < cut), n_true(some.keys == cut)) for some in near]
     ties = share_out(n - sum(better for better, _ in sizes), [equal for _, equal in sizes], generator)
     counts = [better + of_ties for (better, _), of_ties in zip(sizes, ties)]
-    return Choice(counts, cut, ties, candidates, found and [some.lower_than(cut) for some in found])
+    return Choice(counts, cut, ties, found and [some.lower_than(cut) for some in found])
 
 
 def sortable(scores: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 
 import torch
@@ -10,7 +11,8 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.model.layers import BaseFactorizationMachine
 from torch import Tensor, nn
 
-from recbole_dsl.data.kept_start import kept_factors
+from recbole_dsl.data.interactions import interactions_of
+from recbole_dsl.data.kept_start import initialise_once, kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
 from recbole_dsl.initialisation.shared_columns import share_columns
@@ -53,7 +55,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     for one in sided.values():
         kind = one.n_factors, one.is_table
         if kind not in factors:
-            interactions = dataset.inter_matrix("csr")
+            interactions = interactions_of(dataset)
             if one.is_table:
                 densities = _densities(sided, one.n_factors)
                 best = kept_factors(dataset.config, interactions, one.n_factors, densities)
@@ -65,6 +67,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
                 factors[kind] = best
             else:
                 factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None)
+            del interactions
         rows = one.rows(factors[kind])
         if one.is_table:
             is_small = is_sequential or _has_only_tables(model, sided)
@@ -73,7 +76,9 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and (is_sequential or one.side == "user")
-        initialise_from(one.weight, rows, generator, by_share, square_sum)
+        initialise = partial(initialise_from, one.weight, rows, generator, by_share, square_sum)
+        arguments = one.side, one.reads, by_share, square_sum
+        initialise_once(dataset.config, factors[kind], arguments, one.weight, generator, initialise)
     tables = _field_tables(model)
     for name, weight in new.items():
         if name not in sided:

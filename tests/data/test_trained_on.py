@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 
 from recbole_dsl import DSLError, load_data_and_model, run_recbole_dsl
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
@@ -91,7 +92,7 @@ def test_a_sample_says_about_how_much_was_trained_on(caplog):
         uid_field, iid_field, dataset_name = "u", "i", "x"
 
         def __init__(self, users, items):
-            self.inter_feat = {"u": torch.from_numpy(users), "i": torch.from_numpy(items)}
+            self.inter_feat = Interaction({"u": torch.from_numpy(users), "i": torch.from_numpy(items)})
             names = np.array(["[PAD]", *map(str, range(4000))], object)
             self.field2id_token = {"u": names, "i": names}
 

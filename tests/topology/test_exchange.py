@@ -1,5 +1,7 @@
 """What an update prunes and grows, against a sort of everything; the memory of what it goes by."""
 
+import gc
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +13,10 @@ from recbole_dsl.topology.exchange import exchange
 from recbole_dsl.topology.explored import Explored
 from recbole_dsl.topology.gradients import GradientBuffer
 from recbole_dsl.topology.grow_criteria import GROW
+from recbole_dsl.topology.grow_selection import Growing
 from recbole_dsl.topology.prune_criteria import PRUNE
+from recbole_dsl.topology.prune_selection import Pruning
+from recbole_dsl.topology.selection import Choice
 from tests.toy import alive_positions, blocks_of
 
 few_values = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
@@ -117,3 +122,16 @@ def test_which_rows_the_buffer_holds_changes_from_window_to_window():
         buffer.add(None, torch.ones(1000, 16))
         seen[buffer.held(0, 1000)[0]] += 1
     assert (seen > 0).all() and seen.max() < 40
+
+
+@pytest.mark.parametrize("prune", list(PRUNE))
+def test_what_an_update_goes_by_is_freed_at_once(prune):
+    one = part(torch.randn(40, 8), range(0, 320, 4), torch.randn(40, 8))
+    one.weight.values.grad = torch.randn(80)
+    gc.collect()
+    gc.disable()
+    try:
+        exchange([one], 0.5, rules(prune, grow="gradient"))
+        assert not [found for found in gc.get_objects() if type(found) in (Growing, Pruning, Choice)]
+    finally:
+        gc.enable()

@@ -46,7 +46,7 @@ def test_the_lowest_keys_are_chosen_and_equals_shared_out(seed, n, kind, stride)
     choice = choose(candidates, len(blocks), n, generator, sample)
     chosen = [torch.zeros(len(some), dtype=torch.bool) for some in blocks]
     for i, mask in enumerate(chosen):
-        places = choice.of_block(i, generator)
+        places = choice.of_block(i, generator, candidates)
         if places is not None:
             assert (places.diff() > 0).all()
             mask[places] = True

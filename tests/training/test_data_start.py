@@ -7,7 +7,9 @@ import torch
 from scipy.sparse import csr_matrix
 
 from recbole_dsl import DSLTrainer, sparse_weights
+from recbole_dsl.data import kept_start
 from recbole_dsl.initialisation.factors import Factors
+from recbole_dsl.training import data_start
 from recbole_dsl.training.data_start import start_weights
 from tests.running import prepare
 
@@ -76,6 +78,44 @@ def test_the_values_are_factors_of_the_training_data(options):
     alive = items.dense().detach() != 0
     assert torch.allclose(ratio[alive], ratio[alive].median().expand(int(alive.sum())), rtol=1e-3)
     assert trainer.sparsity.nnz == nnz
+
+
+@pytest.mark.parametrize("model_name, density", [("BPR", 0.05), ("BPR", 0.3), ("MultiVAE", 0.25)])
+def test_a_start_from_the_cache_is_the_one_that_was_made(options, tmp_path, monkeypatch, model_name, density):
+    monkeypatch.setattr(kept_start, "_WORTH", 0)
+
+    def started(cache, seed=7, density=density):
+        config, model, train_data, _, _ = prepare(
+            model_name, {**options, "density": density, "data_cache": cache, "train_neg_sample_args": None}
+        )
+        DSLTrainer(config, model)
+        start_weights(model, train_data._dataset, seed)
+        return dict(model.state_dict())
+
+    def require_same(state, wanted):
+        assert state.keys() == wanted.keys()
+        assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+
+    folder = str(tmp_path / "cache")
+    made, other = started(False), started(False, seed=8)
+    require_same(started(folder), made)
+    usual = data_start.initialise_from
+
+    def refuse(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(data_start, "initialise_from", refuse)
+    require_same(started(folder), made)
+    with pytest.raises(ZeroDivisionError):
+        started(folder, density=density + 0.05)
+    monkeypatch.setattr(data_start, "initialise_from", usual)
+    # ties may fall otherwise
+    require_same(started(folder, seed=8), other)
+    for file in (tmp_path / "cache").iterdir():
+        content = bytearray(file.read_bytes())
+        content[-70] ^= 1
+        file.write_bytes(content)
+    require_same(started(folder), made)
 
 
 def test_layers_from_and_to_items_start_from_factors_of_them_and_keep_their_scale(options):
