@@ -7,7 +7,7 @@ from logging import getLogger
 
 import torch
 from recbole.data.dataset import Dataset
-from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.abstract_recommender import ContextRecommender, SequentialRecommender
 from recbole.model.layers import BaseFactorizationMachine
 from torch import Tensor, nn
 
@@ -31,7 +31,9 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
 
     These are its `sided_weights`. Layers keep the scale of their initialiser. These and all other sparse weights
     are divided by the root of their density: with fewer terms in each sum, the outputs keep the variance that the
-    initialiser gave them. Tables of fields whose rows are multiplied, as in FM, `share_columns` first.
+    initialiser gave them. Tables of context-aware models keep their values as they are: rows of rare tokens hardly
+    change, and what they start from is noise to the layers that read them. Those whose rows are multiplied, as in
+    FM, `share_columns`.
 
     This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
     unless another with as many factors holds given values; see `best_factors`. The entries of a table of
@@ -80,21 +82,21 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         arguments = one.side, one.reads, by_share, square_sum
         initialise_once(dataset.config, factors[kind], arguments, one.weight, generator, initialise)
     tables = _field_tables(model)
+    # where layers read the rows, as in DCNv2, shared columns make no difference
+    multiplies_rows = any(isinstance(module, BaseFactorizationMachine) for module in model.modules())
     for name, weight in new.items():
         if name not in sided:
-            if weight in tables:
+            if weight not in tables:
+                weight.values.detach().mul_(weight.density**-0.5)
+            elif multiplies_rows:
                 share_columns(weight, generator)
-            weight.values.detach().mul_(weight.density**-0.5)
         weight.awaits_data = False
     return list(sided)
 
 
 def _field_tables(model: nn.Module) -> set[SparseWeight]:
-    """The tables of a model that multiplies the rows of fields with each other, as FM and DeepFM do.
-
-    Where layers read the rows, as in DCNv2, shared columns make no difference.
-    """
-    if not any(isinstance(module, BaseFactorizationMachine) for module in model.modules()):
+    """The sparse tables of a context-aware model, first orders too; none of other models."""
+    if not isinstance(model, ContextRecommender):
         return set()
     tables = (module._modules.get("weight") for module in model.modules() if isinstance(module, nn.Embedding))
     return {weight for weight in tables if isinstance(weight, SparseWeight)}
