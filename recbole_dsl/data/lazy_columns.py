@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from recbole.data.interaction import Interaction
 from torch import Tensor
 
 # entries that are cut at a time; their indices take 32 MB
@@ -170,7 +169,9 @@ class Columns(MutableMapping, dict):
 
 def column_of(feat: Any, name: str, rows: slice | None = None) -> Any:
     """The column ``name`` of the features ``feat``, or some ``rows``; a lazy one is not kept there."""
-    value = dict.__getitem__(feat.interaction, name) if isinstance(feat, Interaction) else feat[name]
+    # other tables may record what is read of them by name
+    uncut = getattr(type(feat), "uncut_column", None)
+    value = uncut(feat, name) if uncut else feat[name]
     if rows is not None:
         is_lazy = isinstance(value, LazyColumn)
         value = replace(value, spans=value.spans.some(rows)) if is_lazy else value[rows]

@@ -62,6 +62,10 @@ class SequenceInteraction(Interaction):
     def add_prefix(self, prefix: str) -> None:
         self.interaction = Columns({prefix + name: column for name, column in self.interaction.uncut().items()})
 
+    def uncut_column(self, name: str) -> Tensor | LazyColumn:
+        """The column ``name``, without cutting it."""
+        return self.interaction.uncut()[name]
+
     def first_entries(self, names: Container[str]) -> "SequenceInteraction":
         """The columns of ``names``, of histories the first entry alone."""
         columns = {name: column for name, column in self.interaction.uncut().items() if name in names}

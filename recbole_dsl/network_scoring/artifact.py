@@ -60,7 +60,7 @@ def load(artifact: Artifact, model_class: type | None = None) -> NetworkScorer:
         checkpoint = {
             "model": artifact.header["model"],
             "dataset": dataset_name,
-            "config": from_json(header["options"], arrays, "options"),
+            "config": dict(from_json(header["options"], arrays, "options")),
             "shapes": shapes,
             "state_dict": state,
             "other_parameter": from_json(header["other_parameter"], arrays, "other"),

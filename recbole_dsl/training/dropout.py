@@ -4,10 +4,13 @@ from logging import getLogger
 
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
 # a row with a tenth of the columns loses more to dropout than a whole one
 _POWER = 0.4
+_KINDS = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 
 
 def scale_dropout(model: nn.Module, density: float, factor: float | None) -> None:
@@ -21,7 +24,7 @@ def scale_dropout(model: nn.Module, density: float, factor: float | None) -> Non
     if factor is None:
         factor = density**_POWER if isinstance(model, SequentialRecommender) else 1.0
     changed = {}
-    for layer in (module for module in model.modules() if isinstance(module, _DropoutNd)):
+    for layer in (module for module in model.modules() if isinstance(module, _KINDS)):
         before, layer.p = layer.p, factor * layer.p
         if layer.p != before:
             changed[before] = layer.p

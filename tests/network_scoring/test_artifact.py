@@ -242,6 +242,14 @@ def test_it_is_of_no_model_or_dataset_that_is_a_path_or_none(name, value, data_p
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("part", ["options", "other_parameter", "data", "weights", "as_bytes", "draws"])
+def test_each_part_of_it_has_its_form_or_is_refused_in_one_line(part, data_path):
+    one = exported("MultiVAE", data_path)
+    header, arrays = one.parts()
+    for value in HOSTILE:
+        _holds(one, {**header, part: value}, arrays)
+
+
 def _holds(one, header, arrays):
     try:
         scorer = load(Artifact("x.rdsl", one.header(header), arrays))
