@@ -49,7 +49,7 @@ WEIGHT_DECAYS_OF = dict.fromkeys(METHODS_OF, (5e-5, 1e-5))
 # of the model's own learning rate
 FACTORS = 1.0, 0.5, 2.0
 # whose quality is drawn against bytes
-FRONTIERS = ("BPR", "ml-1m"), ("LightGCN", "ml-1m")
+FRONTIERS = ("BPR", "ml-1m"), ("LightGCN", "ml-1m"), ("SASRec", "beauty"), ("DeepFM", "ml-100k")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
