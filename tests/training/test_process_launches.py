@@ -59,8 +59,7 @@ def test_two_launches_find_each_other_by_address_and_port(command):
     check_one_run(ended(first)[1], ended(second)[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number, rank", [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
 def test_a_lost_process_ends_the_other_with_one_line_that_names_it(command, number, rank):
     limit = 12
     process = start(options=command | {"epochs": 5000, "nproc": 2, "port": free_port(), "process_timeout": limit})
