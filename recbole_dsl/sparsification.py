@@ -31,11 +31,13 @@ class SparsityReport:
         weights: the sparse weights by the name of the dense parameter each replaced.
         dense: name of each parameter that stayed dense -> (number of weights, reason).
         frozen: sparse weights that are not trained.
+        dropout: the new probability of dropout layers by the old one, where `DSLTrainer` changed it.
     """
 
     weights: dict[str, SparseWeight]
     dense: dict[str, tuple[int, str]] = field(default_factory=dict)
     frozen: dict[str, SparseWeight] = field(default_factory=dict)
+    dropout: dict[float, float] = field(default_factory=dict)
 
     @property
     def nnz(self) -> int:
@@ -50,6 +52,10 @@ class SparsityReport:
     @property
     def density(self) -> float:
         return self.nnz / self.numel
+
+    def dropout_change(self) -> str:
+        """Each probability that `dropout` changed, as "from 0.5 to 0.2"."""
+        return ", ".join(f"from {before:g} to {after:.3g}" for before, after in self.dropout.items())
 
     def __str__(self) -> str:
         stayed = sum(count for count, reason in self.dense.values() if reason != _NOT_TRAINED)
@@ -66,6 +72,8 @@ class SparsityReport:
             lines.append(f"  {name:<{width}}  sparse  {shape}, {weight.nnz:,} alive, {weight.density:.4f}{note}")
         for name, (count, reason) in self.dense.items():
             lines.append(f"  {name:<{width}}  dense   {count:,} weights: {reason}")
+        if self.dropout:
+            lines.append(f"dropout {self.dropout_change()}")
         return "\n".join(lines)
 
 

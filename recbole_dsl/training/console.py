@@ -78,6 +78,8 @@ def say_start(
     alive = f"{sparsity.nnz:,} of {sparsity.numel:,} weights alive ({sparsity.density:.4g})"
     say_part("sparse", f"{alive}: {first_of(list(sparsity.weights))}")
     say_part("dense", _why_dense(sparsity.dense))
+    if sparsity.dropout:
+        say_part("dropout", f"{sparsity.dropout_change()} (dropout_factor)")
     # a path in one piece can be copied
     say(f"file    {from_here(model_file) if model_file else 'none is saved'}")
     if log:

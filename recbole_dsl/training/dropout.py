@@ -1,7 +1,5 @@
 """Less dropout for sparse weights, which overfit less than dense ones."""
 
-from logging import getLogger
-
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import nn
 
@@ -13,13 +11,16 @@ _KINDS = (
 )
 
 
-def scale_dropout(model: nn.Module, density: float, factor: float | None) -> None:
-    """Multiply the probability of each dropout layer of ``model`` by ``factor``, in place, and log what changed.
+def scale_dropout(model: nn.Module, density: float, factor: float | None) -> dict[float, float]:
+    """Multiply the probability of each dropout layer of ``model`` by ``factor``, in place.
 
     Args:
         density: of the sparse weights.
         factor: None is ``density`` to the power 0.4 for models of the next item, which read their tables through
             dropout, and 1 for others.
+
+    Returns:
+        The new probability for each old one that changed.
     """
     if factor is None:
         factor = density**_POWER if isinstance(model, SequentialRecommender) else 1.0
@@ -28,6 +29,4 @@ def scale_dropout(model: nn.Module, density: float, factor: float | None) -> Non
         before, layer.p = layer.p, factor * layer.p
         if layer.p != before:
             changed[before] = layer.p
-    if changed:
-        shown = ", ".join(f"{before:g} to {after:.3g}" for before, after in changed.items())
-        getLogger().info(f"dropout_factor={factor:.3g}: dropout from {shown}")
+    return changed

@@ -129,7 +129,7 @@ class DSLMixin(WithOptimizers, Resumable):
         was_sparse = bool(sparse_weights(model))
         report = sparsify(model, dsl_config)
         if not was_sparse:
-            scale_dropout(model, report.density, dsl_config.dropout_factor)
+            report.dropout = scale_dropout(model, report.density, dsl_config.dropout_factor)
         return dsl_config, report
 
     @property

@@ -35,7 +35,7 @@ def test_the_density_that_counts_is_the_one_that_was_reached(options, caplog):
     with caplog.at_level("INFO"):
         trainer = DSLTrainer(config, model)
     assert dropouts(model) == pytest.approx([0.5 * trainer.sparsity.density**0.4])
-    assert "dropout from 0.5 to" in caplog.text
+    assert "dropout from 0.5 to" in caplog.text and trainer.sparsity.dropout
 
 
 def test_a_second_trainer_of_a_model_leaves_its_dropout(options):
