@@ -5,10 +5,7 @@ from torch import nn
 
 # a row with a tenth of the columns loses more to dropout than a whole one
 _POWER = 0.4
-_KINDS = (
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
-)
+_KINDS = nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout
 
 
 def scale_dropout(model: nn.Module, density: float, factor: float | None) -> dict[float, float]:
