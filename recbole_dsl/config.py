@@ -173,6 +173,13 @@ class DSLConfig:
         _yes_or_no,
         "Whether graph models store propagation matrices in compressed rows (CSR). The results are the same.",
     )
+    trim_padding: bool = _option(
+        True,
+        _yes_or_no,
+        "Whether sequential models read histories of similar length together, without their padding, on a CPU. "
+        "The vectors are the same; dropout draws other random numbers. Never at density 1, where all numbers are "
+        "RecBole's.",
+    )
     dropout_factor: float | None = _option(
         None,
         _share,

@@ -3,7 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, wraps
 from inspect import unwrap
 from time import monotonic
@@ -32,6 +32,7 @@ from recbole_dsl.errors import DSLError
 from recbole_dsl.options.run_options import options_to_save
 from recbole_dsl.sparse.modules import sparse_shapes
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.sparsification import SparsityReport
 from recbole_dsl.topology.engine import DynamicTopology
 from recbole_dsl.training.console import say_epoch
 from recbole_dsl.training.faults import said_in_one_line
@@ -41,6 +42,7 @@ from recbole_dsl.training.model_state import (
     restore_model,
     save_other_parameters,
 )
+from recbole_dsl.training.padding import without_padding
 from recbole_dsl.training.run_files import best_file, from_here, is_last, last_file
 from recbole_dsl.training.step_count import is_pretraining, steps_to_come
 from recbole_dsl.training.warm_start import Night
@@ -60,6 +62,7 @@ class Resumable:
     config: Config
     model: AbstractRecommender
     dsl_config: DSLConfig
+    sparsity: SparsityReport
     topology: DynamicTopology
     optimizers: list[Optimizer]
     train_data: AbstractDataLoader | None
@@ -235,7 +238,8 @@ class Resumable:
             self._epoch = epoch
             begin_epoch(self.config, epoch)
             began = monotonic()
-            loss = usual(data, epoch, *args, **kwargs)
+            with self._reading_histories():
+                loss = usual(data, epoch, *args, **kwargs)
             agree_on_values(self.config, self.optimizers)
             self.record.trained(epoch, self.topology.step, loss, monotonic() - began)
             return loss
@@ -257,6 +261,11 @@ class Resumable:
             raise
         finally:
             del self._train_epoch
+
+    def _reading_histories(self) -> AbstractContextManager[None]:
+        # dropout draws other random numbers without padding, and at density 1 the numbers are to be RecBole's
+        is_trimmed = self.dsl_config.trim_padding and self.sparsity.density < 1
+        return without_padding(self.model) if is_trimmed else nullcontext()
 
     def _end_epoch(self, saved: bool) -> None:
         """Tell what the last epoch came to and keep its state, unless that is done."""

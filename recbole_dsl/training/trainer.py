@@ -234,6 +234,7 @@ class DSLMixin(WithOptimizers, Resumable):
         try:
             with ExitStack() as kept:
                 kept.enter_context(self.bars.shown())
+                kept.enter_context(self._reading_histories())
                 eval_data = in_bounded_batches(eval_data)
                 for weight in sparse_weights(self.model).values():
                     kept.enter_context(weight.dense_kept())

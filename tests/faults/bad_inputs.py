@@ -38,6 +38,7 @@ OPTIONS = [
     ("grow", "gradients 0", "one of gradient, momentum, random, random_unfired"),
     ("keep_rows", "2 maybe None", "True or False"),
     ("fast_graph", "no 3", "True or False"),
+    ("trim_padding", "no 3", "True or False"),
     ("targets", "zzz ['user_embedding','zzz'] user_embeding", "match one of user_embedding.weight"),
     ("targets", "3 {'a':1} [1]", "names or patterns"),
     ("exclude", "zzz ['user_embedding','zzz'] user_embeding", "match one of user_embedding.weight"),
