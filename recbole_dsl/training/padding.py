@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+_NORMALISING = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 # positions of a block: what a layer makes of them stays in the processor's cache
 _POSITIONS = 8192
 # positions of padding that a block may have, for a further block costs as much
@@ -71,7 +71,9 @@ def _may_be_divided(model: AbstractRecommender) -> bool:
         return False
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         return False
-    return not any(isinstance(m, _BatchNorm) or m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    return not any(
+        isinstance(m, _NORMALISING) or m._forward_hooks or m._forward_pre_hooks for m in model.modules()
+    )
 
 
 def _in_blocks() -> Callable[..., Any]:
