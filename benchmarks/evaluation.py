@@ -53,6 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_table(["evaluation", "users", "s, median", "low - high", "RecBole / this", "NDCG@10"], rows)
 
 
+def first_samples(loader: AbstractDataLoader, n: int) -> AbstractDataLoader:
+    """``loader`` with its first ``n`` samples."""
+    few = copy.copy(loader)
+    n = min(n, loader.sample_size)
+    batches = [part.tolist() for part in torch.arange(n).split(loader.step)]
+    vars(few).update(sample_size=n, batch_sampler=batches, sampler=range(n))
+    for name in {"uid_list", "user_df"} & vars(loader).keys():
+        vars(few)[name] = getattr(loader, name)[:n]
+    return few
+
+
 def _rows(options: argparse.Namespace, mode: str) -> list[list[str]]:
     split = {"LS": "valid_and_test"} if options.last else {"RS": [0.8, 0.1, 0.1]}
     settings: dict[str, Any] = {
@@ -65,7 +76,7 @@ def _rows(options: argparse.Namespace, mode: str) -> list[list[str]]:
     config = make_config(options.model, options.dataset, settings)
     train_data, _, test_data = load(config)
     if options.users:
-        test_data = _first(test_data, options.users)
+        test_data = first_samples(test_data, options.users)
     results: dict[str, Any] = {}
     sides = {}
     for side in _SIDES:
@@ -82,17 +93,6 @@ def _rows(options: argparse.Namespace, mode: str) -> list[list[str]]:
         ]
         for side in _SIDES
     ]
-
-
-def _first(loader: AbstractDataLoader, n: int) -> AbstractDataLoader:
-    """``loader`` with its first ``n`` samples."""
-    few = copy.copy(loader)
-    n = min(n, loader.sample_size)
-    batches = [part.tolist() for part in torch.arange(n).split(loader.step)]
-    vars(few).update(sample_size=n, batch_sampler=batches, sampler=range(n))
-    for name in {"uid_list", "user_df"} & vars(loader).keys():
-        vars(few)[name] = getattr(loader, name)[:n]
-    return few
 
 
 def _timer(side: str, trainer: Trainer, data: AbstractDataLoader, results: dict[str, Any]) -> Callable[[], float]:

@@ -49,16 +49,17 @@ def main() -> None:
     stopwatch, scores, began = Stopwatch(), [], []
     run = _ours(stopwatch) if SETTINGS["side"].startswith("ours") else _stock(stopwatch)
     _watch_trainer(stopwatch, scores, began)
+    shares = _sample() if SETTINGS.get("sample") else {}
     imported = time()
     result = run(
         model=SETTINGS["model"], dataset=SETTINGS["dataset"], config_dict={"state": "ERROR", **SETTINGS["options"]}
     )
-    ended = time()
+    parts = {part: seconds / shares.get(part, 1) for part, seconds in stopwatch.seconds.items()}
     line = {
         "imports": imported - BEGAN,
-        "job": ended - imported,
         "until_trained": began[0] - imported,
-        "parts": stopwatch.seconds,
+        "parts": parts,
+        "not_run": sum(parts.values()) - sum(stopwatch.seconds.values()),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "scores": [(when - SETTINGS["began"], score) for when, score in scores],
         "test": result["test_result"],
@@ -93,6 +94,29 @@ def _stock(stopwatch: Stopwatch) -> Callable[..., dict[str, Any]]:
         usual = torch.optim.Adam
         torch.optim.Adam = lambda *args, **kwargs: usual(*args, **kwargs, fused=True)
     return quick_start.run_recbole
+
+
+def _sample() -> dict[str, float]:
+    """Let RecBole's trainer take some of its steps and evaluate some of the users; the share of each part."""
+    from recbole.trainer import Trainer
+
+    from benchmarks.evaluation import first_samples
+    from benchmarks.sides import FirstBatches
+
+    steps, users = SETTINGS["sample"]
+    usual_train, usual_evaluate = Trainer._train_epoch, Trainer.evaluate
+    shares = {}
+
+    def train_epoch(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+        shares["train"] = min(1, steps / len(data))
+        return usual_train(self, FirstBatches(data, min(steps, len(data))), *args, **kwargs)
+
+    def evaluate(self: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+        shares["evaluate"] = min(1, users / data.sample_size)
+        return usual_evaluate(self, first_samples(data, users), *args, **kwargs)
+
+    Trainer._train_epoch, Trainer.evaluate = train_epoch, evaluate
+    return shares
 
 
 def _watch_trainer(stopwatch: Stopwatch, scores: list[tuple[float, float]], began: list[float]) -> None:
