@@ -274,7 +274,11 @@ def test_a_figure_holds_every_point_within_its_frame():
     "model, changes, lacks",
     [
         ("MultiVAE", {"train_batch_size": 16}, set()),
-        ("RecVAE", {"train_batch_size": 16, "update_interval": 2}, {"Time"}),
+        (
+            "RecVAE",
+            {"train_batch_size": 16, "update_interval": 2, "hidden_dimension": 32, "latent_dimension": 8},
+            {"Time"},
+        ),
         ("SASRec", {"load_col": None, "train_neg_sample_args": None, "hidden_size": 8, "inner_size": 8}, set()),
         ("CKE", {"load_col": None, "kg_embedding_size": 8}, {"Time"}),
         ("FM", {"load_col": {"inter": ["user_id", "item_id", "rating"]}, "threshold": {"rating": 4}}, {"Items"}),

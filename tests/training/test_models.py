@@ -18,6 +18,8 @@ INTERACTIONS = ["user_id", "item_id", "rating", "timestamp"]
 FEATURES = {"user": ["user_id", "age", "gender"], "item": ["item_id", "release_year", "class"]}
 GRAPH = {"kg": ["head_id", "relation_id", "tail_id"], "link": ["item_id", "entity_id"]}
 COLUMNS = {"context-aware": FEATURES, "sequential": FEATURES, "knowledge-aware": GRAPH}
+# histories of "tiny" are not longer
+SMALL = {"MAX_ITEM_LIST_LENGTH": 15, "hidden_size": 16, "inner_size": 16, "mlp_hidden_size": [16]}
 
 all_cases = pytest.mark.parametrize(
     "family, case", [(f, case) for f, cases in CASES.items() for case in cases if case != "S3Rec-finetune"]
@@ -37,6 +39,8 @@ def options_of(family, case, data_path):
         "eval_step": 4,
         "train_batch_size": 128,
         "show_progress": False,
+        "n_memory": 4,
+        **(SMALL if family == "sequential" else {}),
         **CASES[family][case],
         "num_clusters": 8,
         "reranker_CAN_NUM": 10,

@@ -86,7 +86,16 @@ def run_twice(monkeypatch, model, options, stop=3):
         # counts its steps in an attribute
         ("MultiVAE", {"update_interval": 2, "grow_window": 2, "train_batch_size": 16}),
         # two optimizers that take turns
-        ("RecVAE", {"update_interval": 2, "grow_window": 2, "train_batch_size": 16}),
+        (
+            "RecVAE",
+            {
+                "update_interval": 2,
+                "grow_window": 2,
+                "train_batch_size": 16,
+                "hidden_dimension": 32,
+                "latent_dimension": 8,
+            },
+        ),
         (
             "SASRec",
             {"load_col": None, "loss_type": "BPR", "n_layers": 1, "n_heads": 1, "hidden_size": 8, "inner_size": 8},
