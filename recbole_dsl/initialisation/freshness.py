@@ -87,12 +87,16 @@ def is_noise(values: Tensor, padding: int | None = None) -> bool | None:
 
 def _has_structure(matrix: np.ndarray) -> bool:
     """Whether the normal scores of the entries have a larger singular value than noise has."""
-    order = np.lexsort((np.random.default_rng(0).random(matrix.size), matrix.ravel()))
+    # equal entries get their ranks in random order
+    order = np.random.default_rng(0).permutation(matrix.size)
+    order = order[np.argsort(matrix.ravel()[order], kind="stable")]
     scores = np.empty(matrix.size)
     scores[order] = ndtri((np.arange(matrix.size) + 0.5) / matrix.size)
+    scores = scores.reshape(matrix.shape)
     n, m = (max(matrix.shape) - 1) ** 0.5, min(matrix.shape) ** 0.5
     scale = (n + m) * (1 / n + 1 / m) ** (1 / 3)
-    return (np.linalg.norm(scores.reshape(matrix.shape), 2) ** 2 - (n + m) ** 2) / scale > _FAR
+    products = scores.T @ scores if len(scores) > scores.shape[1] else scores @ scores.T
+    return (np.linalg.eigvalsh(products)[-1] - (n + m) ** 2) / scale > _FAR
 
 
 def _sample(values: Tensor, padding: int | None) -> np.ndarray:
