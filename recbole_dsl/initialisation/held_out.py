@@ -1,7 +1,6 @@
 """Choosing the factors that rank interactions best which were held out of the factorisation."""
 
 import numpy as np
-import torch
 from scipy.sparse import csr_matrix
 
 from recbole_dsl.initialisation.codes import largest
@@ -139,7 +138,7 @@ def _ndcg(
 def _ranked(
     of_users: np.ndarray, of_items: np.ndarray, kept: csr_matrix, left_out: csr_matrix, users: np.ndarray
 ) -> float:
-    """`_ndcg` by codes of ``users`` and of all items."""
+    """`_ndcg` by codes of ``users`` and of all items; of equal scores, those of held-out items come last."""
     discounts = 1 / np.log2(np.arange(2, _TOP + 2))
     ideal = np.cumsum(discounts)
     total = 0.0
@@ -147,10 +146,11 @@ def _ranked(
         some = users[start : start + _BLOCK]
         scores = of_users[start : start + _BLOCK] @ of_items.T
         scores[kept[some].nonzero()] = -np.inf
-        n = min(_TOP, scores.shape[1])
-        # ten times as fast as NumPy's partition
-        top = torch.from_numpy(scores).topk(n).indices.numpy()
         wanted = left_out[some]
-        hits = np.take_along_axis(wanted.toarray(), top, 1) > 0
-        total += (hits @ discounts[:n] / ideal[np.minimum(np.diff(wanted.indptr), n) - 1]).sum()
+        rows, items = wanted.nonzero()
+        # row by row, which stays in the cache: a tenth of the time of a search for the best ten
+        places = np.array([np.count_nonzero(scores[r] >= scores[r, i]) for r, i in zip(rows, items)]) - 1
+        best = ideal[np.minimum(np.diff(wanted.indptr), _TOP) - 1]
+        is_found = places < _TOP
+        total += (discounts[places[is_found]] / best[rows[is_found]]).sum()
     return total / len(users)
