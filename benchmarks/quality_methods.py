@@ -31,12 +31,14 @@ WIDTHS = {
     "DeepFM": ("embedding_size", "mlp_hidden_size"),
     "DCNV2": ("embedding_size", "mlp_hidden_size"),
     "SASRec": ("hidden_size", "inner_size"),
+    "BERT4Rec": ("hidden_size", "inner_size"),
     "GRU4Rec": ("embedding_size", "hidden_size"),
 }
 PUBLISHED = yaml.safe_load((Path(__file__).parent.parent / "properties/published/dsl.yaml").read_text())
 # update intervals of the authors, in epochs of their data and batch sizes; they have none for BPR, for which a
 # shorter one than LightGCN's does better, and for sequential models
-PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27, "SASRec": 1.2, "GRU4Rec": 1.2}
+PUBLISHED_EPOCHS = {"BPR": 1.2, "LightGCN": 3.8, "NeuMF": 1.0, "MultiVAE": 0.27}
+PUBLISHED_EPOCHS |= dict.fromkeys(("SASRec", "BERT4Rec", "GRU4Rec"), 1.2)
 
 
 @dataclass(frozen=True)

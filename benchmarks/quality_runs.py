@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from recbole.config import Config
+from recbole.data.transform import construct_transform
 from recbole.trainer import Trainer
 from torch import nn
 
@@ -87,6 +88,17 @@ MODELS: dict[str, dict[str, Any]] = {
         "n_layers": 1,
         "learning_rate": 0.002,
     },
+    "BERT4Rec": {
+        **_SEQUENTIAL,
+        "hidden_size": 64,
+        "inner_size": 256,
+        "n_layers": 1,
+        "transform": "mask_itemseq",
+        "mask_ratio": 0.2,
+        "ft_ratio": 0.5,
+        "learning_rate": 0.004,
+        "stopping_step": 4,
+    },
     "GRU4Rec": {
         **_SEQUENTIAL,
         "embedding_size": 64,
@@ -163,4 +175,7 @@ def dense_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def _config(run: Run, data_path: str, folder: str) -> Config:
     of_run = {name: getattr(run, name) for name in ("epochs", "seed", "learning_rate", "weight_decay", "density")}
     places = {"checkpoint_dir": folder, "data_path": ensure_dataset(run.dataset, data_path, "dataset")}
-    return make_config(run.model, run.dataset, {**options_of(run.model, run.dataset), **of_run, **places})
+    config = make_config(run.model, run.dataset, {**options_of(run.model, run.dataset), **of_run, **places})
+    # it names its fields in the config that it is made from, where the model looks for them
+    construct_transform(config)
+    return config
