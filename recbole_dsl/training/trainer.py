@@ -49,6 +49,7 @@ from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.console import BriefBars, say_part
 from recbole_dsl.training.data_start import start_weights
+from recbole_dsl.training.free_memory import return_free_memory
 from recbole_dsl.training.dropout import scale_dropout
 from recbole_dsl.training.faults import said_in_one_line
 from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
@@ -289,6 +290,7 @@ class DSLMixin(WithOptimizers, Resumable):
             self.logger.info(f"start from the largest of the values that they were given: {named}")
         if not started:
             return
+        return_free_memory()
         self.topology.restart()
         self.logger.info(f"start from a factorisation of the training data: {', '.join(started)}")
 
