@@ -49,9 +49,9 @@ from recbole_dsl.sparsification import SparsityReport, sparsify
 from recbole_dsl.topology.engine import DynamicTopology, TopologyUpdate
 from recbole_dsl.training.console import BriefBars, say_part
 from recbole_dsl.training.data_start import start_weights
-from recbole_dsl.training.free_memory import return_free_memory
 from recbole_dsl.training.dropout import scale_dropout
 from recbole_dsl.training.faults import said_in_one_line
+from recbole_dsl.training.free_memory import return_free_memory
 from recbole_dsl.training.model_state import drop_caches, restore_model, save_other_parameters
 from recbole_dsl.training.optimizers import WithOptimizers
 from recbole_dsl.training.parallel_init import parallel_init
