@@ -4,6 +4,7 @@
     python -m benchmarks.job --threads 1 --dataset ml-1m --epochs 300 --to_quality --rounds 1
     python -m benchmarks.job --threads 1 --power_law 100000 50000 2500000
     python -m benchmarks.job --threads 1 --power_law 1000000 1000000 15000000 --epochs 1 --sample_stock 100 200
+    python -m benchmarks.job --threads 1 --power_law 500000 100000 10000000 --times --model SASRec --until_training
 
 Each job is a process of its own, and the sides take turns.
 """
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--power_law", type=int, nargs=3, metavar=("USERS", "ITEMS", "INTERACTIONS"), help="generated data instead"
     )
+    parser.add_argument(
+        "--times", action="store_true", help="generated data has a timestamp, as sequential models need"
+    )
     parser.add_argument("--sides", nargs="+", choices=_SIDES, default=_SIDES)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--options", type=json.loads, default={}, help="more of RecBole's options, as JSON")
@@ -52,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar=("STEPS", "USERS"),
         help="let RecBole take so many steps of each epoch and evaluate so many users, and compute its time",
     )
+    parser.add_argument("--until_training", action="store_true", help="end each job when the training begins")
     parser.add_argument("--profile", action="store_true", help="one more job of ours, and where its time goes")
     options = parse(parser, arguments)
     if options.power_law:
-        options.dataset = ensure_power_law(options.data_path, *options.power_law)
+        options.dataset = ensure_power_law(options.data_path, *options.power_law, times=options.times)
     jobs: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
     with tempfile.TemporaryDirectory() as cache:
         if "ours_again" in jobs:
@@ -64,13 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for _ in range(options.rounds):
             for side, done in jobs.items():
                 done.append(_job(options, side, cache))
-    print_header(
-        f"{options.model} on {options.dataset}: a whole job",
-        options,
-        f"At most {options.epochs} epochs with RecBole's options, a validation after each, and the test; ours at "
-        f"density {_DENSITY}. The sides take turns; medians of {options.rounds} rounds, in seconds: the process, "
-        "its imports and the parts of the job." + _note(options),
-    )
+    print_header(f"{options.model} on {options.dataset}: a whole job", options, _about(options))
     _print_jobs(jobs)
     if options.to_quality:
         _print_times_to_quality(jobs)
@@ -79,20 +78,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _print_profile(_job(options, "ours", cache, profile=True))
 
 
-def _note(options: argparse.Namespace) -> str:
-    if not options.sample_stock:
-        return ""
-    steps, users = options.sample_stock
-    return (
-        f" RecBole took {steps} steps and evaluated {users} users; what it takes for all of them is computed from "
-        "that."
+def _about(options: argparse.Namespace) -> str:
+    what = f"At most {options.epochs} epochs with RecBole's options, a validation after each, and the test"
+    if options.until_training:
+        what = "A job with RecBole's options until its training begins"
+    about = (
+        f"{what}; ours at density {_DENSITY}. The sides take turns; medians of {options.rounds} rounds, in "
+        "seconds: the process, its imports and the parts of the job."
     )
+    if options.sample_stock:
+        steps, users = options.sample_stock
+        about += (
+            f" RecBole took {steps} steps and evaluated {users} users; what it takes for all of them is computed "
+            "from that."
+        )
+    return about
 
 
 def _job(options: argparse.Namespace, side: str, cache: str, profile: bool = False) -> dict[str, Any]:
     settings = {
         "side": side,
         "profile": profile,
+        "until_training": options.until_training,
         "model": options.model,
         "dataset": options.dataset,
         "threads": options.threads,
@@ -136,7 +143,7 @@ def _print_jobs(jobs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
             [median(job[name] for job in jobs["stock"]) for name in ("process", "peak")] if "stock" in jobs else ()
         )
         compared = [f"{shares[0] / times[0]:.2f} x", f"{peak / shares[1]:.2f}"] if shares else ["-", "-"]
-        ndcg = next(f"{value:.4f}" for name, value in done[0]["test"].items() if name.startswith("ndcg"))
+        ndcg = next((f"{value:.4f}" for name, value in done[0]["test"].items() if name.startswith("ndcg")), "-")
         if done[0]["not_run"]:
             ndcg = "-"
         rows.append([_NAMES[side], *(f"{t:.1f}" for t in times), f"{peak / 2**20:,.0f}", *compared, ndcg])

@@ -213,6 +213,13 @@ def test_power_law_has_every_user_and_item_and_is_skewed(tmp_path):
         ensure_power_law(str(tmp_path), 500, 300, 499)
 
 
+def test_power_law_may_have_times_in_the_order_of_its_lines(tmp_path):
+    without, name = (ensure_power_law(str(tmp_path), 50, 30, 200, times=times) for times in (False, True))
+    rows = np.loadtxt(tmp_path / name / f"{name}.inter", dtype=np.int64, skiprows=1)
+    assert np.array_equal(rows[:, :2], np.loadtxt(tmp_path / without / f"{without}.inter", np.int64, skiprows=1))
+    assert np.array_equal(rows[:, 2], np.arange(200))
+
+
 def test_alternate_takes_turns_and_drops_the_first_round():
     calls = []
 
@@ -457,6 +464,16 @@ def test_jobs_of_a_process_each_have_their_parts_and_the_time_to_the_dense_quali
     assert [row[0] for row in jobs] == [row[0] for row in to_quality] == [SIDE_NAMES["stock"], SIDE_NAMES["ours"]]
     whole, *parts = (float(cell) for cell in jobs[1][1:9])
     assert 0 < sum(parts) <= whole + 0.1
+
+
+def test_jobs_can_end_when_the_training_begins(tables, tmp_path):
+    size = ["--power_law", USERS, ITEMS, INTERACTIONS, "--times", "--data_path", tmp_path]
+    model = ["--model", "SASRec", "--options", json.dumps({"train_neg_sample_args": None, "load_col": None})]
+    (((_, whole, imports, until_trained, *_, train, evaluate, _, _, _, _, _, ndcg),),) = tables(
+        job, "--rounds", 1, "--sides", "ours", "--until_training", *model, *size
+    )
+    assert positive(until_trained) and float(imports) + float(until_trained) <= float(whole) + 0.1
+    assert (train, evaluate, ndcg) == ("0.0", "0.0", "-")
 
 
 def test_new_items_are_ranked_by_every_side(tables, data):
