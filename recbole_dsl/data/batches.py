@@ -99,6 +99,15 @@ def places_of(index: Any) -> Any:
     return torch.from_numpy(np.require(array, dtype, ["C", "W"]))
 
 
+def rows_at(column: torch.Tensor, places: Any) -> torch.Tensor:
+    """The rows of ``column`` at ``places``, which `places_of` returned."""
+    is_plain = isinstance(places, torch.Tensor) and places.dtype == torch.int64 and column.device == places.device
+    if is_plain and int(places.min()) >= 0:
+        # three times as fast as by brackets, which also take negative places
+        return column.index_select(0, places)
+    return column[places]
+
+
 @functools.wraps(Interaction.__getitem__)
 def _take(self: Interaction, index: Any) -> Any:
     # bypasses a traced table, which records the columns that are read
@@ -106,7 +115,7 @@ def _take(self: Interaction, index: Any) -> Any:
     if isinstance(index, str):
         return columns[index]
     places = places_of(index)
-    return Interaction({name: column[places] for name, column in columns.items()})
+    return Interaction({name: rows_at(column, places) for name, column in columns.items()})
 
 
 def _list(values: Any) -> Any:

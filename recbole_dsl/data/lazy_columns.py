@@ -93,7 +93,8 @@ class Targets(FlatColumn):
         return torch.Size((*self.spans.starts.shape, *self.flat.shape[1:]))
 
     def cut(self) -> Tensor:
-        return self.flat[self.spans.starts.long() + self.spans.lengths]
+        places = self.spans.starts.long() + self.spans.lengths
+        return self.flat.index_select(0, places.flatten()).view(self.shape)
 
 
 @dataclass(frozen=True, eq=False)

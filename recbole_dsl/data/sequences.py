@@ -16,12 +16,10 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_dsl.checkpoint.tokens import smallest
-from recbole_dsl.data.batches import places_of
+from recbole_dsl.data.batches import places_of, rows_at
 from recbole_dsl.data.lazy_columns import Columns, Histories, LazyColumn, Lengths, Spans, Targets, column_of
+from recbole_dsl.data.sorting import order_by
 from recbole_dsl.patching import changes
-
-# of a column beside those that the user has
-_PLACES = "recbole_dsl places"
 
 
 class SequenceInteraction(Interaction):
@@ -35,7 +33,7 @@ class SequenceInteraction(Interaction):
         if isinstance(index, str):
             return self.interaction[index]
         places = places_of(index)
-        return self._by_rows(lambda column: column[places])
+        return self._by_rows(lambda column: rows_at(column, places))
 
     def __str__(self) -> str:
         return Interaction.__str__(SimpleNamespace(length=self.length, interaction=self.interaction.uncut()))
@@ -75,12 +73,16 @@ class SequenceInteraction(Interaction):
         return SequenceInteraction(columns)
 
     def sort(self, by: Any, ascending: Any = True) -> None:
-        # without keeping the columns that it sorts by
-        names = {by} if isinstance(by, str) else {name for name in by if isinstance(name, str)}
-        columns = {name: column_of(self, name) for name in names if name in self}
-        order = Interaction({**columns, _PLACES: torch.arange(len(self))})
-        order.sort(by, ascending)
-        self._reindex(order[_PLACES])
+        # for what RecBole says of its arguments
+        Interaction({name: torch.empty(0) for name in self}).sort(by, ascending)
+        names = [by] if isinstance(by, str) else by
+        directions = [ascending] * len(names) if isinstance(ascending, bool) else ascending
+        directions = directions * len(names) if len(directions) == 1 else directions
+        # a column that is cut for this is not kept
+        columns = [column_of(self, name) for name in names]
+        order = order_by([column if column.ndim == 1 else column[..., 0] for column in columns], directions)
+        if order is not None:
+            self._reindex(order)
 
     def _reindex(self, index: Any) -> None:
         self.interaction.update(self[index].interaction.uncut())
@@ -110,6 +112,8 @@ def _data_augmentation(self: SequentialDataset) -> None:
         # PyTorch broadcasts or refuses these
         _data_augmentation.__wrapped__(self)
         return
+    # RecBole's is several times as slow
+    self.inter_feat = SequenceInteraction(self.inter_feat.interaction)
     self.sort(by=[self.uid_field, self.time_field], ascending=True)
     users = self.inter_feat[self.uid_field]
     is_first = torch.ones(len(users), dtype=torch.bool)

@@ -1,0 +1,41 @@
+"""The order of rows by a column, many times as fast as NumPy's stable ``argsort``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# integers of as many bits whose order is that of the floats with the same bits
+_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+def order_by(columns: Sequence[Tensor], ascending: Sequence[bool]) -> Tensor | None:
+    """The order in which rows are sorted by ``columns``, by the first one first: (rows,) int64; None if they are.
+
+    Equal rows stay in order by an ascending column, and are turned round by a descending one, as in RecBole.
+
+    Args:
+        columns: (rows,) each.
+    """
+    order = None
+    for column, is_ascending in zip(reversed(columns), reversed(ascending), strict=True):
+        found = _order(column if order is None else column.index_select(0, order))
+        if not is_ascending:
+            found = (torch.arange(len(column)) if found is None else found).flip(0)
+        if found is not None:
+            order = found if order is None else order.index_select(0, found)
+    return order
+
+
+def _order(keys: Tensor) -> Tensor | None:
+    """(n,) the stable ascending order of ``keys`` (n,), not a number last; None if they are in it."""
+    if bool((keys[1:] >= keys[:-1]).all()):
+        return None
+    if keys.dtype in _INTEGERS:
+        if bool(keys.isnan().any()):
+            return torch.from_numpy(np.argsort(keys.numpy(), kind="stable"))
+        # PyTorch has a radix sort for integers alone; 0.0 is added since -0.0 has other bits
+        bits = (keys + 0.0).view(_INTEGERS[keys.dtype])
+        keys = torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits)
+    return torch.argsort(keys, stable=True)
