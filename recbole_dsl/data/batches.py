@@ -89,7 +89,10 @@ def _init(self: AbstractDataLoader, *args: Any, **kwargs: Any) -> None:
 
 
 def places_of(index: Any) -> Any:
-    """``index`` as columns take it: an integer or boolean array as a tensor, anything else as RecBole has it."""
+    """``index`` as columns take it: an array or range as a tensor, anything else as RecBole has it."""
+    if isinstance(index, range):
+        # PyTorch makes a list of it, which takes a second for 10 M rows
+        index = np.arange(index.start, index.stop, index.step)
     if not isinstance(index, np.ndarray | torch.Tensor):
         return index
     array = index.numpy(force=True) if isinstance(index, torch.Tensor) else index

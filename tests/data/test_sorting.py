@@ -69,7 +69,13 @@ def test_what_cannot_be_sorted_by_is_refused_in_recboles_words(arguments):
     assert said[0] == said[1]
 
 
-@given(of_numpy.arrays(np.int64, st.integers(0, 9), elements=st.integers(-5, 4)), st.sampled_from([(5,), (5, 3)]))
+RANGES = st.builds(range, st.integers(-3, 4), st.integers(-3, 5), st.sampled_from([1, 2, -1]))
+
+
+@given(
+    of_numpy.arrays(np.int64, st.integers(0, 9), elements=st.integers(-5, 4)) | RANGES,
+    st.sampled_from([(5,), (5, 3)]),
+)
 def test_rows_are_taken_as_by_brackets(places, shape):
     column = torch.randn(shape)
-    assert torch.equal(rows_at(column, places_of(places)), column[places.tolist()])
+    assert torch.equal(rows_at(column, places_of(places)), column[list(places)])
