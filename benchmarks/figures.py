@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 OURS, RIVAL, STARTED, PUBLISHED, PRUNED = "#00897b", "#757575", "#c2185b", "#ef6c00", "#5e35b1"
+QUANTISED = "#1565c0"
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import torch
 import yaml
 
 from benchmarks import quality_by_data, quality_figure, quantised
+from benchmarks.joint_codes import code_bytes
 from benchmarks.long_tails import is_made
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
@@ -160,7 +161,7 @@ class _Cell:
             **_metrics(valid, test),
             "best_epoch": len(trainer.train_loss_dict) - 1 - trainer.cur_step * trainer.eval_step,
             "weights": cost.weights.sparse,
-            "bytes": cost.bytes.sparse,
+            "bytes": cost.bytes.sparse + code_bytes(trainer.model),
             "training_bytes": cost.bytes.sparse + 4 * cost.weights.sparse + cost.optimizer_bytes.sparse,
             "seconds": round(perf_counter() - start, 1),
         }

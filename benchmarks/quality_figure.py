@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.figures import OURS, PRUNED, PUBLISHED, RIVAL, STARTED, figure_in, plain_ticks
+from benchmarks.figures import OURS, PRUNED, PUBLISHED, QUANTISED, RIVAL, STARTED, figure_in, plain_ticks
 from benchmarks.quality_lines import Line, score
 from benchmarks.quality_tables import seeds_at_a_tenth
 
@@ -13,6 +13,7 @@ _SHOWN = {
     "ours": ("ours", "o", OURS, 46),
     "small_deployed_svd": ("small dense with our start, equal bytes", "s", STARTED, 22),
     "small_deployed": ("small dense, equal bytes", "s", RIVAL, 22),
+    "recjpq": ("product quantisation (RecJPQ)", "P", QUANTISED, 22),
     "published": ("DSL as published", "D", PUBLISHED, 20),
     "pruned_at_once": ("dense, pruned, fine-tuned", "v", PRUNED, 22),
 }
@@ -37,6 +38,8 @@ def draw(lines: list[Line], path: Path) -> None:
     with figure_in(path, figsize=(8, 1.4 + 0.27 * len(rows))) as (_, axis):
         for method, (name, mark, colour, size) in _SHOWN.items():
             found = [(of[method], rows[pair]) for pair, of in cells.items() if method in of]
+            if not found:
+                continue
             ranges = [(row, min(values), max(values)) for values, row in found]
             axis.hlines(*zip(*ranges), color=colour, linewidth=1.5, zorder=2)
             means = [(mean(values), row) for values, row in found]

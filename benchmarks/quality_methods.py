@@ -16,9 +16,11 @@ from torch.nn import Module
 
 from benchmarks.gradual import GradualPruningTrainer
 from benchmarks.hashed import hash_fields
+from benchmarks.joint_codes import code_items
 from benchmarks.last_position import SASRec
 from benchmarks.nmf import start_from_nmf
 from recbole_dsl import DSLTrainer, initialisation
+from recbole_dsl.data.interactions import interactions_of
 from recbole_dsl.training.data_start import start_weights
 
 # the options that say how wide a model is
@@ -171,6 +173,14 @@ def quotient_remainder(case: Case) -> Trainer:
     return DSLTrainer(case.config, model)
 
 
+def recjpq(case: Case) -> Trainer:
+    """A sequential model of about the sparse one's deployed bytes, its items coded (`benchmarks.joint_codes`)."""
+    wanted = _sparse_bytes(case, copies=1)
+    model = case.model(1.0)
+    code_items(model, interactions_of(case.data[0]._dataset), wanted)
+    return DSLTrainer(case.config, model)
+
+
 def _sparse_bytes(case: Case, copies: int) -> int:
     """The bytes of ``copies`` of the sparse model's weights and one of their indices."""
     _, sparse = DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform"))
@@ -196,9 +206,10 @@ METHODS: dict[str, Callable[[Case], Trainer]] = {
         ours,
         small_deployed_svd,
         quotient_remainder,
+        recjpq,
     )
 }
-USUAL_METHODS = tuple(name for name in METHODS if name != "quotient_remainder")
+USUAL_METHODS = tuple(name for name in METHODS if name not in ("quotient_remainder", "recjpq"))
 # what is compared unless the command says otherwise
 METHODS_OF = dict.fromkeys(("FM", "DeepFM", "DCNV2"), ("dense", "small_deployed", "quotient_remainder", "ours"))
 # ours with one thing changed

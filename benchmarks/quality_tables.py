@@ -16,6 +16,7 @@ METHOD_NAMES = {
     "pruned_gradually": "dense, pruned gradually, fine-tuned",
     "sparserec": "SparseRec's recipe",
     "quotient_remainder": "quotient-remainder hashing, equal deployed bytes",
+    "recjpq": "product quantisation with SVD codes (RecJPQ), about equal deployed bytes",
     "ours": "**ours**",
     "ours_tables": "ours, layers and positions dense",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",

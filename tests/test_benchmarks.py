@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
+import scipy.stats
 import torch
 import yaml
 from recbole.model.sequential_recommender import SASRec
@@ -16,6 +18,7 @@ from benchmarks import (
     graphs,
     hashed,
     job,
+    joint_codes,
     large,
     memory,
     memory_probes,
@@ -393,6 +396,22 @@ def test_no_two_tokens_of_a_field_are_hashed_alike():
         start += size
     assert len(table.quotients) + len(table.remainders) == sum(hashed.n_rows(size, 7) for size in sizes)
     assert rows.std() == pytest.approx(1, rel=0.1)
+
+
+def test_codes_of_items_fill_256_quantiles_evenly_and_follow_the_singular_vectors():
+    interactions = scipy.sparse.random(60, 700, 0.2, "csr", random_state=0)
+    weight = torch.randn(700, 8)
+    table = joint_codes.JointCodes(weight, interactions, 4)
+    counts = [np.bincount(codes, minlength=256) for codes in table.codes.T.numpy()]
+    assert all(count.min() >= 2 and count.max() <= 3 for count in counts)
+    first = np.linalg.svd(interactions.toarray())[2][0]
+    ranks = scipy.stats.spearmanr(first, table.codes.numpy()).statistic[0, 1:]
+    assert np.abs(ranks).max() > 0.999
+    rows = table(torch.tensor([[0, 5], [6, 5]]))
+    parts = [table.centroids[256 * part + int(table.codes[5, part])] for part in range(4)]
+    assert torch.equal(rows[0, 1], torch.cat(parts)) and not rows[0, 0].any()
+    assert torch.equal(table.weight[5], rows[0, 1]) and float(table.weight.detach().std()) == pytest.approx(1, rel=0.1)
+    assert joint_codes.code_bytes(torch.nn.Sequential(table)) == 4 * 700
 
 
 def test_labels_of_many_fields_are_drawn_from_their_tokens(tmp_path):
