@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 import yaml
+from recbole.trainer import Trainer
 
 from benchmarks import quality_by_data, quality_figure, quantised
 from benchmarks.joint_codes import code_bytes
@@ -164,10 +166,19 @@ class _Cell:
             "bytes": cost.bytes.sparse + code_bytes(trainer.model),
             "training_bytes": cost.bytes.sparse + 4 * cost.weights.sparse + cost.optimizer_bytes.sparse,
             "seconds": round(perf_counter() - start, 1),
+            **{values: self._quantised(trainer, test_data, values) for values in ("int8", "int4")},
         }
         append_line(self._options.lines, line)
         print(json.dumps(line), flush=True)
         return line
+
+    def _quantised(self, trainer: Trainer, test_data: Any, values: str) -> dict[str, float]:
+        """The bytes of the model and its test score if its sparse weights are written as ``values``."""
+        with quantised.quantised(trainer, values) as (n_bytes, _):
+            test = trainer.evaluate(test_data, load_best_model=False)
+        rest = 4 * trainer.cost.dense_tensors.sparse + code_bytes(trainer.model)
+        name = "auc" if "auc" in test else "ndcg@10"
+        return {"bytes": n_bytes + rest, name.removesuffix("@10"): test[name]}
 
     def _dense_weights(self, seed: int) -> dict[str, torch.Tensor]:
         """The state of the dense model, trained with what its grid chose."""

@@ -7,7 +7,8 @@ trains what is not yet in results/quantised.jsonl; `python -m benchmarks.quality
 
 import argparse
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
@@ -103,8 +104,8 @@ def _line(dataset: str, side: str, seed: int, options: argparse.Namespace) -> di
             weight.awaits_data = started
         trainer.fit(data[0], data[1], verbose=False, show_progress=False)
         before = trainer.evaluate(data[2])["ndcg@10"]
-        n_bytes, n_rows = _quantise(trainer, values)
-        after = trainer.evaluate(data[2], load_best_model=False)["ndcg@10"]
+        with quantised(trainer, values) as (n_bytes, n_rows):
+            after = trainer.evaluate(data[2], load_best_model=False)["ndcg@10"]
     return {
         "dataset": dataset,
         "side": side,
@@ -116,15 +117,20 @@ def _line(dataset: str, side: str, seed: int, options: argparse.Namespace) -> di
     }
 
 
-def _quantise(trainer: Trainer, values: str) -> tuple[int, int]:
-    """Write the model's tables as an artifact would and read them back, in place: their bytes and rows."""
+@contextmanager
+def quantised(trainer: Trainer, values: str) -> Iterator[tuple[int, int]]:
+    """The model with its sparse weights as an artifact would hold them; yields their bytes and rows."""
     n_bytes = n_rows = 0
+    kept = []
     for weight in trainer.sparsity.weights.values():
         parts = (part.detach().numpy() for part in (weight.row_offsets, weight.columns, weight.values))
         table = PackedTable.of(CSR(*parts, weight.n_columns), values)
+        kept.append((weight.values, weight.values.detach().clone()))
         weight.values.detach().copy_(torch.from_numpy(table.rows(0, weight.n_rows).values))
         n_bytes, n_rows = n_bytes + table.nbytes, n_rows + weight.n_rows
-    return n_bytes, n_rows
+    yield n_bytes, n_rows
+    for parameter, before in kept:
+        parameter.detach().copy_(before)
 
 
 if __name__ == "__main__":
