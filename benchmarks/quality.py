@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = chosen_lines(read_lines(options.lines))
     facts = read_facts()
     page = tables(lines) + quality_by_data.table(lines, facts) + quantised.table(read_lines(quantised.LINES))
+    page += quantised.table_of_methods(lines)
     for model, dataset in FRONTIERS:
         page += f"\n![Quality of {model} on {dataset} against bytes](frontier-{model}-{dataset}.svg)\n"
     write_page(options.lines.with_suffix(".md"), page)
@@ -157,13 +158,14 @@ class _Cell:
         start = perf_counter()
         trainer, (_, valid_data, test_data) = train(run, self._options.data_path, self._dense_weights)
         valid, test = (trainer.evaluate(data, load_best_model=False) for data in (valid_data, test_data))
-        cost = trainer.cost
+        cost, codes = trainer.cost, code_bytes(trainer.model)
         line = {
             **asdict(run),
             **_metrics(valid, test),
             "best_epoch": len(trainer.train_loss_dict) - 1 - trainer.cur_step * trainer.eval_step,
             "weights": cost.weights.sparse,
-            "bytes": cost.bytes.sparse + code_bytes(trainer.model),
+            # where items have codes, all tensors are dense and need no index
+            "bytes": 4 * cost.weights.sparse + codes if codes else cost.bytes.sparse,
             "training_bytes": cost.bytes.sparse + 4 * cost.weights.sparse + cost.optimizer_bytes.sparse,
             "seconds": round(perf_counter() - start, 1),
             **{values: self._quantised(trainer, test_data, values) for values in ("int8", "int4")},

@@ -6,7 +6,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.figures import OURS, PRUNED, PUBLISHED, QUANTISED, RIVAL, STARTED, figure_in, plain_ticks
-from benchmarks.quality_lines import Line, score
+from benchmarks.quality_lines import Line, stored
 from benchmarks.quality_tables import seeds_at_a_tenth
 
 _SHOWN = {
@@ -23,7 +23,6 @@ _DATASETS = {
     "groups-2000": "2,000 small groups (made)",
 }
 _WIDTH = 64
-_FOUR_BYTES = 4
 _TICKS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
 
 
@@ -59,7 +58,7 @@ def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], pair: tuple[
 
     Args:
         lines: were `chosen_lines`.
-        quantised: of `benchmarks.quantised`, which has BPR only.
+        quantised: of `benchmarks.quantised`, for BPR; lines of other models may hold their own.
         pair: the model and the dataset.
     """
     lines = [line for line in lines if (line["model"], line["dataset"]) == pair]
@@ -68,6 +67,10 @@ def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], pair: tuple[
         for method, (name, mark, colour, size) in _SHOWN.items():
             if places := _means(lines, method):
                 axis.plot(*zip(*places), marker=mark, markersize=size**0.5, color=colour, label=f"{name}, float32")
+            for values, style in (("int8", "--"), ("int4", ":")):
+                if places := _means(lines, method, values):
+                    how = {"marker": mark, "markersize": size**0.5, "color": colour, "linestyle": style}
+                    axis.plot(*zip(*places), markerfacecolor="white", label=f"{name}, {values}", **how)
         for side, (name, mark, colour) in _QUANTISED.items():
             found = [line for line in quantised if ("BPR", line["dataset"], line["side"]) == (*pair, side)]
             if found:
@@ -95,18 +98,11 @@ _QUANTISED: Mapping[str, tuple[str, str, Any]] = {
 }
 
 
-def _means(lines: Sequence[Line], method: str) -> list[tuple[float, float]]:
+def _means(lines: Sequence[Line], method: str, values: str = "float32") -> list[tuple[float, float]]:
     """(kB, NDCG@10 or AUC) of ``method`` at each density, the smallest first."""
-    cells: dict[float, list[Line]] = {}
+    cells: dict[float, list[tuple[int, float]]] = {}
     for line in lines:
-        if line["method"] == method:
-            cells.setdefault(line["density"], []).append(line)
-    # the bytes of a dense model's line hold an index that it does without
-    is_dense = method.startswith(("dense", "small"))
-    return sorted(
-        (
-            mean(_FOUR_BYTES * one["weights"] if is_dense else one["bytes"] for one in of) / 1e3,
-            mean(score(one, "test") for one in of),
-        )
-        for of in cells.values()
-    )
+        if line["method"] == method and (found := stored(line, values)):
+            cells.setdefault(line["density"], []).append(found)
+    means = [[mean(side) for side in zip(*of)] for of in cells.values()]
+    return sorted((n_bytes / 1e3, value) for n_bytes, value in means)

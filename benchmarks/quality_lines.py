@@ -53,6 +53,21 @@ def score(line: Line, part: str) -> float:
     return line[f"{part}_auc" if f"{part}_auc" in line else f"{part}_ndcg"]
 
 
+def stored(line: Line, values: str) -> tuple[int, float] | None:
+    """The bytes and the test `score` of the model of ``line`` in float32, int8 or int4; None if not measured.
+
+    Bytes are those of the weights, and of their indices if it has any.
+    """
+    if values == "float32":
+        # the bytes of a dense model's line hold an index that it does without
+        is_dense = line["method"].startswith(("dense", "small"))
+        return (4 * line["weights"] if is_dense else line["bytes"]), score(line, "test")
+    if values not in line:
+        return None
+    one = line[values]
+    return one["bytes"], one["auc" if "auc" in one else "ndcg"]
+
+
 def best_first(lines: Iterable[Line]) -> list[Run]:
     """The runs of ``lines``, each once, by their `score` on the validation data, the first of equals before."""
     runs = {Run.of(line): score(line, "valid") for line in lines}

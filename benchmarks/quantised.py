@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from recbole.trainer import Trainer
 
-from benchmarks.quality_lines import Line, append_line, read_lines
+from benchmarks.quality_lines import Line, append_line, read_lines, stored
 from benchmarks.quality_methods import Case
 from benchmarks.quality_runs import SEEDS, options_of
+from benchmarks.quality_tables import METHOD_NAMES
 from benchmarks.report import markdown_table, parse
 from benchmarks.sides import load, make_config
 from recbole_dsl import DSLTrainer
@@ -37,6 +38,7 @@ SIDES: dict[str, tuple[int, float, bool, str]] = {
     "narrow dense with our start, int8": (12, 1.0, True, "int8"),
     "narrow dense with our start, int4": (21, 1.0, True, "int4"),
 }
+_VALUES = "float32", "int8", "int4"
 # learning rate and weight decay that the grid of benchmarks.quality chose for ours, for the narrow dense model and
 # for the narrow dense model with our start
 SETTINGS = {
@@ -78,6 +80,20 @@ def table(lines: Iterable[Line]) -> str:
     ]
     head = ["dataset", "BPR, test NDCG@10", "columns", "bytes a row, index included", "fp32", "quantised"]
     return "\n### At equal quantised bytes\n\n" + markdown_table(head, rows)
+
+
+def table_of_methods(lines: Iterable[Line]) -> str:
+    """Test scores and kB of `benchmarks.quality` in float32 and quantised, of lines that were `chosen_lines`."""
+    rows = []
+    for line in sorted(lines, key=lambda line: (line["model"], line["dataset"], line["method"], -line["density"])):
+        found = [stored(line, values) for values in _VALUES]
+        if all(found):
+            cells = [f"{value:.4f} ({n_bytes / 1e3:,.0f})" for n_bytes, value in found]
+            rows.append(
+                [f"{line['model']}, {line['dataset']}", METHOD_NAMES[line["method"]], line["density"], *cells]
+            )
+    head = ["model, dataset", "method", "density", *_VALUES]
+    return "\n### Quantised\n\nThe test score, in brackets kB.\n\n" + markdown_table(head, rows)
 
 
 def _spread(lines: list[Line], key: str) -> str:
