@@ -6,29 +6,42 @@ from dataclasses import dataclass
 
 from recbole_dsl.errors import DSLError
 
+# of the density: tables of items are as many times as dense as those of users. Chosen on the validation data of
+# BPR on ml-100k, ml-1m and lastfm, at densities from 0.01 to 0.2: results/quality.md
+_ITEM_POWER = 0.3
+
 
 @dataclass(frozen=True)
 class TensorSize:
-    """The shape of one tensor, and how many of its entries may be alive."""
+    """The shape of one tensor, and how many of its entries may be alive.
+
+    Attributes:
+        is_of_items: whether it has a row for each item, and another tensor one for each user.
+    """
 
     name: str
     rows: int
     columns: int
     capacity: int
+    is_of_items: bool = False
 
     @property
     def numel(self) -> int:
         return self.rows * self.columns
 
 
-def allocate(sizes: Sequence[TensorSize], density: float, budget: str) -> list[int]:
+def allocate(
+    sizes: Sequence[TensorSize], density: float, budget: str, item_density_ratio: float | None = None
+) -> list[int]:
     """Number of alive weights per tensor; they sum to ``round(density * total size)`` exactly.
 
-    Every tensor keeps at least one weight and at most its capacity. If padding rows leave less room than the
-    density asks for, all of it is used. At density 1 everything is alive, padding rows too.
+    Tensors of items are ``item_density_ratio`` times as dense as the others, unless the budget is erk. Each keeps
+    at least one weight and at most its capacity. If padding rows leave less room than the density asks for, all of
+    it is used. At density 1 everything is alive, padding rows too.
 
     Args:
         budget: a name in `BUDGETS`.
+        item_density_ratio: None for ``density`` to the power 0.3.
 
     Raises:
         DSLError: if there are fewer weights than tensors.
@@ -44,7 +57,10 @@ def allocate(sizes: Sequence[TensorSize], density: float, budget: str) -> list[i
             f"density={density:g} leaves {smallest.name} no weight: {total} weights for {len(sizes)} "
             f"tensors; use density >= {needed:g} or name fewer targets"
         )
-    return _apportion(total, [BUDGETS[budget](s) for s in sizes], [s.capacity for s in sizes])
+    ratio = density**_ITEM_POWER if item_density_ratio is None else item_density_ratio
+    ratios = [ratio if s.is_of_items and budget != "erk" else 1.0 for s in sizes]
+    shares = [ratio * BUDGETS[budget](s) for s, ratio in zip(sizes, ratios)]
+    return _apportion(total, shares, [s.capacity for s in sizes])
 
 
 def uniform(size: TensorSize) -> float:

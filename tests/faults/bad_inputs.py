@@ -29,6 +29,7 @@ OPTIONS = [
     ("prune_threshold", "-1 abc", "a number >= 0"),
     ("grow_window", "0 -1 2.5 abc", "an integer >= 1"),
     ("dropout_factor", "-0.1 1.5 abc True", r"a number in \[0, 1\]"),
+    ("item_density_ratio", "0 -0.1 1.5 abc True", r"a number in \(0, 1\]"),
     ("grow_memory", "0 2 -1 abc", r"a number in \(0, 1\]"),
     ("sparse_init", "svg best 1 ['svd']", "one of svd, uniform, erk, magnitude"),
     ("budget", "layer 1 erd", "one of uniform, erk, global"),
