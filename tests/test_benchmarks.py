@@ -386,6 +386,21 @@ def test_context_aware_models_are_compared_by_auc(tmp_path):
     assert not quality_tables.at_a_tenth(lines)
 
 
+def test_models_in_int8_and_int4_have_a_row_each():
+    run = {
+        "model": "SASRec",
+        "dataset": "beauty",
+        "density": 0.1,
+        "weights": 1000,
+        "bytes": 5000,
+        "test_ndcg": 0.3,
+    }
+    stored = {"int8": {"bytes": 1400, "ndcg": 0.25}, "int4": {"bytes": 900, "ndcg": 0.2}}
+    table = quantised.table_of_methods([{**run, **stored, "method": "small_deployed"}, {**run, "method": "ours"}])
+    row = "| SASRec, beauty | small dense, equal deployed bytes | 0.1 | 0.3000 (4) | 0.2500 (1) | 0.2000 (1) |"
+    assert row in table and "ours" not in table
+
+
 def test_no_two_tokens_of_a_field_are_hashed_alike():
     sizes = 944, 3, 62, 1683
     table = hashed.QuotientRemainder(torch.randn(sum(sizes), 16), sizes, collisions=7)
