@@ -89,9 +89,8 @@ def table_of_methods(lines: Iterable[Line]) -> str:
         found = [stored(line, values) for values in _VALUES]
         if all(found):
             cells = [f"{value:.4f} ({n_bytes / 1e3:,.0f})" for n_bytes, value in found]
-            rows.append(
-                [f"{line['model']}, {line['dataset']}", METHOD_NAMES[line["method"]], line["density"], *cells]
-            )
+            pair, density = f"{line['model']}, {line['dataset']}", f"{line['density']:g}"
+            rows.append([pair, METHOD_NAMES[line["method"]], density, *cells])
     head = ["model, dataset", "method", "density", *_VALUES]
     return "\n### Quantised\n\nThe test score, in brackets kB.\n\n" + markdown_table(head, rows)
 
