@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import io
 import os
+import random
 import re
 import sys
 import warnings
@@ -124,12 +125,15 @@ def _pip() -> str:
 
 @changes("sys.stderr", "NumPy writes a page about modules that were built for another NumPy")
 def import_compiled(package: str) -> None:
-    """Import one of the compiled packages that RecBole needs.
+    """Import one of the compiled packages that RecBole needs, without drawing from Python's generator.
+
+    scikit-learn may import rich, which draws an id; a run that imports it late would go on with other numbers.
 
     Raises:
         DSLError: if that fails; the message says what to type.
     """
     module, remedy = _COMPILED[package]
+    state = random.getstate()
     try:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -143,3 +147,5 @@ def import_compiled(package: str) -> None:
         found = (_version(package, module) or "").partition("+")[0]
         remedy = remedy.format(version=found, pip=_pip())
         raise DSLError(f"{package} cannot be imported ({reason}): {_pip()} {remedy}") from error
+    finally:
+        random.setstate(state)

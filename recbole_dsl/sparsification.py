@@ -10,7 +10,6 @@ from torch.nn.parameter import is_lazy
 
 from recbole_dsl.config import DSLConfig
 from recbole_dsl.errors import DSLError, refusal
-from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.freshness import pretrained_values
 from recbole_dsl.initialisation.masks import INITIALISERS, MaskSpec
 from recbole_dsl.sparse.compressed_rows import uniform_blocks
@@ -18,7 +17,6 @@ from recbole_dsl.sparse.deferred import DeferredTensor, draw_entries, make_the_r
 from recbole_dsl.sparse.loading import follow_sparse_states
 from recbole_dsl.sparse.modules import attach, sparse_weights
 from recbole_dsl.sparse.parameter_sites import ParameterSites, find_sites
-from recbole_dsl.sparse.sides import item_tables
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
 
@@ -106,26 +104,19 @@ def sparsify(model: nn.Module, config: DSLConfig | None = None) -> SparsityRepor
         }
         return SparsityReport(trained, others, frozen)
     chosen, dense = _choose(model, sites, config)
-    numel = sum(parameter.numel() for parameter in chosen.values())
-    if config.weights is not None and config.weights > numel:
-        raise refusal("weights", config.weights, f"at most {numel}, all that the sparse tensors can have")
-    density = config.density if config.weights is None else config.weights / numel
-    # a warm start gives them all others
-    is_default = config.sparse_init is None and density < 1 and config.warm_start is None
-    pretrained = pretrained_values(chosen, sites.padding) if is_default else {}
-    from_data = config.sparse_init in (None, "svd") and not pretrained
-    of_items = item_tables(model) if from_data and not has_graphs(model) else set()
     sizes = []
     for name, parameter in chosen.items():
         width = parameter.shape[1:].numel()
         capacity = parameter.numel() - (0 if sites.padding[name] is None else width)
-        is_of_items = not of_items.isdisjoint(sites.aliases[name])
-        sizes.append(TensorSize(name, len(parameter), width, capacity, is_of_items))
-    budget = config.budget or "uniform"
-    counts = allocate(sizes, density, budget, config.item_density_ratio)
-    if config.warm_start is not None and any(n < size.rows for size, n in zip(sizes, counts) if size.is_of_items):
-        # it gives every row a weight
-        counts = allocate(sizes, density, budget, 1.0)
+        sizes.append(TensorSize(name, len(parameter), width, capacity))
+    numel = sum(size.numel for size in sizes)
+    if config.weights is not None and config.weights > numel:
+        raise refusal("weights", config.weights, f"at most {numel}, all that the sparse tensors can have")
+    density = config.density if config.weights is None else config.weights / numel
+    counts = allocate(sizes, density, config.budget or "uniform")
+    # a warm start gives them all others
+    is_default = config.sparse_init is None and density < 1 and config.warm_start is None
+    pretrained = pretrained_values(chosen, sites.padding) if is_default else {}
     generator = torch.Generator().manual_seed(config.seed)
     weights = {}
     for (name, parameter), nnz in zip(chosen.items(), counts):

@@ -124,3 +124,15 @@ def test_checkouts_on_the_path_are_taken_as_they_are(folder):
     script = "from recbole_dsl.environment import check_environment; check_environment()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
     subprocess.run([sys.executable, "-S", "-c", script], check=True, env=environment, timeout=600)
+
+
+def test_a_late_import_draws_no_random_number():
+    program = (
+        "import random\n"
+        "from recbole_dsl.environment import import_compiled\n"
+        "state = random.getstate()\n"
+        "import_compiled('scikit-learn')\n"
+        "import sklearn.metrics\n"
+        "assert random.getstate() == state\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

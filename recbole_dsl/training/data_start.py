@@ -17,7 +17,6 @@ from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
 from recbole_dsl.initialisation.shared_columns import share_columns
 from recbole_dsl.sparse.modules import sparse_weights
-from recbole_dsl.sparse.sides import side_of
 from recbole_dsl.sparse.weight import SparseWeight
 
 # scale of tables whose row products are the scores themselves. At scale 1 products of unrelated rows have the
@@ -176,4 +175,8 @@ def _side(size: int, name: str, dataset: Dataset) -> str | None:
     """The side with ``size`` members, "user" or "item"; None if neither or both."""
     if not (dataset.uid_field and dataset.iid_field):
         return None
-    return side_of(size, name, {"user": dataset.user_num, "item": dataset.item_num})
+    numbers = {"user": dataset.user_num, "item": dataset.item_num}
+    sides = [side for side, number in numbers.items() if number == size]
+    if len(sides) > 1:
+        sides = [side for side in sides if side in name.lower()]
+    return sides[0] if len(sides) == 1 else None
