@@ -110,9 +110,9 @@ class DSLConfig:
     item_density_ratio: float | None = _option(
         None,
         _positive_share,
-        "Density of the table of items / density of the table of users, in (0, 1], in models that have nothing "
-        "else, as BPR, and start with sparse_init=svd; not with budget=erk. The weights in all stay. None: "
-        "density to the power 0.3.",
+        "Density of the table of items / density of the table of users, in (0, 1], once a model that is nothing "
+        "else, as BPR, starts with sparse_init=svd; if half of the users have 32 interactions or more, and not "
+        "with budget=erk. The weights in all stay. None: density to the power 0.3.",
     )
     keep_rows: bool = _option(
         False,

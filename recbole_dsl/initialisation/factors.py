@@ -200,8 +200,9 @@ def initialise_from(
     generator: torch.Generator,
     by_share: bool = False,
     square_sum: float | None = None,
+    nnz: int | None = None,
 ) -> None:
-    """Make the largest entries of ``rows`` the alive ones of ``weight``, in place; their number stays.
+    """Make the largest entries of ``rows`` the alive ones of ``weight``, in place.
 
     Every row but the padding gets its largest one, if there are as many weights. The values are those of ``rows``,
     scaled.
@@ -211,16 +212,18 @@ def initialise_from(
         by_share: whether entries are compared after each row is divided by its norm.
         square_sum: sum of the squares of the values then. By default the mean squared norm of a row is the root of
             the number of columns, so that products of independent rows have a variance of about 1.
+        nnz: number of alive weights then; it stays by default.
     """
+    nnz = weight.nnz if nnz is None else nnz
     if square_sum is None:
         square_sum = weight.n_rows * weight.n_columns**0.5
 
     def compared(start: int, stop: int) -> Tensor:
         return F.normalize(rows(start, stop)) if by_share else rows(start, stop)
 
-    spec = MaskSpec(weight.n_rows, weight.n_columns, weight.nnz, weight.padding_row, keep_rows=True)
+    spec = MaskSpec(weight.n_rows, weight.n_columns, nnz, weight.padding_row, keep_rows=True)
     alive = largest_entries(spec, compared, generator)
-    weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), weight.nnz)
+    weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), nnz)
     for begin, end, first, last in weight.row_blocks():
         block = rows(begin, end).to(weight.values)
         weight.values[first:last] = block.view(-1)[weight.positions_in(begin, end, first, last)]

@@ -45,7 +45,7 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     """
     some = most_active(interactions)
     users = _some_users(some, seed)
-    if len(users) < _FEWEST_USERS or _histories_are_long(interactions):
+    if len(users) < _FEWEST_USERS or histories_are_long(interactions):
         return Factors(interactions, columns, seed, _DAMPINGS[0])
     kept, left_out = _leave_out(some, users, seed)
 
@@ -66,6 +66,12 @@ def best_factors(interactions: csr_matrix, columns: int, densities: tuple[float,
     # before the next one takes memory
     del best, trial
     return Factors(interactions, columns, seed, damping).spread(steps, densities)
+
+
+def histories_are_long(interactions: csr_matrix) -> bool:
+    """Whether half of the users with ``interactions`` (users, items) have 32 of them or more."""
+    lengths = np.diff(interactions.indptr)
+    return bool(np.median(lengths[lengths > 0]) >= _LONG)
 
 
 def best_damping(
@@ -102,11 +108,6 @@ def _some_users(interactions: csr_matrix, seed: int) -> np.ndarray:
     users = np.random.default_rng(seed).permutation(np.flatnonzero(np.diff(interactions.indptr) > 1))
     most = min(_MOST_USERS, max(_FEWEST_USERS, _MOST_SCORES // interactions.shape[1]))
     return np.sort(users[: min(most, int(_SHARE * len(users)))])
-
-
-def _histories_are_long(interactions: csr_matrix) -> bool:
-    lengths = np.diff(interactions.indptr)
-    return bool(np.median(lengths[lengths > 0]) >= _LONG)
 
 
 def _leave_out(interactions: csr_matrix, users: np.ndarray, seed: int) -> tuple[csr_matrix, csr_matrix]:

@@ -16,7 +16,7 @@ class TensorSize:
     """The shape of one tensor, and how many of its entries may be alive.
 
     Attributes:
-        is_of_items: whether it has a row for each item, and another tensor one for each user.
+        is_of_items: whether it has a row for each item, and shares the weights with tensors of users.
     """
 
     name: str
@@ -35,9 +35,9 @@ def allocate(
 ) -> list[int]:
     """Number of alive weights per tensor; they sum to ``round(density * total size)`` exactly.
 
-    Tensors of items are ``item_density_ratio`` times as dense as the others, unless the budget is erk. Each keeps
-    at least one weight and at most its capacity. If padding rows leave less room than the density asks for, all of
-    it is used. At density 1 everything is alive, padding rows too.
+    Tensors of items are ``item_density_ratio`` times as dense as the others. Each keeps at least one weight and at
+    most its capacity. If padding rows leave less room than the density asks for, all of it is used. At density 1
+    everything is alive, padding rows too.
 
     Args:
         budget: a name in `BUDGETS`.
@@ -58,8 +58,7 @@ def allocate(
             f"tensors; use density >= {needed:g} or name fewer targets"
         )
     ratio = density**_ITEM_POWER if item_density_ratio is None else item_density_ratio
-    ratios = [ratio if s.is_of_items and budget != "erk" else 1.0 for s in sizes]
-    shares = [ratio * BUDGETS[budget](s) for s, ratio in zip(sizes, ratios)]
+    shares = [BUDGETS[budget](s) * (ratio if s.is_of_items else 1.0) for s in sizes]
     return _apportion(total, shares, [s.capacity for s in sizes])
 
 

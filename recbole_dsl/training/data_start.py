@@ -15,9 +15,11 @@ from recbole_dsl.data.interactions import interactions_of
 from recbole_dsl.data.kept_start import initialise_once, kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
+from recbole_dsl.initialisation.held_out import histories_are_long
 from recbole_dsl.initialisation.shared_columns import share_columns
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.topology.budget import TensorSize, allocate
 
 # scale of tables whose row products are the scores themselves. At scale 1 products of unrelated rows have the
 # variance 1, which layers and propagation need; BPR then converges within a few epochs, and training gains little.
@@ -26,7 +28,9 @@ from recbole_dsl.sparse.weight import SparseWeight
 _SCALE = 0.25
 
 
-def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
+def start_weights(
+    model: nn.Module, dataset: Dataset, seed: int, item_density_ratio: float | None = None
+) -> list[str]:
     """Give the sparse weights of users and of items in ``model`` a topology and values from ``dataset``.
 
     These are its `sided_weights`. Layers keep the scale of their initialiser. These and all other sparse weights
@@ -41,12 +45,14 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     metric; those of items as they are, so that popular ones get more. In a sequential model any item may be the
     one that a prediction follows, and its rows share alike too. A layer starts from the `Factors` that stand
     out; if it has more units than there are factors these repeat. Not in a table: a user and an item who are alike
-    would make different columns alive.
+    would make different columns alive. Where a model is a table of users and one of items, and histories are long,
+    the tables share their weights anew, by ``item_density_ratio``; see `allocate`.
 
     Returns:
         The names of the weights.
     """
     factors: dict[tuple[int, bool], Factors] = {}
+    counts: dict[str, int] = {}
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = sided_weights(model, dataset)
@@ -54,7 +60,7 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
     # the columns of given values have a meaning of their own, which factors would not match
     taken = {one.n_factors for one in sided.values() if one.weight.pretrained}
     sided = {name: one for name, one in sided.items() if name in new and one.n_factors not in taken}
-    for one in sided.values():
+    for name, one in sided.items():
         kind = one.n_factors, one.is_table
         if kind not in factors:
             interactions = interactions_of(dataset)
@@ -67,6 +73,8 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
                     f"{best.steps} steps"
                 )
                 factors[kind] = best
+                if _has_only_tables(model, sided) and histories_are_long(interactions):
+                    counts = _shared(sided, item_density_ratio)
             else:
                 factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None)
             del interactions
@@ -78,8 +86,9 @@ def start_weights(model: nn.Module, dataset: Dataset, seed: int) -> list[str]:
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and (is_sequential or one.side == "user")
-        initialise = partial(initialise_from, one.weight, rows, generator, by_share, square_sum)
-        arguments = one.side, one.reads, by_share, square_sum
+        nnz = counts.get(name, one.weight.nnz)
+        initialise = partial(initialise_from, one.weight, rows, generator, by_share, square_sum, nnz)
+        arguments = one.side, one.reads, by_share, square_sum, nnz
         initialise_once(dataset.config, factors[kind], arguments, one.weight, generator, initialise)
     tables = _field_tables(model)
     # where layers read the rows, as in DCNv2, shared columns make no difference
@@ -105,6 +114,28 @@ def _field_tables(model: nn.Module) -> set[SparseWeight]:
 def _has_only_tables(model: nn.Module, sided: "dict[str, SidedWeight]") -> bool:
     tables = {id(one.weight.values) for one in sided.values() if one.is_table}
     return {id(parameter) for parameter in model.parameters()} <= tables and not has_graphs(model)
+
+
+def _shared(tables: "dict[str, SidedWeight]", item_density_ratio: float | None) -> dict[str, int]:
+    """How many weights each of ``tables`` gets of all that they have, if items have a lower density than users."""
+    if len({one.side for one in tables.values()}) < 2:
+        return {}
+    weights = {name: one.weight for name, one in tables.items()}
+    sizes = [
+        TensorSize(
+            name,
+            weight.n_rows,
+            weight.n_columns,
+            weight.numel - (0 if weight.padding_row is None else weight.n_columns),
+            is_of_items=tables[name].side == "item",
+        )
+        for name, weight in weights.items()
+    ]
+    density = sum(weight.nnz for weight in weights.values()) / sum(weight.numel for weight in weights.values())
+    counts = dict(zip(weights, allocate(sizes, density, "uniform", item_density_ratio)))
+    shares = ", ".join(f"{name} {counts[name] / weight.numel:.4f}" for name, weight in weights.items())
+    getLogger().info(f"item_density_ratio: the densities are {shares}")
+    return counts
 
 
 def _densities(sided: "dict[str, SidedWeight]", n_factors: int) -> tuple[float, float]:

@@ -277,7 +277,8 @@ class DSLMixin(WithOptimizers, Resumable):
             agree_on_start(self.config, self.model)
             self.topology.restart()
         awaited = any(weight.awaits_data for weight in sparse_weights(self.model).values())
-        started = start_weights(self.model, train_data._dataset, self.dsl_config.seed)
+        ratio = 1.0 if self.dsl_config.budget == "erk" else self.dsl_config.item_density_ratio
+        started = start_weights(self.model, train_data._dataset, self.dsl_config.seed, ratio)
         if awaited and not started and self.dsl_config.sparse_init == "svd":
             self.logger.warning(
                 "sparse_init=svd: no sparse tensor has a row for each user or each item, so all start at random"

@@ -249,3 +249,36 @@ def test_svd_that_finds_no_table_says_so(options, caplog):
     config, model, train_data, _, _ = prepare("NeuMF", {**options, **changes})
     DSLTrainer(config, model).fit(train_data, show_progress=False)
     assert "sparse_init=svd: no sparse tensor has a row for each user or each item" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "ratio"),
+    [
+        ("BPR", {}, 0.1**0.3),
+        ("BPR", {"item_density_ratio": 0.25}, 0.25),
+        ("BPR", {"item_density_ratio": 1}, 1),
+        ("BPR", {"budget": "global", "topology": "fixed"}, 0.1**0.3),
+        ("BPR", {"sparse_init": "uniform"}, 1),
+        ("NeuMF", {}, 1),
+        ("LightGCN", {}, 1),
+    ],
+)
+def test_items_have_a_lower_density_than_users_where_a_model_is_two_tables(model, changes, ratio, clean_run):
+    config, network, train_data, _, _ = prepare(model, {"epochs": 1, "density": 0.1, **changes}, "ml-100k")
+    trainer = DSLTrainer(config, network)
+    before = trainer.sparsity.nnz
+    trainer.fit(train_data, show_progress=False, saved=False)
+    assert trainer.sparsity.nnz == before
+    densities = {"user": [], "item": []}
+    for name, weight in trainer.sparsity.weights.items():
+        if "embedding" in name:
+            densities["user" if "user" in name else "item"].append(weight.density)
+    assert densities["item"][0] / densities["user"][0] == pytest.approx(ratio, rel=0.01)
+
+
+def test_short_histories_leave_the_densities_as_they_are(options):
+    config, network, train_data, _, _ = prepare("BPR", {**options, "density": 0.3})
+    trainer = DSLTrainer(config, network)
+    counts = [weight.nnz for weight in trainer.sparsity.weights.values()]
+    trainer.fit(train_data, show_progress=False, saved=False)
+    assert [weight.nnz for weight in trainer.sparsity.weights.values()] == counts
