@@ -86,8 +86,8 @@ def table_of_methods(lines: Iterable[Line]) -> str:
     """Test scores and kB of `benchmarks.quality` in float32 and quantised, of lines that were `chosen_lines`."""
     rows = []
     for line in sorted(lines, key=lambda line: (line["model"], line["dataset"], line["method"], -line["density"])):
-        found = [stored(line, values) for values in _VALUES]
-        if all(found):
+        if "int8" in line and line["method"] in METHOD_NAMES:
+            found = [stored(line, values) for values in _VALUES]
             cells = [f"{value:.4f} ({n_bytes / 1e3:,.0f})" for n_bytes, value in found]
             pair, density = f"{line['model']}, {line['dataset']}", f"{line['density']:g}"
             rows.append([pair, METHOD_NAMES[line["method"]], density, *cells])

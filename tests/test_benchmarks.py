@@ -363,6 +363,7 @@ def test_the_committed_tables_and_properties_are_those_of_the_committed_lines():
     assert quality_tables.summary(lines) in (ROOT / "docs" / "results.md").read_text()
     assert quality_by_data.table(lines, quality_by_data.read_facts()) in page
     assert quantised.table(read_lines(quantised.LINES)) in page
+    assert quantised.table_of_methods(lines) in page
     ours = [line for line in lines if (line["method"], line["density"], line["seed"]) == ("ours", 0.1, 2020)]
     ours = [line for line in ours if not is_made(line["dataset"])]
     assert ours
@@ -467,8 +468,11 @@ def test_who_pays_divides_users_and_items_into_groups(tmp_path):
     assert [len(users), len(items)] == [4, 5] and all(len(row) == 6 for row in users + items + widths)
     assert sum(map(int, items[0][1:])) == 1682
     assert all(0 <= float(cell.split(" ")[0]) <= 1 for row in users for cell in row[1:])
-    # 5 groups of one size, rounded
-    assert sum(map(float, widths[0][1:])) / 5 == pytest.approx(6.4, abs=0.2)
+    # groups of users have one size; items have half as many weights each
+    per_user = sum(map(float, widths[0][1:])) / 5
+    of_items = sum(int(number) * float(width) for number, width in zip(items[0][1:], widths[1][1:]))
+    assert of_items / 1682 == pytest.approx(per_user / 2, abs=0.2)
+    assert (943 * per_user + of_items) / (943 + 1682) == pytest.approx(6.4, abs=0.2)
     assert (tmp_path / "who_pays-BPR-ml-100k.svg").read_text().lstrip().startswith("<?xml")
 
 
