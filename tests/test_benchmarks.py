@@ -426,9 +426,8 @@ def test_codes_of_items_fill_256_quantiles_evenly_and_follow_the_singular_vector
     rows = table(torch.tensor([[0, 5], [6, 5]]))
     parts = [table.centroids[256 * part + int(table.codes[5, part])] for part in range(4)]
     assert torch.equal(rows[0, 1], torch.cat(parts)) and not rows[0, 0].any()
-    assert torch.equal(table.weight[5], rows[0, 1]) and float(table.weight.detach().std()) == pytest.approx(
-        1, rel=0.1
-    )
+    assert torch.equal(table.weight[5], rows[0, 1])
+    assert float(table.weight.detach().std()) == pytest.approx(1, rel=0.1)
     assert joint_codes.code_bytes(torch.nn.Sequential(table)) == 4 * 700
 
 

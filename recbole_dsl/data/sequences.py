@@ -16,7 +16,7 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_dsl.checkpoint.tokens import smallest
-from recbole_dsl.data.batches import places_of, rows_at
+from recbole_dsl.data.batches import row_taker
 from recbole_dsl.data.lazy_columns import Columns, Histories, LazyColumn, Lengths, Spans, Targets, column_of
 from recbole_dsl.data.sorting import order_by
 from recbole_dsl.patching import changes
@@ -32,8 +32,7 @@ class SequenceInteraction(Interaction):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
             return self.interaction[index]
-        places = places_of(index)
-        return self._by_rows(lambda column: rows_at(column, places))
+        return self._by_rows(row_taker(index))
 
     def __str__(self) -> str:
         return Interaction.__str__(SimpleNamespace(length=self.length, interaction=self.interaction.uncut()))

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# integers of as many bits whose order is that of the floats with the same bits
-_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+from recbole_dsl.topology.selection import sortable
 
 
 def order_by(columns: Sequence[Tensor], ascending: Sequence[bool]) -> Tensor | None:
@@ -32,10 +31,9 @@ def _order(keys: Tensor) -> Tensor | None:
     """(n,) the stable ascending order of ``keys`` (n,), not a number last; None if they are in it."""
     if bool((keys[1:] >= keys[:-1]).all()):
         return None
-    if keys.dtype in _INTEGERS:
+    if keys.is_floating_point():
         if bool(keys.isnan().any()):
             return torch.from_numpy(np.argsort(keys.numpy(), kind="stable"))
-        # PyTorch has a radix sort for integers alone; 0.0 is added since -0.0 has other bits
-        bits = (keys + 0.0).view(_INTEGERS[keys.dtype])
-        keys = torch.where(bits < 0, bits ^ torch.iinfo(bits.dtype).max, bits)
+        # PyTorch has a radix sort for integers alone; adding 0.0 makes -0.0 the same key as 0.0
+        keys = sortable(keys + 0.0)
     return torch.argsort(keys, stable=True)

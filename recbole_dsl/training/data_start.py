@@ -122,13 +122,7 @@ def _shared(tables: "dict[str, SidedWeight]", item_density_ratio: float | None) 
         return {}
     weights = {name: one.weight for name, one in tables.items()}
     sizes = [
-        TensorSize(
-            name,
-            weight.n_rows,
-            weight.n_columns,
-            weight.numel - (0 if weight.padding_row is None else weight.n_columns),
-            is_of_items=tables[name].side == "item",
-        )
+        TensorSize(name, weight.n_rows, weight.n_columns, weight.capacity, tables[name].side == "item")
         for name, weight in weights.items()
     ]
     density = sum(weight.nnz for weight in weights.values()) / sum(weight.numel for weight in weights.values())

@@ -120,10 +120,7 @@ class OldModel:
 
     def _least(self) -> int:
         """The smallest number of weights that gives every table of tokens one for each row."""
-        sizes = []
-        for name, weight in self.weights.items():
-            n_padding = 0 if weight.padding_row is None else weight.n_columns
-            sizes.append(TensorSize(name, weight.n_rows, weight.n_columns, weight.numel - n_padding))
+        sizes = [TensorSize(name, w.n_rows, w.n_columns, w.capacity) for name, w in self.weights.items()]
         numel = sum(size.numel for size in sizes)
         budget = self.options.budget or "uniform"
 

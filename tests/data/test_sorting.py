@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 from recbole.data.interaction import Interaction
 
-from recbole_dsl.data.batches import places_of, rows_at
+from recbole_dsl.data.batches import row_taker
 from recbole_dsl.data.sequences import SequenceInteraction
 
 DTYPES = np.int64, np.int32, np.uint8, np.bool_, np.float32, np.float64
@@ -78,4 +78,4 @@ RANGES = st.builds(range, st.integers(-3, 4), st.integers(-3, 5), st.sampled_fro
 )
 def test_rows_are_taken_as_by_brackets(places, shape):
     column = torch.randn(shape)
-    assert torch.equal(rows_at(column, places_of(places)), column[list(places)])
+    assert torch.equal(row_taker(places)(column), column[list(places)])
