@@ -17,6 +17,7 @@ from recbole_dsl.data.lazy_columns import column_of
 from recbole_dsl.data.sampling import Pairs, UsedItems
 from recbole_dsl.patching import changes
 
+_ALL = slice(None)
 # above every id
 _VALUES = 2**32
 
@@ -28,21 +29,58 @@ def used_items(sets: np.ndarray) -> UsedItems:
     return UsedItems(Pairs([(keys, values)], len(sets), _VALUES), 0)
 
 
+def sample_by_users(
+    sampler: Sampler | RepeatableSampler, users: np.ndarray, counts: np.ndarray, items: np.ndarray, num: int
+) -> np.ndarray:
+    """Negative items, drawn for one user after the other, as RecBole does for an evaluation.
+
+    Args:
+        sampler: one of these classes.
+        users: (n,) int64.
+        counts: (n,) int64: how many of ``items`` each user has.
+        items: (counts.sum(),) int64.
+        num: how many to draw for each item.
+
+    Returns:
+        (counts.sum() * num,) int64: those of the first user, then of the second...
+    """
+    ends = np.cumsum(counts)
+    own_items = np.split(items, ends[:-1])
+    used = _used_ids(sampler) if type(sampler) is not RepeatableSampler else None
+    is_known = type(sampler).sample_by_key_ids is _sample_by_key_ids
+    if not is_known or (used is None and type(sampler) is not RepeatableSampler):
+        parts = (
+            sampler.sample_by_user_ids(np.full(len(own), user), own, num) for user, own in zip(users, own_items)
+        )
+        return np.concatenate([part.numpy() for part in parts])
+    if used is None:
+        parts = (_drawn(sampler, len(own) * num, _is_own(np.tile(own, num))) for own in own_items)
+        return np.concatenate(list(parts))
+    values, is_used = np.empty(ends[-1] * num, np.int64), np.zeros(sampler.item_num, bool)
+    owners, theirs = used.items_of(users)
+    firsts = np.searchsorted(owners, np.arange(1, len(users)))
+    for end, count, own in zip((ends * num).tolist(), (counts * num).tolist(), np.split(theirs, firsts)):
+        # one row of flags, which each user in turn sets and clears
+        is_used[own] = True
+        values[end - count : end] = _drawn(sampler, count, lambda _, drawn: is_used[drawn])
+        is_used[own] = False
+    return values
+
+
 @functools.wraps(AbstractSampler.sample_by_key_ids)
 def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
     used, keys = _used_ids(self), np.array(key_ids).astype(np.int64)
     if used is None or not len(keys) or keys.min() < 0 or keys.max() >= len(self.used_ids):
         return _sample_by_key_ids.__wrapped__(self, key_ids, num)
     keys = np.tile(keys, num)
-    return _sample(self, len(keys), lambda places, values: used.have(keys[places], values))
+    return torch.from_numpy(_drawn(self, len(keys), lambda places, values: used.have(keys[places], values)))
 
 
 @functools.wraps(RepeatableSampler.sample_by_user_ids)
 def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, num: int) -> Tensor:
     if type(self).sample_by_key_ids is not _sample_by_key_ids or not len(user_ids):
         return _sample_by_user_ids.__wrapped__(self, user_ids, item_ids, num)
-    items = np.tile(item_ids, num)
-    return _sample(self, len(items), lambda places, values: items[places] == values)
+    return torch.from_numpy(_drawn(self, len(item_ids) * num, _is_own(np.tile(item_ids, num))))
 
 
 @functools.wraps(RepeatableSampler.get_used_ids)
@@ -110,13 +148,21 @@ def _used_ids(sampler: AbstractSampler) -> UsedItems | None:
     return known[1]
 
 
-def _sample(sampler: AbstractSampler, n: int, is_used: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Tensor:
-    """(n,) samples, each drawn again until ``is_used`` accepts it at its place."""
-    values, places = np.zeros(n, np.int64), np.arange(n)
+_IsUsed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _is_own(items: np.ndarray) -> _IsUsed:
+    return lambda places, values: items[places] == values
+
+
+def _drawn(sampler: AbstractSampler, n: int, is_used: _IsUsed) -> np.ndarray:
+    """(n,) int64: samples, each drawn again as long as it ``is_used`` at its place."""
+    values = np.array(sampler.sampling(n), np.int64)
+    places = np.flatnonzero(is_used(_ALL, values))
     while len(places):
         values[places] = drawn = sampler.sampling(len(places))
         places = places[is_used(places, drawn)]
-    return torch.from_numpy(values)
+    return values
 
 
 @changes(

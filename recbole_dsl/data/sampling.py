@@ -120,6 +120,10 @@ class UsedItems:
     def __iter__(self) -> Iterator[set]:
         return (self[user] for user in range(len(self)))
 
+    def items_of(self, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Those of ``users``: indices into ``users``, ascending, and items."""
+        return self.pairs.items_of(users, self.part)
+
     def have(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n,) whether each pair of a user and an item is among them."""
         return self.pairs.have(users, items, self.part)

@@ -22,6 +22,12 @@ _RESHAPES = {
 }
 
 
+# pairs whose vectors are gathered at once; more would be new memory each time, which takes six times as long
+_GATHERED = 2**12
+# beyond this, a score may not fit into float32
+LARGEST = 1e30
+
+
 class Operands(NamedTuple):
     """The vectors that a model multiplies: its scores are ``users @ items``.
 
@@ -51,6 +57,30 @@ def operands_of(model: nn.Module, interaction: Interaction, n_items: int) -> Ope
         # an error of the model's own comes again when its scores are computed
         return None
     return seen.operands if seen.is_result(result) else None
+
+
+def products(operands: Operands, of: Tensor, items: Tensor) -> Tensor:
+    """(pairs,): the products of the vectors ``of`` users and of ``items``, which are (pairs,) int64."""
+    vectors = operands.items.t().contiguous()
+    parts = [
+        operands.users.index_select(0, some).mul_(vectors.index_select(0, theirs)).sum(1)
+        for some, theirs in zip(of.split(_GATHERED), items.split(_GATHERED))
+    ]
+    return torch.cat(parts)
+
+
+def rounding(operands: Operands) -> Tensor:
+    """(n,): how far the difference of two scores of each user may be off, however they are summed.
+
+    It is infinite if scores may be NaN or too large for float32.
+    """
+    norms = torch.linalg.vector_norm(operands.users, dim=1) * torch.linalg.vector_norm(operands.items, dim=0).max()
+    return torch.where(norms < LARGEST, norms * rounding_of(len(operands.items)), torch.inf)
+
+
+def rounding_of(n_columns: int) -> float:
+    """`rounding` of products of two vectors of norm 1, summed in any order, or exact and rounded."""
+    return 4 * (n_columns + 2) * 2.0**-24
 
 
 class _OtherUse(Exception):

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +14,14 @@ from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.interaction import Interaction
 from recbole.data.transform import Equal
 from recbole.sampler import RepeatableSampler, Sampler
-from recbole.utils import EvaluatorType
+from recbole.utils import EvaluatorType, ModelType
 from torch import Tensor
 
+from recbole_dsl.checkpoint.random_state import equal_states, random_state, restore_random_state
+from recbole_dsl.data.negatives import sample_by_users
 from recbole_dsl.data.sampling import PairSampler
-from recbole_dsl.evaluation.pairs import Pairs, is_among
+from recbole_dsl.evaluation.pairs import Pairs
+from recbole_dsl.evaluation.product import operands_of, products, rounding
 from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, does_as_recbole
 from recbole_dsl.evaluation.search import SCORES, undecided
 
@@ -24,24 +29,55 @@ from recbole_dsl.evaluation.search import SCORES, undecided
 _PAIRS = 2**17
 # a matrix of users x items is made, as in RecBole, if it has at most so many times the pairs
 _DENSE = 4
+# rows for which `predict` is compared with a product
+_COMPARED = 64
 # RecBole's samplers and ours, in which no code of the user's own draws
 _SAMPLERS = Sampler, PairSampler, RepeatableSampler
 
 
-class Sampled(NamedTuple):
-    """A block of users, in the form of a batch of RecBole.
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """A block of users with their candidates.
 
     Attributes:
-        interaction: a row for each pair of a user and a candidate.
-        users: (pairs,) int64: the user of each pair, ascending from 0.
-        positive_u: the users of the positive items, (positive items,) int64.
-        positive_i: these items.
+        rows: the rows of the data whose items are the positive ones, by ascending users.
+        counts: (n_users,) int64: how many rows each user has.
+        users: (pairs,) int64: the user of each pair of a user and a candidate, ascending from 0.
+        items: (pairs,) int64: the candidates. Of each user the positive ones come first.
+        is_positive: (pairs,) bool.
+        loader: that which the block is of.
     """
 
-    interaction: Interaction
+    rows: Interaction
+    counts: Tensor
     users: Tensor
-    positive_u: Tensor
-    positive_i: Tensor
+    items: Tensor
+    is_positive: Tensor
+    loader: "_Blocks"
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @cached_property
+    def positive(self) -> Pairs:
+        """The positive items."""
+        return Pairs(torch.repeat_interleave(self.counts), self.rows[self.loader.iid_field])
+
+    @cached_property
+    def of(self) -> Tensor:
+        """(pairs,) int64: a row of each pair's user. In turns a candidate is one for each of them."""
+        n_pairs = torch.bincount(self.users, minlength=len(self))
+        place = torch.arange(len(self.users)) - (n_pairs.cumsum(0) - n_pairs)[self.users]
+        return (self.counts.cumsum(0) - self.counts)[self.users] + place % self.counts[self.users]
+
+    def interaction(self, which: Tensor | slice = slice(None)) -> Interaction:
+        """RecBole's batch: a row for each pair, or for those that ``which`` selects."""
+        loader, of = self.loader, self.of[which]
+        repeated = Interaction({name: self.rows[name][of] for name in self.rows})
+        repeated[loader.iid_field] = self.items[which]
+        repeated = loader._dataset.join(repeated)
+        repeated.update(Interaction({loader.label_field: self.is_positive[which].float()}))
+        return repeated
 
 
 def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
@@ -59,47 +95,35 @@ def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
         return loader
     blocks = copy.copy(loader)
     blocks.__class__ = _Blocks
-    vars(blocks).update(bounds=list(_bounds(loader.uid2items_num[loader.uid_list] * loader.times)))
+    bounds = list(_bounds(loader.uid2items_num[loader.uid_list] * loader.times))
+    vars(blocks).update(bounds=bounds, multiplies=_multiplies(trainer, loader))
     return blocks
 
 
 def rank(trainer: Any, block: Sampled) -> tuple[Any, ...]:
     """What RecBole's trainer returns for a batch: the interaction, its scores and the positive items.
 
-    For metrics of lists, the scores are a `Ranked`.
+    For metrics of lists, the scores are a `Ranked`. A product of vectors gives the scores of models that make them
+    so. RecBole may round them otherwise: of users for whom a metric could tell, the model predicts them.
     """
-    interaction, users, *positive = block
-    if len(interaction) <= trainer.test_batch_size:
-        scores = trainer.model.predict(interaction.to(trainer.device))
-    else:
-        scores = trainer._spilt_predict(interaction, len(interaction))
+    found = _by_product(trainer, block) if block.loader.multiplies else None
+    if found is not None:
+        return block.rows, _ranked(trainer, block, *found), None, None
+    interaction = block.interaction()
+    scores = _predict(trainer, interaction)
     if trainer.config["eval_type"] == EvaluatorType.VALUE:
-        return interaction, scores, *positive
-    collector, items = trainer.eval_collector, interaction[trainer.config["ITEM_ID_FIELD"]].to(scores.device)
-    users, n_users, n_items = users.to(scores.device), int(users[-1]) + 1, trainer.tot_item_num
-    k = max(collector.topk)
-    is_dense = n_users * n_items <= _DENSE * len(users)
-    if is_dense or k >= n_items or scores.shape != users.shape or bool(scores.isnan().any()):
-        dense = scores.new_full((n_users, n_items), -torch.inf)
-        dense[users, items] = scores
-        return interaction, dense, *positive
-    pairs = Pairs(*positive).to(scores.device)
-    ids, values = _side_by_side(users, items, scores, n_users, n_items, k)
-    best, places = torch.topk(values, k + 1)
-    top = ids.gather(1, places)
-    # RecBole orders equal scores by its search in the scores of all items
-    is_other = is_among(ids, pairs).scatter_(1, places, False)
-    others = values.masked_fill(~is_other, -torch.inf).amax(1)
-    for rows in _in_parts(undecided(best, is_among(top, pairs), others, 0, collector.needs_items), n_items):
-        dense = values.new_full((len(rows), n_items), -torch.inf).scatter_(1, ids[rows], values[rows])
-        top[rows, :k] = torch.topk(dense, k).indices
-    return interaction, Ranked(top[:, :k].contiguous(), pairs, (ids, values)), None, None
+        return interaction, scores, *block.positive
+    is_few = max(trainer.eval_collector.topk) >= trainer.tot_item_num or scores.shape != block.users.shape
+    if is_few or _is_dense(trainer, block) or bool(scores.isnan().any()):
+        return interaction, _matrix(trainer, block.users, block.items, scores, len(block)), *block.positive
+    return interaction, _ranked(trainer, block, _side_by_side(trainer, block, scores)), None, None
 
 
 class _Blocks(NegSampleEvalDataLoader):
     """The loader that `in_blocks` returns."""
 
     bounds: list[tuple[int, int]]
+    multiplies: bool
 
     def __len__(self) -> int:
         return len(self.bounds)
@@ -114,28 +138,168 @@ class _Blocks(NegSampleEvalDataLoader):
         counts = self.uid2items_num[users]
         data = self.transform(self._dataset, self._dataset[rows])
         positive = data[self.iid_field]
-        ends = np.cumsum(counts)
-        parts = []
-        for user, of_user in zip(users, np.split(positive.numpy(), ends[:-1])):
-            # user by user: RecBole draws again for one user before it draws for the next
-            drawn = self._sampler.sample_by_user_ids(np.full(len(of_user), user), of_user, self.neg_sample_num)
-            parts += of_user, drawn.numpy()
-        # the rows of a user, once for each candidate of a row
-        lengths = counts * self.times
-        place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-        of = np.repeat(counts, lengths)
-        index = torch.from_numpy(np.repeat(ends - counts, lengths) + place % of)
-        repeated = Interaction({name: data[name][index] for name in data})
-        repeated[self.iid_field] = torch.from_numpy(np.concatenate(parts)).to(positive.dtype)
-        repeated = self._dataset.join(repeated)
-        repeated.update(Interaction({self.label_field: torch.from_numpy((place < of).astype(np.float32))}))
-        owners = np.arange(len(users))
-        return Sampled(
-            repeated,
-            torch.from_numpy(np.repeat(owners, lengths)),
-            torch.from_numpy(np.repeat(owners, counts)),
-            positive,
-        )
+        drawn = sample_by_users(self._sampler, users, counts, positive.numpy(), self.neg_sample_num)
+        pairs = np.stack([counts, counts * self.neg_sample_num], 1)
+        is_positive = np.repeat(np.tile([True, False], len(users)), pairs.ravel())
+        items = np.empty(len(is_positive), np.int64)
+        items[is_positive], items[~is_positive] = positive.numpy(), drawn
+        owners = torch.from_numpy(np.repeat(np.arange(len(users)), pairs.sum(1)))
+        items = torch.from_numpy(items).to(positive.dtype)
+        return Sampled(data, torch.from_numpy(counts), owners, items, torch.from_numpy(is_positive), self)
+
+
+class _Candidates(NamedTuple):
+    """The candidates of each user of a block, side by side.
+
+    Attributes:
+        ids: (users, width) int64; None if the items are in order.
+        scores: (users, width), with -inf for what is no candidate.
+        is_positive: (users, width) bool.
+    """
+
+    ids: Tensor | None
+    scores: Tensor
+    is_positive: Tensor
+
+
+def _by_product(trainer: Any, block: Sampled) -> tuple[_Candidates, Tensor] | None:
+    """The candidates of a block, scored by the vectors of its rows or users, and how far two scores may be off.
+
+    None if the scores are no product of vectors.
+    """
+    rows, of_rows = block.rows, trainer.model.type == ModelType.SEQUENTIAL
+    if not of_rows:
+        # a user's rows are alike
+        rows = rows[block.counts.cumsum(0) - block.counts]
+    operands = operands_of(trainer.model, rows.to(trainer.device), trainer.tot_item_num)
+    if operands is None:
+        return None
+    margins = rounding(operands)
+    if not bool(margins.isfinite().all()):
+        return None
+    device = margins.device
+    if of_rows:
+        owners = block.positive.users.to(device)
+        margins = margins.new_zeros(len(block)).scatter_reduce_(0, owners, margins, "amax")
+    elif _is_dense(trainer, block):
+        scores = torch.mm(*operands)
+        is_candidate = torch.zeros_like(scores, dtype=torch.bool)
+        is_candidate[block.users.to(device), block.items.to(device)] = True
+        return _in_order(block, scores.masked_fill_(~is_candidate, -torch.inf)), margins
+    of, items = (block.of if of_rows else block.users).to(device), block.items.to(device)
+    scores = products(operands, of, items)
+    if _is_dense(trainer, block):
+        return _in_order(block, _matrix(trainer, block.users, block.items, scores, len(block))), margins
+    return _side_by_side(trainer, block, scores), margins
+
+
+def _ranked(trainer: Any, block: Sampled, candidates: _Candidates, margins: Tensor | None = None) -> Ranked:
+    """The best of ``candidates`` in the order of RecBole's scores.
+
+    Args:
+        margins: (users,): how far the difference of two scores may be off; None if they are RecBole's.
+    """
+    collector = trainer.eval_collector
+    k = max(collector.topk)
+    ids, values, is_positive = candidates
+    best, places = torch.topk(values, k + 1)
+    top, hits = places if ids is None else ids.gather(1, places), is_positive.gather(1, places)
+    others = values.masked_fill(~is_positive, -torch.inf).scatter_(1, places, -torch.inf).amax(1)
+    open_ = undecided(best, hits, others, 0 if margins is None else margins, collector.needs_items)
+    # RecBole orders equal scores by its search in the scores of all items
+    for rows in _in_parts(open_, trainer.tot_item_num):
+        if margins is not None:
+            numbers = torch.full((len(block),), -1).index_copy_(0, rows.cpu(), torch.arange(len(rows)))[
+                block.users
+            ]
+            is_here = numbers >= 0
+            scores = _predict(trainer, block.interaction(is_here))
+            dense = _matrix(trainer, numbers[is_here], block.items[is_here], scores, len(rows))
+        else:
+            dense = values.new_full((len(rows), trainer.tot_item_num), -torch.inf)
+            dense.scatter_(1, ids[rows], values[rows])
+        top[rows, :k] = torch.topk(dense, k).indices
+    pairs = block.positive.to(top.device)
+    return Ranked(top[:, :k].contiguous(), pairs, None if ids is None else (ids, values))
+
+
+def _predict(trainer: Any, interaction: Interaction) -> Tensor:
+    if len(interaction) <= trainer.test_batch_size:
+        return trainer.model.predict(interaction.to(trainer.device))
+    return trainer._spilt_predict(interaction, len(interaction))
+
+
+@torch.no_grad()
+def _multiplies(trainer: Any, loader: AbstractDataLoader) -> bool:
+    """Whether ``predict`` gives the product that ``full_sort_predict`` computes, and metrics need no scores.
+
+    The model must be RecBole's. The scores of some rows of ``loader`` are compared.
+    """
+    model, collector, n_items = trainer.model, trainer.eval_collector, loader._dataset.item_num
+    code = [type(model), *(getattr(type(model), name, None) for name in ("predict", "full_sort_predict"))]
+    if not all(getattr(part, "__module__", "").startswith("recbole.") for part in code):
+        return False
+    if trainer.config["eval_type"] == EvaluatorType.VALUE or not collector.needs_ranks_alone:
+        return False
+    if max(collector.topk) >= n_items or not len(loader._dataset):
+        return False
+    places = np.linspace(0, len(loader._dataset) - 1, min(_COMPARED, len(loader._dataset))).astype(np.int64)
+    rows = loader.transform(loader._dataset, loader._dataset[places])
+    model.eval()
+    before = random_state()
+    operands = operands_of(model, rows.to(trainer.device), n_items)
+    try:
+        predicted = None if operands is None else model.predict(loader._dataset.join(rows).to(trainer.device))
+    except Exception:
+        # an error of the model's own comes again when its scores are computed
+        predicted = None
+    if not equal_states(before, random_state()):
+        restore_random_state(before)
+        return False
+    if predicted is None or predicted.shape != (len(rows),):
+        return False
+    items = rows[loader.iid_field].to(predicted.device)
+    expected = products(operands, torch.arange(len(rows), device=items.device), items)
+    # NaN is not close
+    return bool(((expected - predicted).abs() <= rounding(operands)).all())
+
+
+def _is_dense(trainer: Any, block: Sampled) -> bool:
+    return len(block) * trainer.tot_item_num <= _DENSE * len(block.users)
+
+
+def _matrix(trainer: Any, users: Tensor, items: Tensor, scores: Tensor, n_users: int) -> Tensor:
+    """(n_users, n_items): RecBole's matrix of ``scores``, with -inf for other items."""
+    dense = scores.new_full((n_users, trainer.tot_item_num), -torch.inf)
+    dense[users.to(scores.device), items.to(scores.device)] = scores
+    return dense
+
+
+def _in_order(block: Sampled, scores: Tensor) -> _Candidates:
+    is_positive = torch.zeros_like(scores, dtype=torch.bool)
+    is_positive[block.positive.users.to(scores.device), block.positive.items.to(scores.device)] = True
+    return _Candidates(None, scores, is_positive)
+
+
+def _side_by_side(trainer: Any, block: Sampled, scores: Tensor) -> _Candidates:
+    """The distinct candidates of each user and their ``scores``; then item 0 with -inf."""
+    users, items = block.users.to(scores.device), block.items.to(scores.device)
+    n_items, k = trainer.tot_item_num, max(trainer.eval_collector.topk)
+    keys, order = torch.sort(users * n_items + items, stable=True)
+    # if an item comes twice, RecBole's last write wins; it is positive if the first is
+    is_last = torch.ones_like(keys, dtype=torch.bool)
+    is_last[:-1] = keys[1:] != keys[:-1]
+    is_positive = block.is_positive.to(scores.device)[order[is_last.roll(1)]]
+    keys, order = keys[is_last], order[is_last]
+    owners = keys // n_items
+    counts = torch.bincount(owners, minlength=len(block))
+    places = torch.arange(len(keys), device=keys.device) - (counts.cumsum(0) - counts)[owners]
+    shape = len(block), max(int(counts.max()), k) + 1
+    ids, values = keys.new_zeros(shape), scores.new_full(shape, -torch.inf)
+    flags = torch.zeros_like(ids, dtype=torch.bool)
+    for filled, part in (ids, keys % n_items), (values, scores[order]), (flags, is_positive):
+        filled[owners, places] = part
+    return _Candidates(ids, values, flags)
 
 
 def _bounds(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -147,25 +311,6 @@ def _bounds(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
             yield first, place
             first, longest = place, length
     yield first, len(lengths)
-
-
-def _side_by_side(
-    users: Tensor, items: Tensor, scores: Tensor, n_users: int, n_items: int, k: int
-) -> tuple[Tensor, Tensor]:
-    """The distinct candidates of each user and their scores, (n_users, width) each; then item 0 with -inf."""
-    keys, order = torch.sort(users * n_items + items, stable=True)
-    # if an item comes twice, RecBole's last write wins
-    is_last = torch.ones_like(keys, dtype=torch.bool)
-    is_last[:-1] = keys[1:] != keys[:-1]
-    keys, order = keys[is_last], order[is_last]
-    owners = keys // n_items
-    counts = torch.bincount(owners, minlength=n_users)
-    places = torch.arange(len(keys), device=keys.device) - (counts.cumsum(0) - counts)[owners]
-    width = max(int(counts.max()), k) + 1
-    ids = keys.new_zeros((n_users, width))
-    values = scores.new_full((n_users, width), -torch.inf)
-    ids[owners, places], values[owners, places] = keys % n_items, scores[order]
-    return ids, values
 
 
 def _in_parts(which: Tensor, n_items: int) -> tuple[Tensor, ...]:

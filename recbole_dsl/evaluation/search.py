@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from recbole_dsl.compiling import compiled_loops
 from recbole_dsl.evaluation.pairs import Pairs, is_among
-from recbole_dsl.evaluation.product import Operands
+from recbole_dsl.evaluation.product import LARGEST, Operands, rounding_of
 from recbole_dsl.serving.top_k import ExactTopK
 from recbole_dsl.sparse.modules import sparse_weights
 
@@ -17,8 +17,6 @@ SCORES = 2**20
 _SCORES_ON_GPU = 2**26
 # from so many rows on, the bits of a product do not depend on the number of rows
 _ROWS = 8
-# beyond this, a score may not fit into float32
-_LARGEST = 1e30
 
 
 class Search:
@@ -50,12 +48,11 @@ class Search:
         """
         users, items = operands
         self._take(items)
-        margins = torch.linalg.vector_norm(users, dim=1) * self._longest
-        if not bool((margins < _LARGEST).all()):
+        norms = torch.linalg.vector_norm(users, dim=1) * self._longest
+        if not bool((norms < LARGEST).all()):
             return None
         ids, scores = self._by_loops(users, left_out) if self._exact else self._by_blocks(operands, left_out)
-        # for the difference of two scores that are summed in any order, or exact and rounded
-        margins *= 4 * (len(items) + 2) * 2.0**-24
+        margins = norms * rounding_of(len(items))
         others = margins if self._in_order else _others(operands, positive, ids)
         open_ = undecided(scores, is_among(ids, positive), others, margins, self._in_order)
         ids = ids[:, : self._k].contiguous()
@@ -74,7 +71,7 @@ class Search:
         self._longest = float(torch.linalg.vector_norm(items, dim=0).max())
         self._exact = None
         is_worth = items.device.type == "cpu" and self._n_users * items.shape[1] >= _WORTH_COMPILING
-        if is_worth and self._longest < _LARGEST and compiled_loops("recbole_dsl.serving.top_k_compiled"):
+        if is_worth and self._longest < LARGEST and compiled_loops("recbole_dsl.serving.top_k_compiled"):
             self._exact = _exact_search(self._model, items)
 
     def _by_loops(self, users: Tensor, left_out: Pairs) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from recbole.sampler import Sampler
+from recbole.sampler import RepeatableSampler, Sampler
 
-from recbole_dsl.data.negatives import used_items
+from recbole_dsl.data.negatives import sample_by_users, used_items
 from tests.data.stock import require_equal, stock
 
 
@@ -53,6 +53,45 @@ def test_a_sampler_of_the_users_own_keeps_its_candidates_and_what_it_does_to_its
     with stock():
         theirs = drawn()
     require_equal(drawn(), theirs)
+
+
+@given(
+    # some item is left to each user
+    st.lists(st.integers(1, 20), min_size=1, max_size=30).filter(
+        lambda items: all(set(items[user::3]) < set(items) for user in range(3))
+    ),
+    st.sampled_from(["uniform", "popularity"]),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any),
+    st.integers(1, 9),
+    st.booleans(),
+)
+def test_users_in_turn_get_the_items_that_recbole_draws(items, distribution, counts, num, is_repeatable):
+    columns = {"user": torch.arange(len(items)) % 3, "item": torch.tensor(items)}
+    data = SimpleNamespace(uid_field="user", iid_field="item", user_num=3, item_num=22, inter_feat=columns)
+
+    def drawn(draw):
+        made = (
+            RepeatableSampler(["train"], data, distribution)
+            if is_repeatable
+            else Sampler(["train"], [data], distribution)
+        )
+        np.random.seed(0)
+        found = draw(made.set_phase("train"))
+        return found, np.random.rand()
+
+    users = np.flatnonzero(counts)
+    numbers = np.array(counts)[users]
+    own = np.arange(numbers.sum()) % 21 + 1
+    parts = np.split(own, numbers.cumsum()[:-1])
+    with stock():
+        theirs = drawn(
+            lambda made: np.concatenate(
+                [made.sample_by_user_ids(np.full(len(p), u), p, num) for u, p in zip(users, parts)]
+            )
+        )
+    ours = drawn(lambda made: sample_by_users(made, users, numbers, own, num))
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    assert ours[1] == theirs[1]
 
 
 def test_a_user_that_there_is_not_is_named():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recbole.data.dataloader import NegSampleEvalDataLoader
+from recbole.model.general_recommender import BPR
 
 from recbole_dsl import run_recbole_dsl
 from recbole_dsl.evaluation import sampled
@@ -61,12 +62,59 @@ def test_metrics_and_random_numbers_are_those_of_recbole(options, monkeypatch, b
     assert len(blocks) > 1
 
 
-def test_equal_scores_are_decided_as_recbole_decides_them(options, monkeypatch):
-    monkeypatch.setattr(sampled, "_DENSE", 0)
-    trainer, test_data = train("BPR", {**options, "epochs": 1, "eval_args": {**LAST, "mode": "uni20"}, **LISTS})
+@pytest.mark.parametrize(("model", "more"), [("BPR", {}), ("SASRec", SEQUENTIAL)])
+@pytest.mark.parametrize("metrics", [["NDCG", "GAUC"], ["NDCG", "MAP"], ["NDCG", "ItemCoverage"]])
+@pytest.mark.parametrize("dense", [0, 4])
+def test_equal_scores_are_decided_as_recbole_decides_them(options, monkeypatch, model, more, metrics, dense):
+    monkeypatch.setattr(sampled, "_DENSE", dense)
+    args = {**LAST, "order": "TO" if more else "RO", "mode": "uni20"}
+    trainer, test_data = train(
+        model, {**options, "epochs": 1, "eval_args": args, **LISTS, "metrics": metrics, **more}
+    )
     for weight in trainer.sparsity.weights.values():
         weight.values.data.copy_(weight.values.data.round(decimals=1))
     assert_equal(*both(trainer, test_data))
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "more"),
+    [
+        ("BPR", RATIO, {"embedding_size": 8}),
+        ("LightGCN", RATIO, {"embedding_size": 8}),
+        ("SASRec", {**LAST, "order": "TO"}, SEQUENTIAL),
+        # rows of one user have histories of their own
+        ("GRU4Rec", {**RATIO, "order": "TO", "group_by": "user"}, {**SEQUENTIAL, "embedding_size": 8}),
+    ],
+    ids=["table", "graph", "sequence", "several histories"],
+)
+@pytest.mark.parametrize("dense", [0, 4, 10**6])
+def test_candidates_are_scored_by_products_of_vectors(options, monkeypatch, model, args, more, dense):
+    monkeypatch.setattr(sampled, "_DENSE", dense)
+    lists = {**LISTS, "metrics": ["NDCG", "MAP"], **more}
+    trainer, test_data = train(model, {**options, "epochs": 1, "eval_args": {**args, "mode": "uni30"}, **lists})
+    predicted, usual = [], trainer.model.predict
+    trainer.model.predict = lambda interaction: (predicted.append(len(interaction)), usual(interaction))[1]
+    trainer.evaluate(test_data, load_best_model=False)
+    assert sum(predicted) <= 64 < 31 * len(test_data.dataset)
+    assert_equal(*both(trainer, test_data))
+
+
+def test_what_predict_adds_to_a_product_counts(options):
+    class Own(BPR):
+        def predict(self, interaction):
+            return super().predict(interaction) - interaction["item_id"]
+
+    class Hidden(BPR):
+        def forward(self, user, item):
+            users, items = super().forward(user, item)
+            # the same for nearly all
+            return users, items * (1 + (item == 7).float()[:, None])
+
+    lists = {**LISTS, "metrics": ["NDCG", "MAP"], "eval_args": {**RATIO, "mode": "uni30"}, "epochs": 1}
+    trainer, test_data = train("BPR", {**options, **lists})
+    for kind in Own, Hidden:
+        trainer.model.__class__ = kind
+        assert_equal(*both(trainer, test_data))
 
 
 def test_what_draws_otherwise_is_left_to_recbole(options, blocks):
