@@ -95,10 +95,14 @@ class Search:
         rows = min(self._rows, max(_ROWS, SCORES // operands.items.shape[1]))
         # RecBole's last batch may be smaller; if its batches are larger than ours, every one of ours is full
         last = len(ids) if rows == self._rows else max(0, len(ids) - rows)
+        # products with vectors of zeros are zeros, however they are summed
+        nothing = Operands(operands.users[:, :0], operands.items[:0])
         for batch in torch.unique(undecided.nonzero()[:, 0] // rows).tolist():
             first = min(batch * rows, last)
             here = slice(first, first + rows)
-            top = torch.topk(_scores(operands, left_out, here.start, here.stop), self._k)
+            is_zero = not bool(operands.users[here][undecided[here]].any())
+            factors = nothing if is_zero else operands
+            top = torch.topk(_scores(factors, left_out, here.start, here.stop), self._k)
             ids[here] = torch.where(undecided[here, None], top.indices, ids[here])
 
 
