@@ -69,18 +69,37 @@ def products(operands: Operands, of: Tensor, items: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def rounding(operands: Operands) -> Tensor:
-    """(n,): how far the difference of two scores of each user may be off, however they are summed.
+class Rounding:
+    """How far the difference of two scores may be off, however the products are summed, or if they are exact.
 
-    It is infinite if scores may be NaN or too large for float32.
+    The norms of all items are computed once for the same items.
     """
-    norms = torch.linalg.vector_norm(operands.users, dim=1) * torch.linalg.vector_norm(operands.items, dim=0).max()
-    return torch.where(norms < LARGEST, norms * rounding_of(len(operands.items)), torch.inf)
 
+    def __init__(self) -> None:
+        self._items: Tensor | None = None
+        self._version = -1
+        self.longest = 0.0
 
-def rounding_of(n_columns: int) -> float:
-    """`rounding` of products of two vectors of norm 1, summed in any order, or exact and rounded."""
-    return 4 * (n_columns + 2) * 2.0**-24
+    def take(self, items: Tensor) -> bool:
+        """Whether ``items`` (columns, n_items) are others than before; ``longest`` is then the largest norm."""
+        before = self._items
+        if before is not None and (before is items or before.data_ptr() == items.data_ptr()):
+            if self._version == items._version:
+                return False
+        elif before is not None and self._version == before._version and torch.equal(before, items):
+            return False
+        # kept alive, so that its memory is not reused
+        self._items, self._version = items, items._version
+        self.longest = float(torch.linalg.vector_norm(items, dim=0).max())
+        return True
+
+    def margins(self, operands: Operands) -> Tensor | None:
+        """(n,): of the scores of each user; None if some may be NaN or too large for float32."""
+        self.take(operands.items)
+        margins = torch.linalg.vector_norm(operands.users, dim=1) * self.longest
+        if not bool((margins < LARGEST).all()):
+            return None
+        return margins.mul_(4 * (len(operands.items) + 2) * 2.0**-24)
 
 
 class _OtherUse(Exception):

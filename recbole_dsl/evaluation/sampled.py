@@ -21,7 +21,7 @@ from recbole_dsl.checkpoint.random_state import equal_states, random_state, rest
 from recbole_dsl.data.negatives import sample_by_users
 from recbole_dsl.data.sampling import PairSampler
 from recbole_dsl.evaluation.pairs import Pairs
-from recbole_dsl.evaluation.product import operands_of, products, rounding
+from recbole_dsl.evaluation.product import Rounding, operands_of, products
 from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, does_as_recbole
 from recbole_dsl.evaluation.search import SCORES, undecided
 
@@ -96,7 +96,7 @@ def in_blocks(trainer: Any, loader: AbstractDataLoader) -> AbstractDataLoader:
     blocks = copy.copy(loader)
     blocks.__class__ = _Blocks
     bounds = list(_bounds(loader.uid2items_num[loader.uid_list] * loader.times))
-    vars(blocks).update(bounds=bounds, multiplies=_multiplies(trainer, loader))
+    vars(blocks).update(bounds=bounds, multiplies=_multiplies(trainer, loader), rounding=Rounding())
     return blocks
 
 
@@ -124,6 +124,7 @@ class _Blocks(NegSampleEvalDataLoader):
 
     bounds: list[tuple[int, int]]
     multiplies: bool
+    rounding: Rounding
 
     def __len__(self) -> int:
         return len(self.bounds)
@@ -174,8 +175,8 @@ def _by_product(trainer: Any, block: Sampled) -> tuple[_Candidates, Tensor] | No
     operands = operands_of(trainer.model, rows.to(trainer.device), trainer.tot_item_num)
     if operands is None:
         return None
-    margins = rounding(operands)
-    if not bool(margins.isfinite().all()):
+    margins = block.loader.rounding.margins(operands)
+    if margins is None:
         return None
     device = margins.device
     if of_rows:
@@ -260,8 +261,9 @@ def _multiplies(trainer: Any, loader: AbstractDataLoader) -> bool:
         return False
     items = rows[loader.iid_field].to(predicted.device)
     expected = products(operands, torch.arange(len(rows), device=items.device), items)
+    margins = Rounding().margins(operands)
     # NaN is not close
-    return bool(((expected - predicted).abs() <= rounding(operands)).all())
+    return margins is not None and bool(((expected - predicted).abs() <= margins).all())
 
 
 def _is_dense(trainer: Any, block: Sampled) -> bool:

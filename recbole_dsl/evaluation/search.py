@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from recbole_dsl.compiling import compiled_loops
 from recbole_dsl.evaluation.pairs import Pairs, is_among
-from recbole_dsl.evaluation.product import LARGEST, Operands, rounding_of
+from recbole_dsl.evaluation.product import LARGEST, Operands, Rounding
 from recbole_dsl.serving.top_k import ExactTopK
 from recbole_dsl.sparse.modules import sparse_weights
 
@@ -34,9 +34,7 @@ class Search:
 
     def __init__(self, model: nn.Module, k: int, rows: int, in_order: bool, n_users: int):
         self._model, self._k, self._rows, self._in_order, self._n_users = model, k, rows, in_order, n_users
-        self._items: Tensor | None = None
-        self._version = -1
-        self._longest = 0.0
+        self._rounding = Rounding()
         self._exact: ExactTopK | None = None
 
     def top(self, operands: Operands, left_out: Pairs, positive: Pairs) -> Tensor | None:
@@ -47,32 +45,23 @@ class Search:
             positive: the positive items.
         """
         users, items = operands
-        self._take(items)
-        norms = torch.linalg.vector_norm(users, dim=1) * self._longest
-        if not bool((norms < LARGEST).all()):
+        if self._rounding.take(items):
+            self._exact = self._compiled(items)
+        margins = self._rounding.margins(operands)
+        if margins is None:
             return None
         ids, scores = self._by_loops(users, left_out) if self._exact else self._by_blocks(operands, left_out)
-        margins = norms * rounding_of(len(items))
         others = margins if self._in_order else _others(operands, positive, ids)
         open_ = undecided(scores, is_among(ids, positive), others, margins, self._in_order)
         ids = ids[:, : self._k].contiguous()
         self._decide(ids, open_, operands, left_out)
         return ids
 
-    def _take(self, items: Tensor) -> None:
-        before = self._items
-        if before is not None and (before is items or before.data_ptr() == items.data_ptr()):
-            if self._version == items._version:
-                return
-        elif before is not None and self._version == before._version and torch.equal(before, items):
-            return
-        # kept alive, so that its memory is not reused
-        self._items, self._version = items, items._version
-        self._longest = float(torch.linalg.vector_norm(items, dim=0).max())
-        self._exact = None
+    def _compiled(self, items: Tensor) -> ExactTopK | None:
         is_worth = items.device.type == "cpu" and self._n_users * items.shape[1] >= _WORTH_COMPILING
-        if is_worth and self._longest < LARGEST and compiled_loops("recbole_dsl.serving.top_k_compiled"):
-            self._exact = _exact_search(self._model, items)
+        if is_worth and self._rounding.longest < LARGEST and compiled_loops("recbole_dsl.serving.top_k_compiled"):
+            return _exact_search(self._model, items)
+        return None
 
     def _by_loops(self, users: Tensor, left_out: Pairs) -> tuple[Tensor, Tensor]:
         n_items = self._exact.n_items
