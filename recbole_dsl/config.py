@@ -122,7 +122,10 @@ class DSLConfig:
     )
     topology: str = _option("dynamic", _choice, "dynamic: prune and grow. fixed: keep the first topology.")
     update_interval: int | None = _option(
-        None, _count, "Optimizer steps between two topology updates, at least 1. None: 1/32 of the training."
+        None,
+        _count,
+        "Optimizer steps between two topology updates, at least 1. None: 1/32 of the training, in sequential "
+        "models at most an epoch.",
     )
     update_ratio: float = _option(0.1, _share, "Share of alive weights exchanged at the first update, in [0, 1].")
     schedule: str = _option(

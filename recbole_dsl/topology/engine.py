@@ -61,6 +61,7 @@ class DynamicTopology:
 
     Attributes:
         step: optimizer steps counted so far.
+        epochs: of the training, if each is to have an update at least; None by default.
         updates: every `TopologyUpdate` so far.
     """
 
@@ -78,6 +79,7 @@ class DynamicTopology:
         self.on_update = on_update
         self._total_steps = total_steps
         self.step = 0
+        self.epochs: int | None = None
         self.updates: list[TopologyUpdate] = []
         self.optimizers: list[torch.optim.Optimizer] = []
         self._collected: dict[str, StepGradients] = {}
@@ -103,9 +105,12 @@ class DynamicTopology:
 
     @property
     def update_interval(self) -> int | None:
-        """Optimizer steps between updates: the option, or a 32nd of the training; None while that is not known."""
+        """Optimizer steps between updates: the option, or a 32nd of the training; None while that is not known.
+
+        With `epochs`, at most one of them.
+        """
         if self.config.update_interval is None and self.total_steps is not None:
-            return max(1, self.total_steps // _UPDATES)
+            return max(1, self.total_steps // max(_UPDATES, self.epochs or 0))
         return self.config.update_interval
 
     @property

@@ -12,8 +12,12 @@ def total_steps(trainer: Trainer, train_data: AbstractDataLoader) -> int:
     Trainers that alternate between recommendation and a knowledge graph, or between two networks, take the steps
     of both. A pre-training counts its own epochs.
     """
-    epochs = range(trainer.pretrain_epochs if is_pretraining(trainer) else trainer.epochs)
-    return sum(_steps_of_epoch(trainer, train_data, epoch) for epoch in epochs)
+    return sum(_steps_of_epoch(trainer, train_data, epoch) for epoch in range(epochs_of(trainer)))
+
+
+def epochs_of(trainer: Trainer) -> int:
+    """Epochs of a whole training without an early stop."""
+    return trainer.pretrain_epochs if is_pretraining(trainer) else trainer.epochs
 
 
 def steps_to_come(trainer: Trainer, train_data: AbstractDataLoader, epoch: int) -> int:

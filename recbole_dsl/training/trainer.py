@@ -12,7 +12,7 @@ import torch
 from recbole.config import Config
 from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.evaluator import Collector
-from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch import Tensor
@@ -59,7 +59,7 @@ from recbole_dsl.training.resumable import Resumable
 from recbole_dsl.training.run_files import last_file, new_name
 from recbole_dsl.training.scored_sample import scored_sample
 from recbole_dsl.training.shared_random import between_steps, guard_seeding
-from recbole_dsl.training.step_count import is_pretraining, steps_to_come
+from recbole_dsl.training.step_count import epochs_of, is_pretraining, steps_to_come
 from recbole_dsl.training.warm_start import Night, warm_start
 from recbole_dsl.turns import training, turn
 
@@ -165,6 +165,9 @@ class DSLMixin(WithOptimizers, Resumable):
                 # what cannot be saved is said before it is trained
                 save_other_parameters(self.model)
             self._start_weights(train_data)
+            if isinstance(self.model, SequentialRecommender):
+                # many are best long before the last epoch, and lose a tenth if no exchange comes until then
+                self.topology.epochs = epochs_of(self)
             self.topology.total_steps = steps_to_come(self, train_data, self.start_epoch)
             self._restore_random_state(train_data)
             if self._is_finished():

@@ -203,6 +203,13 @@ def test_by_default_collecting_takes_a_share_of_the_interval_where_a_table_is_la
     assert DynamicTopology(sparsify(model, config).weights, config, total_steps=9999).grow_window == steps
 
 
+@pytest.mark.parametrize(("epochs", "interval"), [(None, 200), (4, 200), (64, 100), (10_000, 1)])
+def test_by_default_an_interval_is_a_32nd_of_the_training_and_at_most_one_of_its_epochs(epochs, interval):
+    *_, topology = start(DSLConfig(density=0.3, sparse_init="uniform"), total_steps=6400)
+    topology.epochs = epochs
+    assert topology.update_interval == interval
+
+
 @pytest.mark.parametrize("budget", ["uniform", "global"])
 def test_a_tensor_that_the_last_step_did_not_train_is_left_as_it_is(budget):
     model = torch.nn.ModuleList([torch.nn.Embedding(9, 8), torch.nn.Embedding(9, 8)])

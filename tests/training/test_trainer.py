@@ -37,6 +37,15 @@ def test_the_config_changed_in_the_script_is_followed(options):
     assert DSLTrainer(config, other).dsl_config.budget == "uniform", "nothing of the run before"
 
 
+@pytest.mark.parametrize(("model", "wanted"), [("SASRec", 2), ("BPR", None)])
+def test_a_sequential_model_exchanges_weights_in_every_epoch(options, model, wanted):
+    small = {"hidden_size": 8, "n_heads": 2, "inner_size": 8, "n_layers": 1, "epochs": 2}
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    args = {"order": "TO", "split": {"LS": "valid_and_test"}}
+    options |= {"load_col": columns, "eval_args": args, "train_neg_sample_args": None} if model == "SASRec" else {}
+    assert train(model, {**options, **small})[0].topology.epochs == wanted
+
+
 def test_updates_are_on_the_trainer_in_the_log_and_in_tensorboard(options, caplog):
     caplog.set_level("INFO")
     trainer, _ = train("BPR", options)
