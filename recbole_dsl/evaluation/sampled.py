@@ -65,7 +65,7 @@ class Sampled:
 
     @cached_property
     def of(self) -> Tensor:
-        """(pairs,) int64: a row of each pair's user. In turns a candidate is one for each of them."""
+        """(pairs,) int64: the row of each pair. The candidates of a user belong to the user's rows in turn."""
         n_pairs = torch.bincount(self.users, minlength=len(self))
         place = torch.arange(len(self.users)) - (n_pairs.cumsum(0) - n_pairs)[self.users]
         return (self.counts.cumsum(0) - self.counts)[self.users] + place % self.counts[self.users]
@@ -210,12 +210,12 @@ def _ranked(trainer: Any, block: Sampled, candidates: _Candidates, margins: Tens
     # RecBole orders equal scores by its search in the scores of all items
     for rows in _in_parts(open_, trainer.tot_item_num):
         if margins is not None:
-            numbers = torch.full((len(block),), -1).index_copy_(0, rows.cpu(), torch.arange(len(rows)))[
-                block.users
-            ]
-            is_here = numbers >= 0
+            numbers = torch.full((len(block),), -1)
+            numbers[rows.cpu()] = torch.arange(len(rows))
+            users = numbers[block.users]
+            is_here = users >= 0
             scores = _predict(trainer, block.interaction(is_here))
-            dense = _matrix(trainer, numbers[is_here], block.items[is_here], scores, len(rows))
+            dense = _matrix(trainer, users[is_here], block.items[is_here], scores, len(rows))
         else:
             dense = values.new_full((len(rows), trainer.tot_item_num), -torch.inf)
             dense.scatter_(1, ids[rows], values[rows])
