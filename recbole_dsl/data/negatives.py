@@ -44,18 +44,11 @@ def sample_by_users(
     Returns:
         (counts.sum() * num,) int64: those of the first user, then of the second...
     """
-    ends = np.cumsum(counts)
-    own_items = np.split(items, ends[:-1])
-    used = _used_ids(sampler) if type(sampler) is not RepeatableSampler else None
-    is_known = type(sampler).sample_by_key_ids is _sample_by_key_ids
-    if not is_known or (used is None and type(sampler) is not RepeatableSampler):
-        parts = (
-            sampler.sample_by_user_ids(np.full(len(own), user), own, num) for user, own in zip(users, own_items)
-        )
-        return np.concatenate([part.numpy() for part in parts])
-    if used is None:
-        parts = (_drawn(sampler, len(own) * num, _is_own(np.tile(own, num))) for own in own_items)
-        return np.concatenate(list(parts))
+    used, ends = _used_ids(sampler), np.cumsum(counts)
+    if used is None or type(sampler).sample_by_key_ids is not _sample_by_key_ids:
+        parts = zip(users, np.split(items, ends[:-1]))
+        drawn = (sampler.sample_by_user_ids(np.full(len(own), user), own, num).numpy() for user, own in parts)
+        return np.concatenate(list(drawn))
     values, is_used = np.empty(ends[-1] * num, np.int64), np.zeros(sampler.item_num, bool)
     owners, theirs = used.items_of(users)
     firsts = np.searchsorted(owners, np.arange(1, len(users)))
@@ -80,7 +73,8 @@ def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
 def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, num: int) -> Tensor:
     if type(self).sample_by_key_ids is not _sample_by_key_ids or not len(user_ids):
         return _sample_by_user_ids.__wrapped__(self, user_ids, item_ids, num)
-    return torch.from_numpy(_drawn(self, len(item_ids) * num, _is_own(np.tile(item_ids, num))))
+    items = np.tile(item_ids, num)
+    return torch.from_numpy(_drawn(self, len(items), lambda places, values: items[places] == values))
 
 
 @functools.wraps(RepeatableSampler.get_used_ids)
@@ -148,14 +142,7 @@ def _used_ids(sampler: AbstractSampler) -> UsedItems | None:
     return known[1]
 
 
-_IsUsed = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def _is_own(items: np.ndarray) -> _IsUsed:
-    return lambda places, values: items[places] == values
-
-
-def _drawn(sampler: AbstractSampler, n: int, is_used: _IsUsed) -> np.ndarray:
+def _drawn(sampler: AbstractSampler, n: int, is_used: Callable[[Any, np.ndarray], np.ndarray]) -> np.ndarray:
     """(n,) int64: samples, each drawn again as long as it ``is_used`` at its place."""
     values = np.array(sampler.sampling(n), np.int64)
     places = np.flatnonzero(is_used(_ALL, values))

@@ -87,6 +87,8 @@ class Rounding:
             if self._version == items._version:
                 return False
         elif before is not None and self._version == before._version and torch.equal(before, items):
+            # the next look at them compares no entries
+            self._items, self._version = items, items._version
             return False
         # kept alive, so that its memory is not reused
         self._items, self._version = items, items._version
