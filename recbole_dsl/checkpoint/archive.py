@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from recbole_dsl.files import write_whole
+from recbole_dsl.interrupts import held_interrupts
 
 # our comment, which ends the archive and other readers skip
 _MARK = b"sha256:"
@@ -24,7 +25,9 @@ def write_archive(path: str, write: Callable[[BinaryIO], object]) -> None:
     """
 
     def write_all(file: BinaryIO) -> None:
-        write(file)
+        # PyTorch's writer makes errors of its own of what its file raises, or ends the process
+        with held_interrupts():
+            write(file)
         _append_checksum(file)
 
     write_whole(path, write_all, "checkpoint_dir")

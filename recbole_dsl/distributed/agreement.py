@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from recbole_dsl.checkpoint.random_state import random_state, restore_random_state
+from recbole_dsl.interrupts import held_interrupts
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.topology.processes import take_from_first
 
@@ -128,9 +129,9 @@ def sent_checkpoint(config: Options, checkpoint: dict[str, Any] | None) -> dict[
         return checkpoint
     file = io.BytesIO()
     if checkpoint is not None:
-        torch.save(
-            {name: checkpoint[name] for name in ("state_dict", "other_parameter", "rows", "trained_on")}, file
-        )
+        sent_names = ("state_dict", "other_parameter", "rows", "trained_on")
+        with held_interrupts():
+            torch.save({name: checkpoint[name] for name in sent_names}, file)
     sent = same_for_all(config, file.getvalue())
     if is_first(config):
         return checkpoint

@@ -89,7 +89,7 @@ def test_what_is_asked_to_end_says_how_to_go_on(number, code, tmp_path):
     while not list(folder.glob("saved/*.pth")):
         time.sleep(0.05)
     os.kill(child, number)
-    assert wait(child) == code
+    assert wait(child) == code, (folder / "log.txt").read_text()[-2000:]
     (last,) = folder.glob("saved/*.last")
     text = (folder / "log.txt").read_text()
     assert text.endswith(f"interrupted; to go on: recbole-dsl train --resume=saved/{last.name}\n")
