@@ -2,7 +2,8 @@
 
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,6 +21,13 @@ from recbole_dsl.patching import changes
 _ALL = slice(None)
 # above every id
 _VALUES = 2**32
+# numbers that are drawn at a time beyond those that are surely needed
+_MORE = 4096
+# RecBole's methods
+_sampling = AbstractSampler.sampling
+_UNIFORM = Sampler._uni_sampling, RepeatableSampler._uni_sampling
+# for places among the drawn, and the values drawn there: which must be drawn again
+_Check = Callable[[Any, np.ndarray], np.ndarray]
 
 
 def used_items(sets: np.ndarray) -> UsedItems:
@@ -44,20 +52,80 @@ def sample_by_users(
     Returns:
         (counts.sum() * num,) int64: those of the first user, then of the second...
     """
-    used, ends = _used_ids(sampler), np.cumsum(counts)
-    if used is None or type(sampler).sample_by_key_ids is not _sample_by_key_ids:
-        parts = zip(users, np.split(items, ends[:-1]))
-        drawn = (sampler.sample_by_user_ids(np.full(len(own), user), own, num).numpy() for user, own in parts)
-        return np.concatenate(list(drawn))
-    values, is_used = np.empty(ends[-1] * num, np.int64), np.zeros(sampler.item_num, bool)
-    owners, theirs = used.items_of(users)
-    firsts = np.searchsorted(owners, np.arange(1, len(users)))
-    for end, count, own in zip((ends * num).tolist(), (counts * num).tolist(), np.split(theirs, firsts)):
-        # one row of flags, which each user in turn sets and clears
-        is_used[own] = True
-        values[end - count : end] = _drawn(sampler, count, lambda _, drawn: is_used[drawn])
-        is_used[own] = False
+    drawn, stops = counts * num, np.cumsum(counts * num)
+    known = type(sampler).sample_by_key_ids is _sample_by_key_ids
+    if known and type(sampler).sample_by_user_ids is _sample_by_user_ids:
+        checks = _equal(counts, items, num)
+    elif known and (used := _used_ids(sampler)) is not None:
+        checks = _flagged(used, users, sampler.item_num)
+    else:
+        parts = zip(users, np.split(items, np.cumsum(counts)[:-1]))
+        parts = (sampler.sample_by_user_ids(np.full(len(own), user), own, num).numpy() for user, own in parts)
+        return np.concatenate(list(parts))
+    values, draw = np.empty(stops[-1], np.int64), _Ahead.of(sampler, stops[-1])
+    for stop, n, is_used in zip(stops.tolist(), drawn.tolist(), checks):
+        values[stop - n : stop] = _drawn(draw or sampler.sampling, n, is_used)
+    if draw:
+        draw.end()
     return values
+
+
+def _equal(counts: np.ndarray, items: np.ndarray, num: int) -> Iterator[_Check]:
+    """For each user whether values are the item that they are drawn for; a user's items take turns."""
+    drawn = counts * num
+    stops = np.cumsum(drawn)
+    places = np.arange(stops[-1]) - np.repeat(stops - drawn, drawn)
+    of_values = items[np.repeat(np.cumsum(counts) - counts, drawn) + places % np.repeat(counts, drawn)]
+    for stop, n in zip(stops.tolist(), drawn.tolist()):
+        yield partial(_is_equal, of_values[stop - n : stop])
+
+
+def _is_equal(own: np.ndarray, places: Any, values: np.ndarray) -> np.ndarray:
+    return own[places] == values
+
+
+def _flagged(used: UsedItems, users: np.ndarray, n_items: int) -> Iterator[_Check]:
+    """For each user whether values are used, by one row of flags, which each in turn sets and clears."""
+    is_used = np.zeros(n_items, bool)
+    owners, items = used.items_of(users)
+    stops = np.searchsorted(owners, np.arange(1, len(users) + 1)).tolist()
+    for first, stop in zip([0, *stops], stops):
+        own = items[first:stop]
+        is_used[own] = True
+        yield lambda _, values: is_used[values]
+        is_used[own] = False
+
+
+class _Ahead:
+    """Draws what a sampler's uniform distribution gives in many calls, in few of them.
+
+    Call it with how many numbers to give back: (n,) int64. At the `end` NumPy's generator is where it would be.
+    """
+
+    def __init__(self, n_items: int, n: int):
+        self._n_items, self._values, self._at = n_items, np.random.randint(1, n_items, n), 0
+
+    @classmethod
+    def of(cls, sampler: AbstractSampler, n: int) -> "_Ahead | None":
+        """One that begins with ``n``, all of which will be asked for; None if ``sampler`` draws in another way."""
+        of_class = type(sampler)
+        is_usual = of_class.sampling is _sampling and of_class._uni_sampling in _UNIFORM
+        return cls(sampler.item_num, n) if is_usual and sampler.distribution == "uniform" else None
+
+    def __call__(self, n: int) -> np.ndarray:
+        if self._at + n > len(self._values):
+            self._before = np.random.get_state()
+            self._new = max(n, _MORE)
+            more = np.random.randint(1, self._n_items, self._new)
+            self._values, self._at = np.concatenate([self._values[self._at :], more]), 0
+        self._at += n
+        return self._values[self._at - n : self._at]
+
+    def end(self) -> None:
+        """Let NumPy's generator go on behind the last number that was given."""
+        if unused := len(self._values) - self._at:
+            np.random.set_state(self._before)
+            np.random.randint(1, self._n_items, self._new - unused)
 
 
 @functools.wraps(AbstractSampler.sample_by_key_ids)
@@ -66,7 +134,9 @@ def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
     if used is None or not len(keys) or keys.min() < 0 or keys.max() >= len(self.used_ids):
         return _sample_by_key_ids.__wrapped__(self, key_ids, num)
     keys = np.tile(keys, num)
-    return torch.from_numpy(_drawn(self, len(keys), lambda places, values: used.have(keys[places], values)))
+    return torch.from_numpy(
+        _drawn(self.sampling, len(keys), lambda places, values: used.have(keys[places], values))
+    )
 
 
 @functools.wraps(RepeatableSampler.sample_by_user_ids)
@@ -74,7 +144,7 @@ def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, n
     if type(self).sample_by_key_ids is not _sample_by_key_ids or not len(user_ids):
         return _sample_by_user_ids.__wrapped__(self, user_ids, item_ids, num)
     items = np.tile(item_ids, num)
-    return torch.from_numpy(_drawn(self, len(items), lambda places, values: items[places] == values))
+    return torch.from_numpy(_drawn(self.sampling, len(items), partial(_is_equal, items)))
 
 
 @functools.wraps(RepeatableSampler.get_used_ids)
@@ -142,12 +212,12 @@ def _used_ids(sampler: AbstractSampler) -> UsedItems | None:
     return known[1]
 
 
-def _drawn(sampler: AbstractSampler, n: int, is_used: Callable[[Any, np.ndarray], np.ndarray]) -> np.ndarray:
-    """(n,) int64: samples, each drawn again as long as it ``is_used`` at its place."""
-    values = np.array(sampler.sampling(n), np.int64)
-    places = np.flatnonzero(is_used(_ALL, values))
+def _drawn(draw: Callable[[int], np.ndarray], n: int, is_used: _Check) -> np.ndarray:
+    """(n,) int64: what ``draw`` gives, each drawn again as long as it ``is_used`` at its place."""
+    values = np.array(draw(n), np.int64)
+    (places,) = is_used(_ALL, values).nonzero()
     while len(places):
-        values[places] = drawn = sampler.sampling(len(places))
+        values[places] = drawn = draw(len(places))
         places = places[is_used(places, drawn)]
     return values
 

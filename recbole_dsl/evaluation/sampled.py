@@ -64,15 +64,19 @@ class Sampled:
         return Pairs(torch.repeat_interleave(self.counts), self.rows[self.loader.iid_field])
 
     @cached_property
-    def of(self) -> Tensor:
-        """(pairs,) int64: the row of each pair. The candidates of a user belong to the user's rows in turn."""
+    def places(self) -> Tensor:
+        """(pairs,) int64: the place of each pair among those of its user."""
         n_pairs = torch.bincount(self.users, minlength=len(self))
-        place = torch.arange(len(self.users)) - (n_pairs.cumsum(0) - n_pairs)[self.users]
-        return (self.counts.cumsum(0) - self.counts)[self.users] + place % self.counts[self.users]
+        return torch.arange(len(self.users)) - torch.repeat_interleave(n_pairs.cumsum(0) - n_pairs, n_pairs)
+
+    def of(self, which: Tensor | slice = slice(None)) -> Tensor:
+        """The row of each pair, or of those that ``which`` selects: a user's rows take turns."""
+        users = self.users[which]
+        return (self.counts.cumsum(0) - self.counts)[users] + self.places[which] % self.counts[users]
 
     def interaction(self, which: Tensor | slice = slice(None)) -> Interaction:
         """RecBole's batch: a row for each pair, or for those that ``which`` selects."""
-        loader, of = self.loader, self.of[which]
+        loader, of = self.loader, self.of(which)
         repeated = Interaction({name: self.rows[name][of] for name in self.rows})
         repeated[loader.iid_field] = self.items[which]
         repeated = loader._dataset.join(repeated)
@@ -187,7 +191,7 @@ def _by_product(trainer: Any, block: Sampled) -> tuple[_Candidates, Tensor] | No
         is_candidate = torch.zeros_like(scores, dtype=torch.bool)
         is_candidate[block.users.to(device), block.items.to(device)] = True
         return _in_order(block, scores.masked_fill_(~is_candidate, -torch.inf)), margins
-    of, items = (block.of if of_rows else block.users).to(device), block.items.to(device)
+    of, items = (block.of() if of_rows else block.users).to(device), block.items.to(device)
     scores = products(operands, of, items)
     if _is_dense(trainer, block):
         return _in_order(block, _matrix(trainer, block.users, block.items, scores, len(block))), margins
@@ -284,23 +288,23 @@ def _in_order(block: Sampled, scores: Tensor) -> _Candidates:
 
 
 def _side_by_side(trainer: Any, block: Sampled, scores: Tensor) -> _Candidates:
-    """The distinct candidates of each user and their ``scores``; then item 0 with -inf."""
-    users, items = block.users.to(scores.device), block.items.to(scores.device)
-    n_items, k = trainer.tot_item_num, max(trainer.eval_collector.topk)
-    keys, order = torch.sort(users * n_items + items, stable=True)
-    # if an item comes twice, RecBole's last write wins; it is positive if the first is
-    is_last = torch.ones_like(keys, dtype=torch.bool)
-    is_last[:-1] = keys[1:] != keys[:-1]
-    is_positive = block.is_positive.to(scores.device)[order[is_last.roll(1)]]
-    keys, order = keys[is_last], order[is_last]
-    owners = keys // n_items
-    counts = torch.bincount(owners, minlength=len(block))
-    places = torch.arange(len(keys), device=keys.device) - (counts.cumsum(0) - counts)[owners]
-    shape = len(block), max(int(counts.max()), k) + 1
-    ids, values = keys.new_zeros(shape), scores.new_full(shape, -torch.inf)
+    """The distinct candidates of each user and their ``scores``, and item 0 with -inf at all other places."""
+    # beside all, a place for what is no candidate
+    shape = len(block), max(int(block.places.max()) + 1, max(trainer.eval_collector.topk)) + 1
+    at = (block.users * shape[1] + block.places).to(scores.device)
+    ids, values = block.items.new_zeros(shape, device=scores.device), scores.new_full(shape, -torch.inf)
     flags = torch.zeros_like(ids, dtype=torch.bool)
-    for filled, part in (ids, keys % n_items), (values, scores[order]), (flags, is_positive):
-        filled[owners, places] = part
+    for filled, part in (ids, block.items), (values, scores), (flags, block.is_positive):
+        filled.view(-1)[at] = part.to(scores.device)
+    ids, order = torch.sort(ids, dim=1, stable=True)
+    values, flags = values.gather(1, order), flags.gather(1, order)
+    is_again = ids[:, 1:] == ids[:, :-1]
+    # of an item that comes several times, RecBole's last write wins; it is positive if the first is
+    while bool((found := is_again & flags[:, :-1] & ~flags[:, 1:]).any()):
+        flags[:, 1:] |= found
+    ids[:, :-1].masked_fill_(is_again, 0)
+    values[:, :-1].masked_fill_(is_again, -torch.inf)
+    flags[:, :-1].masked_fill_(is_again, False)
     return _Candidates(ids, values, flags)
 
 
