@@ -12,10 +12,14 @@ from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import SET_BITS, bits_for, pack, packed_bytes, unpack
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, ascend, column_type, offsets_of
-from recbole_dsl.serving.quantising import LARGEST_VALUE, VALUES, quantise
+from recbole_dsl.serving.packed_lists import PackedLists
+from recbole_dsl.serving.quantising import LARGEST_VALUE, VALUES, decoded_scales, quantise
 
-# which entries there are: every one; a bit for each; or how many a row has, and their columns
-INDICES = ("full", "bitmap", "columns")
+# which entries there are: every one; a bit for each; ascending lists of their places, one for some rows at a time;
+# or, in earlier files, how many a row has and their columns
+INDICES = ("full", "bitmap", "lists", "columns")
+# rows whose entries are one list, and the arrays of the lists
+_ROWS, _PARTS = 32, ("counts", "high", "low")
 MOST_COLUMNS = 2**16
 # cells of the blocks of rows that are decoded at once
 _BLOCK = 2**22
@@ -29,7 +33,7 @@ class PackedTable:
         values: one of `VALUES`, how the entries are stored. int8 has a scale for each column, int4 for each row.
         index: one of `INDICES`.
         parts: the arrays: ``codes`` and, depending on values and index, ``scales``, ``unit``, ``counts``,
-            ``columns``, ``bitmap``.
+            ``high``, ``low``, ``columns``, ``bitmap``.
     """
 
     n_rows: int
@@ -73,13 +77,20 @@ class PackedTable:
             )
         parts = _read_index(artifact, prefix, n_rows, n_columns, index)
         table = cls(n_rows, n_columns, values, index, parts)
+        if index == "lists":
+            lengths = _lengths(table._lists, n_rows, n_columns)
+            if lengths is None:
+                artifact.refuse(f"{prefix}.low must ascend within each row")
+            # the cached property, so that the lists are decoded once
+            vars(table)["offsets"] = offsets_of(lengths)
         parts.update(_read_values(artifact, prefix, table))
         if index == "columns":
             for start, stop in table.blocks():
                 columns, offsets = table._columns(start, stop), table.offsets[start : stop + 1]
                 if columns.max(initial=0) >= n_columns or not ascend(columns, offsets - offsets[0]):
+                    name = "columns" if index == "columns" else "low"
                     artifact.refuse(
-                        f"{prefix}.columns must be within 0..{n_columns - 1} and ascend within each row"
+                        f"{prefix}.{name} must be within 0..{n_columns - 1} and ascend within each row"
                     )
         return table
 
@@ -132,7 +143,9 @@ class PackedTable:
             return np.arange(self.n_rows + 1) * self.n_columns
         if self.index == "bitmap":
             return offsets_of(SET_BITS[self.parts["bitmap"]].sum(1, dtype=np.int64))
-        return offsets_of(self.parts["counts"])
+        if self.index == "columns":
+            return offsets_of(self.parts["counts"])
+        return offsets_of(_lengths(self._lists, self.n_rows, self.n_columns))
 
     def rows(self, start: int, stop: int) -> CSR:
         """The rows from ``start`` to ``stop``, decoded."""
@@ -145,7 +158,7 @@ class PackedTable:
         elif self.values == "int8":
             decoded = matrix.values * self.parts["scales"][matrix.column_of_entry()]
         else:
-            scales = self.parts["scales"][start:stop].astype(np.float32) * self.parts["unit"][0]
+            scales = decoded_scales(self.parts["scales"][start:stop]) * self.parts["unit"][0]
             signed = unpack(codes, 4, first, last).astype(np.int8) - np.int8(8)
             decoded = signed * np.repeat(scales, matrix.lengths)
         return CSR(offsets, matrix.columns, decoded, self.n_columns)
@@ -183,6 +196,10 @@ class PackedTable:
                 out[order[first:last]] = self.rows(start, stop).dense()[ascending[first:last] - start]
         return out
 
+    @cached_property
+    def _lists(self) -> PackedLists:
+        return PackedLists(_ROWS * self.n_columns, False, *(self.parts[name] for name in _PARTS))
+
     def _columns(self, start: int, stop: int) -> NDArray[np.unsignedinteger]:
         """(entries,) the columns of the rows from ``start`` to ``stop``; (0,) of a full table."""
         if self.index == "columns":
@@ -191,22 +208,41 @@ class PackedTable:
         dtype = column_type(self.n_columns)
         if self.index == "full":
             return np.zeros(0, dtype)
+        if self.index == "lists":
+            first = start // _ROWS
+            lists, _ = self._lists.between(first, -(-stop // _ROWS))
+            here = self.offsets[start : stop + 1 : max(1, stop - start)] - self.offsets[first * _ROWS]
+            return (lists.columns[here[0] : here[-1]] % self.n_columns).astype(dtype)
         bits = np.unpackbits(self.parts["bitmap"][start:stop], axis=1, count=self.n_columns, bitorder="little")
         return np.nonzero(bits)[1].astype(dtype)
+
+
+def _lengths(lists: PackedLists, n_rows: int, n_columns: int) -> Ids | None:
+    """(n_rows,) how many entries each row has; None if a list does not ascend."""
+    lengths, first = np.zeros(len(lists) * _ROWS, np.int64), 0
+    for block, _ in lists.blocks():
+        if not ascend(block.columns, block.offsets):
+            return None
+        rows = block.row_of_entry() * _ROWS + block.columns // n_columns
+        stop = first + block.n_rows * _ROWS
+        lengths[first:stop] = np.bincount(rows, minlength=stop - first)
+        first = stop
+    return lengths[:n_rows]
 
 
 def _smallest_index(matrix: CSR) -> tuple[str, dict[str, NDArray]]:
     n_rows, n_columns, nnz = matrix.n_rows, matrix.n_columns, len(matrix.values)
     if nnz == n_rows * n_columns:
         return "full", {}
-    count_type = np.uint8 if n_columns < 2**8 else np.uint32
-    by_columns = packed_bytes(nnz, bits_for(n_columns)) + n_rows * count_type().itemsize
-    if n_rows * packed_bytes(n_columns, 1) < by_columns:
+    starts = np.append(matrix.offsets[:-1:_ROWS], nnz)
+    places = matrix.row_of_entry() % _ROWS * n_columns + matrix.columns
+    lists = PackedLists.of(CSR(starts, places), _ROWS * n_columns)
+    parts = {name: getattr(lists, name) for name in _PARTS}
+    if n_rows * packed_bytes(n_columns, 1) < sum(part.nbytes for part in parts.values()):
         bits = np.zeros((n_rows, n_columns), bool)
         bits[matrix.row_of_entry(), matrix.columns] = True
         return "bitmap", {"bitmap": np.packbits(bits, axis=1, bitorder="little")}
-    columns = pack(matrix.columns, bits_for(n_columns))
-    return "columns", {"counts": matrix.lengths.astype(count_type), "columns": columns}
+    return "lists", parts
 
 
 def _read_index(artifact: Artifact, prefix: str, n_rows: int, n_columns: int, index: str) -> dict[str, NDArray]:
@@ -217,6 +253,12 @@ def _read_index(artifact: Artifact, prefix: str, n_rows: int, n_columns: int, in
         if n_columns % 8 and (bitmap[:, -1] >> (n_columns % 8)).any():
             artifact.refuse(f"{prefix}.bitmap must have no bits beyond column {n_columns - 1}")
         return {"bitmap": bitmap}
+    if index == "lists":
+        lists = PackedLists.read(artifact, prefix, -(-n_rows // _ROWS), _ROWS * n_columns)
+        last, _ = lists.between(len(lists) - 1, len(lists))
+        if last.columns.max(initial=0) >= (n_rows - (len(lists) - 1) * _ROWS) * n_columns:
+            artifact.refuse(f"{prefix}.low must be of {n_rows} rows")
+        return {name: getattr(lists, name) for name in _PARTS}
     counts = artifact.array(f"{prefix}.counts", "u1" if n_columns < 2**8 else "u4", (n_rows,))
     if counts.max() > n_columns:
         artifact.refuse(f"{prefix}.counts must be at most {n_columns}")
@@ -238,13 +280,13 @@ def _read_values(artifact: Artifact, prefix: str, table: PackedTable) -> dict[st
         parts["scales"] = artifact.array(f"{prefix}.scales", "f4", (table.n_columns,))
     else:
         parts = {"codes": artifact.array(name, "u1", (packed_bytes(nnz, 4),))}
-        parts["scales"] = artifact.array(f"{prefix}.scales", "f2", (table.n_rows,))
+        parts["scales"] = artifact.array(f"{prefix}.scales", "u1 f2", (table.n_rows,))
         parts["unit"] = artifact.array(f"{prefix}.unit", "f4", (1,))
     for name in ("scales", "unit"):
         if name in parts and not (np.isfinite(parts[name]).all() and (parts[name] >= 0).all()):
             artifact.refuse(f"{prefix}.{name} must be finite numbers >= 0")
     with np.errstate(over="ignore"):
-        most = np.float32(128) * parts["scales"].max(initial=0).astype(np.float32) * parts.get("unit", [1])[0]
+        most = np.float32(128) * decoded_scales(parts["scales"]).max(initial=0) * parts.get("unit", [1])[0]
     if not most <= LARGEST_VALUE:
         artifact.refuse(f"{prefix}.scales must be smaller")
     return parts

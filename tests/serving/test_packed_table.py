@@ -1,8 +1,10 @@
 """A table in few bits: what comes back, and what a file may not hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recbole_dsl.errors import DSLError
@@ -10,7 +12,7 @@ from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
 from recbole_dsl.serving.csr import CSR
 from recbole_dsl.serving.packed_table import PackedTable
-from recbole_dsl.serving.quantising import VALUES
+from recbole_dsl.serving.quantising import VALUES, decoded_scales
 
 SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 70), st.sampled_from([0, 0.05, 0.1, 0.4, 0.9, 1]))
 
@@ -65,7 +67,7 @@ def test_the_error_of_few_bits_is_within_its_bound(seed, shape):
             scales = table.parts["scales"]
             bound = np.maximum(scales / 2, np.abs(x) - 127 * scales)
         else:
-            scales = (table.parts["scales"].astype(np.float32) * table.parts["unit"])[:, None]
+            scales = (decoded_scales(table.parts["scales"]) * table.parts["unit"])[:, None]
             bound = np.maximum(scales / 2, np.abs(x) - 7 * scales)
         # the bound's own difference is rounded to float32
         assert (error <= bound * (1 + 1e-5) + 2.0**-22 * np.abs(x)).all()
@@ -83,10 +85,33 @@ def test_any_rows_are_those_of_the_whole(seed, shape, values, data):
     assert (table.dense_rows(ids) == whole[ids]).all()
 
 
-def test_a_row_of_64_takes_15_bytes_at_a_tenth_in_int8_and_no_index_when_it_is_full():
-    x = dense(0, 2000, 64, 0.1)
-    table = PackedTable.of(CSR.of_nonzero(x), "int8")
-    assert table.index == "columns" and table.nbytes <= 15 * 2000
+def as_earlier(table):
+    """``table`` with the index that earlier files have."""
+    places = table.places()
+    counts = places.lengths.astype(np.uint8 if table.n_columns < 256 else np.uint32)
+    columns = pack(places.columns, bits_for(table.n_columns))
+    parts = {name: part for name, part in table.parts.items() if name in ("codes", "scales", "unit")}
+    return replace(table, index="columns", parts={**parts, "counts": counts, "columns": columns})
+
+
+@given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES))
+def test_the_index_of_earlier_files_is_read(seed, shape, values):
+    x = dense(seed, *shape)
+    table = PackedTable.of(CSR.of_nonzero(x), values)
+    assume(table.index != "full")
+    again = read(as_earlier(table))
+    assert again.index == "columns" and (again.offsets == table.offsets).all()
+    start = len(x) // 3
+    assert (again.rows(start, len(x)).dense() == table.rows(start, len(x)).dense()).all()
+
+
+@pytest.mark.parametrize("density, values, most", [(0.1, "int8", 11), (0.1, "int4", 9), (0.01, "int8", 1.7)])
+def test_a_row_of_64_takes_few_bytes(density, values, most):
+    table = PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, density)), values)
+    assert table.index == "lists" and table.nbytes <= most * 2000
+
+
+def test_a_table_takes_no_index_when_it_is_full_and_a_bit_an_entry_when_it_is_half_full():
     assert PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, 0.4)), "int8").index == "bitmap"
     full = PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, 1)), "int8")
     assert full.index == "full" and full.nbytes == 2000 * 64 + 4 * 64
@@ -99,20 +124,38 @@ def test_a_table_with_a_value_too_large_for_half_precision_is_refused():
         PackedTable.of(CSR.of_nonzero(np.full((2, 2), np.inf, np.float32)), "int8")
 
 
-TABLE = PackedTable.of(CSR.of_nonzero(dense(0, 9, 40, 0.1)), "int8")
+TABLE = PackedTable.of(CSR.of_nonzero(dense(0, 99, 40, 0.1)), "int8")
+EARLIER = as_earlier(TABLE)
+LONGER = PackedTable.of(CSR.of_nonzero(dense(0, 128, 40, 0.1)), "int8")
 WRONG = {
-    "too many entries a row": {"counts": np.full(9, 41, np.uint8)},
-    "counts of other columns": {"counts": TABLE.parts["counts"] + np.uint8(1)},
-    "counts of another type": {"counts": TABLE.parts["counts"].astype(np.uint16)},
-    "columns cut off": {"columns": TABLE.parts["columns"][:-1]},
-    "columns out of range": {"columns": np.full_like(TABLE.parts["columns"], 255)},
-    "columns that do not ascend": {"columns": np.zeros_like(TABLE.parts["columns"])},
+    "more entries than there are": {"counts": TABLE.parts["counts"] + np.uint8(1)},
+    "entries of more rows": LONGER.parts,
+    "another number of lists": {"counts": np.repeat(TABLE.parts["counts"], 2)},
+    "a list cut off": {"low": TABLE.parts["low"][:-1]},
+    "an entry twice": {"low": np.zeros_like(TABLE.parts["low"])},
     "codes cut off": {"codes": TABLE.parts["codes"][1:]},
     "scales of another number": {"scales": TABLE.parts["scales"][1:]},
     "a scale that is no number": {"scales": np.full(40, np.nan, np.float32)},
     "a scale below 0": {"scales": np.full(40, -1, np.float32)},
     "a scale whose products are not finite": {"scales": np.full(40, 3e38, np.float32)},
 }
+
+
+WRONG_EARLIER = {
+    "too many entries a row": {"counts": np.full(99, 41, np.uint8)},
+    "counts of other columns": {"counts": EARLIER.parts["counts"] + np.uint8(1)},
+    "counts of another type": {"counts": EARLIER.parts["counts"].astype(np.uint16)},
+    "columns cut off": {"columns": EARLIER.parts["columns"][:-1]},
+    "columns out of range": {"columns": np.full_like(EARLIER.parts["columns"], 255)},
+    "columns that do not ascend": {"columns": np.zeros_like(EARLIER.parts["columns"])},
+}
+
+
+@pytest.mark.parametrize("changed", WRONG_EARLIER.values(), ids=WRONG_EARLIER.keys())
+def test_arrays_that_are_no_table_of_an_earlier_file_are_refused_in_one_line(changed):
+    with pytest.raises(DSLError, match=r"artifact=a.rdsl: t\.\w+ .*must") as refused:
+        read(EARLIER, **changed)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("changed", WRONG.values(), ids=WRONG.keys())
