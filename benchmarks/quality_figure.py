@@ -91,7 +91,7 @@ def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], pair: tuple[
 
 _QUANTISED: Mapping[str, tuple[str, str, Any]] = {
     "**ours**, int8": ("ours, int8", "o", OURS),
-    "ours, int4, at as many bytes": ("ours, int4, density 0.119", "d", OURS),
+    "**ours**, int4": ("ours, int4, density 0.158", "d", OURS),
     "narrow dense with our start, int8": ("small dense with our start, int8", "s", STARTED),
     "narrow dense with our start, int4": ("small dense with our start, int4", "d", STARTED),
     "narrow dense, int8": ("small dense, int8", "s", RIVAL),
