@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from recbole_dsl.errors import DSLError
 from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
-from recbole_dsl.serving.csr import CSR
+from recbole_dsl.serving.csr import CSR, offsets_of
 from recbole_dsl.serving.packed_table import PackedTable
 from recbole_dsl.serving.quantising import VALUES, decoded_scales
 
@@ -103,6 +103,25 @@ def test_the_index_of_earlier_files_is_read(seed, shape, values):
     assert again.index == "columns" and (again.offsets == table.offsets).all()
     start = len(x) // 3
     assert (again.rows(start, len(x)).dense() == table.rows(start, len(x)).dense()).all()
+
+
+@given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES), st.booleans(), st.data())
+def test_a_part_of_a_table_has_the_same_entries(seed, shape, values, is_earlier, data):
+    x = dense(seed, *shape)
+    table = PackedTable.of(CSR.of_nonzero(x), values)
+    whole = table.rows(0, len(x)).dense()
+    if is_earlier and table.index != "full":
+        table = as_earlier(table)
+    rows, columns = (np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n))) for n in whole.shape)
+    assume(rows.any() and columns.any() and table.index != "full")
+    numbers = np.full(whole.shape, -1)
+    places = table.places()
+    numbers[places.row_of_entry(), places.columns] = places.values
+    kept = numbers[rows][:, columns]
+    is_there = kept >= 0
+    left = CSR(offsets_of(is_there.sum(1)), np.nonzero(is_there)[1], kept[is_there], int(columns.sum()))
+    part = read(table.only(left, rows, columns))
+    assert (part.rows(0, part.n_rows).dense() == whole[rows][:, columns]).all()
 
 
 @pytest.mark.parametrize("density, values, most", [(0.1, "int8", 11), (0.1, "int4", 9), (0.01, "int8", 1.7)])
