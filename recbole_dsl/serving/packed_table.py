@@ -88,9 +88,8 @@ class PackedTable:
             for start, stop in table.blocks():
                 columns, offsets = table._columns(start, stop), table.offsets[start : stop + 1]
                 if columns.max(initial=0) >= n_columns or not ascend(columns, offsets - offsets[0]):
-                    name = "columns" if index == "columns" else "low"
                     artifact.refuse(
-                        f"{prefix}.{name} must be within 0..{n_columns - 1} and ascend within each row"
+                        f"{prefix}.columns must be within 0..{n_columns - 1} and ascend within each row"
                     )
         return table
 
