@@ -99,6 +99,8 @@ class PackedLists:
 
     def between(self, first: int, stop: int) -> tuple[CSR, Mask]:
         """What `take` returns for the lists from ``first`` to ``stop``."""
+        if stop == first + 1:
+            return self._one(first)
         start, end = int(self._high_starts[first]), int(self._high_starts[stop])
         bits = np.unpackbits(self.high[start >> 3 : (end + 7) >> 3], bitorder="little").view(bool)
         ones = np.flatnonzero(bits[start & 7 : (start & 7) + end - start])
