@@ -213,7 +213,7 @@ def _data_facts(file: str, checkpoint: Mapping[str, Any], facts: RunFacts, data_
     widths: dict[str, NDArray] = {}
     for name, one in sided_weights(model, dataset).items():
         if one.is_table:
-            own = weights[name].row_offsets.long().diff().cpu().numpy().astype(np.int64)
+            own = weights[name].row_offsets.long().diff()[: one.n_members].cpu().numpy().astype(np.int64)
             widths[one.side] = widths[one.side] + own if one.side in widths else own
     parts = None
     try:

@@ -26,6 +26,8 @@ from recbole_dsl.topology.budget import TensorSize, allocate
 # Sequential models multiply a state by the rows of all items. They learn more slowly from the scale of their own
 # initialisers, which is two fifths of this for GRU4Rec on ml-100k, and a quarter for SASRec
 _SCALE = 0.25
+# items whose mean a masked one starts from, at most
+_SOME = 2**12
 
 
 def start_weights(
@@ -150,12 +152,14 @@ class SidedWeight:
         side: "user" or "item".
         weight: (users or items, factors), transposed if `reads`.
         is_table: whether it is an embedding; otherwise it is a linear layer, as autoencoders have.
+        n_members: how many users or items there are. A table may have one more row, for what a model masks.
         reads: whether the users or items are the inputs of a layer.
     """
 
     side: str
     weight: SparseWeight
     is_table: bool
+    n_members: int
     reads: bool = False
 
     @property
@@ -165,20 +169,27 @@ class SidedWeight:
 
     def rows(self, factors: Factors) -> Callable[[int, int], Tensor]:
         """A function that gives a block of the weight's rows, from the `users` or the `items` of ``factors``."""
-        of_side = getattr(factors, f"{self.side}s")
-        if not self.reads:
+        of_side, n = getattr(factors, f"{self.side}s"), self.n_members
+        if self.reads:
+            return lambda start, stop: of_side(0, self.weight.n_columns, slice(start, stop)).T.contiguous()
+        if self.weight.n_rows == n:
             return of_side
-        return lambda start, stop: of_side(0, self.weight.n_columns, slice(start, stop)).T.contiguous()
+        # a masked item may be any
+        masked = of_side(0, min(n, _SOME)).mean(0, keepdim=True)
+        return lambda start, stop: torch.cat([of_side(start, min(stop, n)), masked[: max(0, stop - n)]])
 
 
 def sided_weights(model: nn.Module, dataset: Dataset) -> dict[str, SidedWeight]:
     """Each `SidedWeight` of ``model`` by its name, tables first.
 
     A table is one of users if it is an embedding of two columns or more with as many rows as ``dataset`` has
-    users, and so with items; if it has as many users as items, the name must hold "user" or "item". A layer has an
-    input, or an output, for each of them, and on its other side two units or more.
+    users, and so with items; if it has as many users as items, the name must hold "user" or "item". That is so too
+    if the table has one row more, for a token that masks. A layer has an input, or an output, for each of them,
+    and on its other side two units or more.
     """
-    tables, layers = {}, {}
+    tables, layers, numbers = {}, {}, {}
+    if dataset.uid_field and dataset.iid_field:
+        numbers = {"user": dataset.user_num, "item": dataset.item_num}
     for name, module in model.named_modules():
         weight = module._modules.get("weight")
         is_table = isinstance(module, nn.Embedding)
@@ -186,22 +197,25 @@ def sided_weights(model: nn.Module, dataset: Dataset) -> dict[str, SidedWeight]:
             continue
         if min(weight.shape) < 2:
             continue
-        of_rows, of_columns = (_side(size, name, dataset) for size in weight.shape)
+        of_rows, of_columns = (_side(size, name, numbers) for size in weight.shape)
         if is_table:
+            of_rows = _masked_side(weight.n_rows, name, numbers) or of_rows
             if of_rows:
-                tables[f"{name}.weight"] = SidedWeight(of_rows, weight, is_table)
+                tables[f"{name}.weight"] = SidedWeight(of_rows, weight, is_table, numbers[of_rows])
         elif (of_rows is None) != (of_columns is None):
             side = of_rows or of_columns
-            layers[f"{name}.weight"] = SidedWeight(side, weight, is_table, reads=of_rows is None)
+            layers[f"{name}.weight"] = SidedWeight(side, weight, is_table, numbers[side], reads=of_rows is None)
     return {**tables, **layers}
 
 
-def _side(size: int, name: str, dataset: Dataset) -> str | None:
+def _side(size: int, name: str, numbers: dict[str, int]) -> str | None:
     """The side with ``size`` members, "user" or "item"; None if neither or both."""
-    if not (dataset.uid_field and dataset.iid_field):
-        return None
-    numbers = {"user": dataset.user_num, "item": dataset.item_num}
     sides = [side for side, number in numbers.items() if number == size]
     if len(sides) > 1:
         sides = [side for side in sides if side in name.lower()]
     return sides[0] if len(sides) == 1 else None
+
+
+def _masked_side(size: int, name: str, numbers: dict[str, int]) -> str | None:
+    """The side that ``name`` has, if ``size`` is one more than its members."""
+    return next((side for side, number in numbers.items() if number + 1 == size and side in name.lower()), None)

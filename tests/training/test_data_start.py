@@ -26,6 +26,8 @@ STARTED = "start from a factorisation of the training data: "
             "user_mlp_embedding.weight, item_mlp_embedding.weight",
         ),
         ("SASRec", "item_embedding.weight"),
+        # with a row for the masked item
+        ("BERT4Rec", "item_embedding.weight"),
         ("MultiVAE", "encoder.0.weight, decoder.2.weight"),
         ("DMF", "user_linear.weight, item_linear.weight"),
     ],
@@ -33,14 +35,15 @@ STARTED = "start from a factorisation of the training data: "
 def test_the_log_names_the_tables_of_users_and_items(options, caplog, model, tables):
     caplog.set_level("INFO")
     options = {**options, "epochs": 1, "n_layers": 1, "n_heads": 1}
-    options.update({"load_col": None, "train_neg_sample_args": None} if model == "SASRec" else {})
+    is_sequential = model in ("SASRec", "BERT4Rec")
+    options.update({"load_col": None, "train_neg_sample_args": None} if is_sequential else {})
     config, network, train_data, _, _ = prepare(model, options)
     trainer = DSLTrainer(config, network)
     trainer.fit(train_data, show_progress=False)
     found = [r.getMessage() for r in caplog.records if STARTED in r.getMessage()]
     assert found == [STARTED + tables]
     table = sparse_weights(network).get("item_embedding.weight")
-    if model == "SASRec":
+    if is_sequential:
         assert table.row_offsets[1] == 0, "the padding row stays empty"
 
 
@@ -147,6 +150,24 @@ def test_items_of_sequential_models_start_as_large_as_those_whose_products_are_s
     started = model.item_embedding.weight.detach()
     # products of independent rows have a standard deviation of a sixteenth
     assert started.square().sum(1).mean().item() == pytest.approx(started.shape[1] ** 0.5 / 16)
+
+
+def test_a_masked_item_starts_from_the_mean_of_the_items_and_they_from_factors(options):
+    sequential = {"n_layers": 1, "n_heads": 1, "load_col": None, "train_neg_sample_args": None, "density": 0.5}
+    started = {}
+    for name in ("SASRec", "BERT4Rec"):
+        config, model, train_data, _, _ = prepare(name, {**options, **sequential})
+        DSLTrainer(config, model)
+        start_weights(model, train_data._dataset, config["seed"])
+        started[name] = sparse_weights(model)["item_embedding.weight"].dense().detach()
+    items, masked = started["BERT4Rec"][:-1], started["BERT4Rec"][-1]
+    scale = items.norm() / started["SASRec"].norm()
+    is_in_both = (items != 0) & (started["SASRec"] != 0)
+    # the one row more takes a weight or two
+    assert is_in_both.sum() > 0.95 * (items != 0).sum()
+    ratios = items[is_in_both] / started["SASRec"][is_in_both]
+    assert ratios.std() < 1e-4 and ratios.mean().item() == pytest.approx(scale.item(), rel=0.05)
+    assert 0 < masked.norm() < items.norm(dim=1).max()
 
 
 def test_only_sequential_models_give_rare_items_as_many_weights_as_popular_ones(options):
