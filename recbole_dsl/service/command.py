@@ -14,6 +14,8 @@ from recbole_dsl.patching import variable
 from recbole_dsl.serving.commands import number, refuse_others
 
 _PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
+# seconds that requests have when the service is asked to end; one whose client sends no more would last for ever
+_SHUTDOWN = 5
 # options that are numbers: the type, the default, the smallest and the largest
 _NUMBERS: dict[str, tuple[type, float, float, float]] = {
     "port": (int, 8000, 1, 2**16 - 1),
@@ -74,6 +76,7 @@ def run_serve(known: argparse.Namespace, others: list[str]) -> None:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"recbole-dsl serve: {url}/docs; ready when {url}/readyz says so", file=sys.stderr)
     options: dict[str, Any] = {"host": host, "port": port, "log_config": _LOGGING, "access_log": False}
+    options |= {"timeout_graceful_shutdown": _SHUTDOWN}
     if workers == 1:
         live = Live(settings.artifact, settings.new_items, settings.reload_interval)
         uvicorn.run(make_app(live, settings), **options)

@@ -110,6 +110,19 @@ def test_nothing_is_answered_wrong_while_artifacts_and_processes_change():
     assert clients.wrong == []
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_client_that_sends_half_a_request_does_not_keep_the_service(workers):
+    make().write()
+    port = free_port()
+    service = serve(port, f"--workers={workers}")
+    wait_for(lambda: is_open(port) and httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"POST /recommend HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{")
+        time.sleep(0.5)
+        service.send_signal(signal.SIGTERM)
+        service.wait(30)
+
+
 def is_open(port):
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
