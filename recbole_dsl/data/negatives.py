@@ -1,9 +1,8 @@
 """Negative items by the batch: importing this changes RecBole's samplers, which draw the same items as before."""
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, wraps
 from itertools import chain
 from typing import Any
 
@@ -128,7 +127,7 @@ class _Ahead:
             np.random.randint(1, self._n_items, self._new - unused)
 
 
-@functools.wraps(AbstractSampler.sample_by_key_ids)
+@wraps(AbstractSampler.sample_by_key_ids)
 def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
     used, keys = _used_ids(self), np.array(key_ids).astype(np.int64)
     if used is None or not len(keys) or keys.min() < 0 or keys.max() >= len(self.used_ids):
@@ -139,7 +138,7 @@ def _sample_by_key_ids(self: AbstractSampler, key_ids: Any, num: int) -> Tensor:
     )
 
 
-@functools.wraps(RepeatableSampler.sample_by_user_ids)
+@wraps(RepeatableSampler.sample_by_user_ids)
 def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, num: int) -> Tensor:
     if type(self).sample_by_key_ids is not _sample_by_key_ids or not len(user_ids):
         return _sample_by_user_ids.__wrapped__(self, user_ids, item_ids, num)
@@ -147,13 +146,13 @@ def _sample_by_user_ids(self: RepeatableSampler, user_ids: Any, item_ids: Any, n
     return torch.from_numpy(_drawn(self.sampling, len(items), partial(_is_equal, items)))
 
 
-@functools.wraps(RepeatableSampler.get_used_ids)
+@wraps(RepeatableSampler.get_used_ids)
 def _get_used_ids(self: RepeatableSampler) -> np.ndarray:
     # RecBole's array, with the same empty set for every user
     return np.full(self.user_num, frozenset(), object)
 
 
-@functools.wraps(AbstractSampler._pop_sampling)
+@wraps(AbstractSampler._pop_sampling)
 def _pop_sampling(self: AbstractSampler, sample_num: int) -> np.ndarray:
     table = vars(self).get("_alias_arrays")
     if table is None or table[0] is not self.prob:
@@ -165,7 +164,7 @@ def _pop_sampling(self: AbstractSampler, sample_num: int) -> np.ndarray:
     return np.where(kept[places] > drawn, keys[places], other[places])
 
 
-@functools.wraps(AbstractSampler._build_alias_table)
+@wraps(AbstractSampler._build_alias_table)
 def _build_alias_table(self: AbstractSampler) -> None:
     parts = _CANDIDATES.get(type(self)._get_candidates_list)
     if parts is None:

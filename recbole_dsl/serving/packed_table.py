@@ -210,8 +210,8 @@ class PackedTable:
         if self.index == "lists":
             first = start // _ROWS
             lists, _ = self._lists.between(first, -(-stop // _ROWS))
-            here = self.offsets[start : stop + 1 : max(1, stop - start)] - self.offsets[first * _ROWS]
-            return (lists.columns[here[0] : here[-1]] % self.n_columns).astype(dtype)
+            begin, end = self.offsets[[start, stop]] - self.offsets[first * _ROWS]
+            return (lists.columns[begin:end] % self.n_columns).astype(dtype)
         bits = np.unpackbits(self.parts["bitmap"][start:stop], axis=1, count=self.n_columns, bitorder="little")
         return np.nonzero(bits)[1].astype(dtype)
 
