@@ -20,12 +20,15 @@ from recbole_dsl.initialisation.shared_columns import share_columns
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
+from recbole_dsl.training.field_counts import field_counts
 
 # scale of tables whose row products are the scores themselves. At scale 1 products of unrelated rows have the
 # variance 1, which layers and propagation need; BPR then converges within a few epochs, and training gains little.
 # Sequential models multiply a state by the rows of all items. They learn more slowly from the scale of their own
 # initialisers, which is two fifths of this for GRU4Rec on ml-100k, and a quarter for SASRec
 _SCALE = 0.25
+# half of the tokens are seen so many times or more: equal rows were better with FM on ml-100k
+_OFTEN = 32
 # items whose mean a masked one starts from, at most
 _SOME = 2**12
 
@@ -39,7 +42,7 @@ def start_weights(
     are divided by the root of their density: with fewer terms in each sum, the outputs keep the variance that the
     initialiser gave them. Tables of context-aware models keep their values as they are: rows of rare tokens hardly
     change, and what they start from is noise to the layers that read them. Those whose rows are multiplied, as in
-    FM, `share_columns`.
+    FM, `share_columns`; where tokens are rare, those that the data has more often get more weights.
 
     This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
     unless another with as many factors holds given values; see `best_factors`. The entries of a table of
@@ -54,7 +57,7 @@ def start_weights(
         The names of the weights.
     """
     factors: dict[tuple[int, bool], Factors] = {}
-    counts: dict[str, int] = {}
+    shares: dict[str, int] = {}
     generator = torch.Generator().manual_seed(seed)
     new = {name: weight for name, weight in sparse_weights(model).items() if weight.awaits_data}
     sided = sided_weights(model, dataset)
@@ -76,7 +79,7 @@ def start_weights(
                 )
                 factors[kind] = best
                 if _has_only_tables(model, sided) and histories_are_long(interactions):
-                    counts = _shared(sided, item_density_ratio)
+                    shares = _shared(sided, item_density_ratio)
             else:
                 factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None)
             del interactions
@@ -88,19 +91,20 @@ def start_weights(
         else:
             square_sum = float(one.weight.values.detach().square().sum()) / one.weight.density
         by_share = one.is_table and (is_sequential or one.side == "user")
-        nnz = counts.get(name, one.weight.nnz)
+        nnz = shares.get(name, one.weight.nnz)
         initialise = partial(initialise_from, one.weight, rows, generator, by_share, square_sum, nnz)
         arguments = one.side, one.reads, by_share, square_sum, nnz
         initialise_once(dataset.config, factors[kind], arguments, one.weight, generator, initialise)
-    tables = _field_tables(model)
+    tables = _field_tables(model) & set(new.values())
     # where layers read the rows, as in DCNv2, shared columns make no difference
     multiplies_rows = any(isinstance(module, BaseFactorizationMachine) for module in model.modules())
+    counts = _rare_counts(model, dataset) if tables and multiplies_rows else {}
     for name, weight in new.items():
         if name not in sided:
             if weight not in tables:
                 weight.values.detach().mul_(weight.density**-0.5)
             elif multiplies_rows:
-                share_columns(weight, generator)
+                share_columns(weight, generator, counts.get(weight))
         weight.awaits_data = False
     return list(sided)
 
@@ -111,6 +115,20 @@ def _field_tables(model: nn.Module) -> set[SparseWeight]:
         return set()
     tables = (module._modules.get("weight") for module in model.modules() if isinstance(module, nn.Embedding))
     return {weight for weight in tables if isinstance(weight, SparseWeight)}
+
+
+def _rare_counts(model: nn.Module, dataset: Dataset) -> dict[SparseWeight, Tensor]:
+    """The `field_counts` of ``dataset`` if half of its tokens are seen fewer than 32 times; otherwise nothing."""
+    counts = field_counts(model, dataset)
+    if not counts:
+        return {}
+    seen = torch.cat(list(counts.values()))
+    if seen[seen > 0].median() >= _OFTEN:
+        return {}
+    getLogger().info(
+        f"sparse_init=svd: half of the tokens are seen fewer than {_OFTEN} times, so frequent ones get more weights"
+    )
+    return counts
 
 
 def _has_only_tables(model: nn.Module, sided: "dict[str, SidedWeight]") -> bool:
