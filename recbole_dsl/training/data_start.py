@@ -120,10 +120,8 @@ def _field_tables(model: nn.Module) -> set[SparseWeight]:
 def _rare_counts(model: nn.Module, dataset: Dataset) -> dict[SparseWeight, Tensor]:
     """The `field_counts` of ``dataset`` if half of its tokens are seen fewer than 32 times; otherwise nothing."""
     counts = field_counts(model, dataset)
-    if not counts:
-        return {}
-    seen = torch.cat(list(counts.values()))
-    if seen[seen > 0].median() >= _OFTEN:
+    seen = [rows[rows > 0] for rows in counts.values()]
+    if not any(map(len, seen)) or torch.cat(seen).median() >= _OFTEN:
         return {}
     getLogger().info(
         f"sparse_init=svd: half of the tokens are seen fewer than {_OFTEN} times, so frequent ones get more weights"
