@@ -124,7 +124,7 @@ def _rare_counts(model: nn.Module, dataset: Dataset) -> dict[SparseWeight, Tenso
     if not any(map(len, seen)) or torch.cat(seen).median() >= _OFTEN:
         return {}
     getLogger().info(
-        f"sparse_init=svd: half of the tokens are seen fewer than {_OFTEN} times, so frequent ones get more weights"
+        f"sparse_init=svd: half of the tokens are seen fewer than {_OFTEN} times; frequent ones get more weights"
     )
     return counts
 
