@@ -42,7 +42,8 @@ def start_weights(
     are divided by the root of their density: with fewer terms in each sum, the outputs keep the variance that the
     initialiser gave them. Tables of context-aware models keep their values as they are: rows of rare tokens hardly
     change, and what they start from is noise to the layers that read them. Those whose rows are multiplied, as in
-    FM, `share_columns`; where tokens are rare, those that the data has more often get more weights.
+    FM, `share_columns`. Where tokens are rare, frequent ones have more of their weights, and more first orders in
+    any model.
 
     This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
     unless another with as many factors holds given values; see `best_factors`. The entries of a table of
@@ -98,12 +99,12 @@ def start_weights(
     tables = _field_tables(model) & set(new.values())
     # where layers read the rows, as in DCNv2, shared columns make no difference
     multiplies_rows = any(isinstance(module, BaseFactorizationMachine) for module in model.modules())
-    counts = _rare_counts(model, dataset) if tables and multiplies_rows else {}
+    counts = _rare_counts(model, dataset) if tables else {}
     for name, weight in new.items():
         if name not in sided:
             if weight not in tables:
                 weight.values.detach().mul_(weight.density**-0.5)
-            elif multiplies_rows:
+            elif multiplies_rows or (weight.n_columns == 1 and weight in counts):
                 share_columns(weight, generator, counts.get(weight))
         weight.awaits_data = False
     return list(sided)

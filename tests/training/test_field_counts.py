@@ -68,6 +68,16 @@ def test_where_tokens_are_rare_frequent_ones_start_with_more_weights(with_featur
     assert (lengths[order].diff() >= -1).all()
 
 
+@pytest.mark.parametrize("name", ["FM", "WideDeep"])
+def test_where_tokens_are_rare_the_most_frequent_ones_have_first_orders(with_features, name):
+    config, model, train_data, _, _ = prepare(name, with_features)
+    DSLTrainer(config, model)
+    start_weights(model, train_data._dataset, config["seed"])
+    lengths = lengths_of(model, "first_order_linear.token_embedding_table.embedding.weight")
+    counts = joined_counts(train_data._dataset, model.token_field_names)
+    assert counts[lengths == 1].min() >= counts[lengths == 0].max()
+
+
 def test_where_tokens_are_frequent_all_rows_start_with_as_many_weights(with_features, monkeypatch):
     monkeypatch.setattr("recbole_dsl.training.data_start._OFTEN", 2)
     config, model, train_data, _, _ = prepare("FM", with_features)
