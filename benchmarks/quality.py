@@ -175,12 +175,11 @@ class _Cell:
         return line
 
     def _quantised(self, trainer: Trainer, test_data: Any, values: str) -> dict[str, float]:
-        """The bytes of the model and its test score if its sparse weights are written as ``values``."""
+        """The bytes of the model and its test score if its weights are written as ``values``."""
         with quantised.quantised(trainer, values) as (n_bytes, _):
             test = trainer.evaluate(test_data, load_best_model=False)
-        rest = 4 * trainer.cost.dense_tensors.sparse + code_bytes(trainer.model)
         name = "auc" if "auc" in test else "ndcg@10"
-        return {"bytes": n_bytes + rest, name.removesuffix("@10"): test[name]}
+        return {"bytes": n_bytes + code_bytes(trainer.model), name.removesuffix("@10"): test[name]}
 
     def _dense_weights(self, seed: int) -> dict[str, torch.Tensor]:
         """The state of the dense model, trained with what its grid chose."""

@@ -24,6 +24,7 @@ from benchmarks.quality_tables import METHOD_NAMES
 from benchmarks.report import markdown_table, parse
 from benchmarks.sides import load, make_config
 from recbole_dsl import DSLTrainer
+from recbole_dsl.network_scoring.stored_weights import all_entries, can_be_packed
 from recbole_dsl.serving.csr import CSR
 from recbole_dsl.serving.packed_table import PackedTable
 
@@ -135,8 +136,11 @@ def _line(dataset: str, side: str, seed: int, options: argparse.Namespace) -> di
 
 @contextmanager
 def quantised(trainer: Trainer, values: str) -> Iterator[tuple[int, int]]:
-    """The model with its sparse weights as an artifact would hold them; yields their bytes and rows."""
-    n_bytes = n_rows = 0
+    """The model with its sparse weights and dense matrices as an artifact would hold them; yields bytes and rows.
+
+    The bytes are those of all weights, the rows those of sparse ones.
+    """
+    n_rows, n_bytes = 0, 4 * trainer.cost.dense_tensors.sparse
     kept = []
     for weight in trainer.sparsity.weights.values():
         parts = (part.detach().numpy() for part in (weight.row_offsets, weight.columns, weight.values))
@@ -144,6 +148,12 @@ def quantised(trainer: Trainer, values: str) -> Iterator[tuple[int, int]]:
         kept.append((weight.values, weight.values.detach().clone()))
         weight.values.detach().copy_(torch.from_numpy(table.rows(0, weight.n_rows).values))
         n_bytes, n_rows = n_bytes + table.nbytes, n_rows + weight.n_rows
+    for dense in filter(can_be_packed, trainer.model.parameters()):
+        entries, columns, offsets = all_entries(dense.detach())
+        table = PackedTable.of(CSR(offsets, columns, entries, dense[0].numel()), values)
+        kept.append((dense, dense.detach().clone()))
+        dense.detach().copy_(torch.from_numpy(table.rows(0, len(dense)).values).view_as(dense))
+        n_bytes += table.nbytes - 4 * dense.numel()
     yield n_bytes, n_rows
     for parameter, before in kept:
         parameter.detach().copy_(before)

@@ -44,7 +44,7 @@ def network_parts(
     Args:
         dataset: all of the data.
         train_dataset: the part that the model was trained on.
-        values: "fp32", "fp16", "int8" or "int4", for the values of sparse weights.
+        values: "fp32", "fp16", "int8" or "int4", as of `store_weights`.
         seen: "trained" for the sequences of the training data; anything else for those of all the data, validation
             and test items included.
 
@@ -76,10 +76,13 @@ def network_parts(
         store_sequences(sequences, arrays)
     arrays = {PREFIX + name: array for name, array in arrays.items()}
 
+    learned = {name for name, one in model.named_parameters(remove_duplicate=False) if one.requires_grad}
+
     def with_weights(values: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         stored, forms = dict(arrays), {}
         shapes = sparse_shapes(model)
-        weights = store_weights(checkpoint["state_dict"], shapes, values, f"{PREFIX}weights.", stored)
+        state = checkpoint["state_dict"]
+        weights = store_weights(state, shapes, learned, values, f"{PREFIX}weights.", stored)
         for name, array in stored.items():
             if array.dtype.str[1:] not in TYPES.values():
                 stored[name], forms[name] = as_bytes(array)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -165,7 +166,8 @@ class _Network:
         weights = self.scorer["weights"]
         # tied ones are stored once
         done: dict[str, Any] = {}
-        for name, description in weights["sparse"].items():
+        tables = {kind: weights[kind] for kind in ("sparse", "packed") if kind in weights}
+        for name, description in chain.from_iterable(of_kind.items() for of_kind in tables.values()):
             if description["of"] not in done:
                 done[description["of"]] = self._sparse(name, description)
         dense: set[str] = set()
@@ -173,10 +175,11 @@ class _Network:
             if key not in dense:
                 self.arrays[key] = self.axes.kept(self.arrays[key], name)
             dense.add(key)
-        self.scorer["weights"] = {
-            **weights,
-            "sparse": {name: done[description["of"]] for name, description in weights["sparse"].items()},
+        changed = {
+            kind: {name: done[description["of"]] for name, description in of_kind.items()}
+            for kind, of_kind in tables.items()
         }
+        self.scorer["weights"] = {**weights, **changed}
 
     def _sparse(self, name: str, description: dict[str, Any]) -> dict[str, Any]:
         shape, prefix = tuple(description["shape"]), description["of"]

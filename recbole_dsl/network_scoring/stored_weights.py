@@ -1,6 +1,6 @@
-"""A model's weights in an artifact: sparse ones as packed tables, dense ones as they are."""
+"""A model's weights in an artifact: sparse ones and dense matrices as packed tables, all else as it is."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -9,15 +9,19 @@ from torch import Tensor
 
 from recbole_dsl.checkpoint.codec import array_of
 from recbole_dsl.serving.artifact import Artifact
-from recbole_dsl.serving.csr import CSR, offsets_of
+from recbole_dsl.serving.csr import CSR, column_type, offsets_of
 from recbole_dsl.serving.packed_table import MOST_COLUMNS, PackedTable
 from recbole_dsl.sparse.compressed_rows import new_offsets, smallest_unsigned
 from recbole_dsl.sparse.validity import PARTS, parts_in
+
+# of a dense matrix that is packed: its entries, at least, and their size, at most, which fp16 can hold
+_LARGE, _HIGHEST = 1024, 2.0**15
 
 
 def store_weights(
     state: Mapping[str, Tensor],
     shapes: Mapping[str, list[int]],
+    parameters: Collection[str],
     values: str,
     prefix: str,
     arrays: MutableMapping[str, np.ndarray],
@@ -26,13 +30,15 @@ def store_weights(
 
     Args:
         shapes: sparse weight -> the shape of the dense weight that it stands for.
-        values: one of `VALUES`, for the values of sparse weights. Those of more than 65,536 columns, as an
-            autoencoder has for so many items, get fp16 at the least.
+        parameters: the names of what the model learns. Dense ones of two axes or more and 1,024 entries or more
+            are packed, as those of recurrent layers are.
+        values: one of `VALUES`, for the values of sparse weights and packed ones. Sparse ones of more than 65,536
+            columns, as an autoencoder has for so many items, get fp16 at the least; such dense ones stay.
 
     Returns:
         JSON for `read_weights`.
     """
-    stored: dict[str, Any] = {"sparse": {}, "dense": {}}
+    stored: dict[str, Any] = {"sparse": {}, "packed": {}, "dense": {}}
     known: dict[tuple, Any] = {}
     for name, shape in shapes.items():
         identity = _identity(state[f"{name}.values"], name)
@@ -42,11 +48,15 @@ def store_weights(
         stored["sparse"][name] = known[identity]
     parts = {f"{name}.{part}" for name in shapes for part in PARTS}
     for name in [name for name in state if name not in parts]:
-        identity = _identity(state[name], name)
+        identity, is_packed = _identity(state[name], name), name in parameters and can_be_packed(state[name])
         if identity not in known:
-            known[identity] = f"{prefix}{len(known)}"
-            arrays[known[identity]] = array_of(state[name])
-        stored["dense"][name] = known[identity]
+            own = f"{prefix}{len(known)}"
+            if is_packed:
+                known[identity] = _store_sparse(*all_entries(state[name]), state[name].shape, values, own, arrays)
+            else:
+                known[identity] = own
+                arrays[own] = array_of(state[name])
+        stored["packed" if isinstance(known[identity], dict) else "dense"][name] = known[identity]
     return stored
 
 
@@ -64,9 +74,7 @@ def read_weights(
     """
     state, shapes = {}, {}
     for name, description in stored["sparse"].items():
-        shape = description["shape"]
-        if len(shape) < 2 or not all(type(n) is int and 0 < n < 2**31 for n in shape):
-            raise ValueError(f"{name} has the shape {shape}")
+        shape = _shape(name, description)
         matrix = _read_sparse(description, artifact)
         offsets = new_offsets(shape[0], len(matrix.values))
         offsets.copy_(torch.from_numpy(matrix.offsets))
@@ -75,9 +83,36 @@ def read_weights(
         state[f"{name}.columns"] = columns.to(smallest_unsigned(int(np.prod(shape[1:], dtype=np.int64))))
         state[f"{name}.row_offsets"] = offsets
         shapes[name] = shape
+    # earlier files have none
+    for name, description in stored.get("packed", {}).items():
+        shape = _shape(name, description)
+        values = np.array(_read_sparse(description, artifact).values, np.float32)
+        state[name] = torch.from_numpy(values).reshape(shape)
     for name, key in stored["dense"].items():
         state[name] = torch.from_numpy(np.array(arrays[key]))
     return state, shapes
+
+
+def can_be_packed(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is packed if it is learned and dense."""
+    if tensor.dtype != torch.float32 or tensor.dim() < 2 or tensor.numel() < _LARGE:
+        return False
+    # NaN is not below
+    return tensor[0].numel() <= MOST_COLUMNS and bool((tensor.abs() <= _HIGHEST).all())
+
+
+def all_entries(tensor: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values, columns and offsets of ``tensor`` (rows, ...) as a matrix of which every entry is stored."""
+    n_rows, n_columns = len(tensor), tensor[0].numel()
+    columns = np.tile(np.arange(n_columns, dtype=column_type(n_columns)), n_rows)
+    return array_of(tensor).reshape(-1), columns, np.arange(n_rows + 1) * n_columns
+
+
+def _shape(name: str, description: Mapping[str, Any]) -> list[int]:
+    shape = description["shape"]
+    if len(shape) < 2 or not all(type(n) is int and 0 < n < 2**31 for n in shape):
+        raise ValueError(f"{name} has the shape {shape}")
+    return shape
 
 
 def _store_sparse(

@@ -181,10 +181,16 @@ def test_a_graph_model_is_served_as_before(propagate, people):
     assert b"person-number-12" not in Path("model.rdsl").read_bytes()
 
 
-@pytest.mark.parametrize("case", ["DMF", "FM", "RippleNet", "SASRec", "CDAE"])
-def test_a_network_has_nothing_of_them(case, people, monkeypatch):
+DENSE_USERS = {"exclude": ["user_mf_embedding", "user_mlp_embedding"], "mf_embedding_size": 32}
+
+
+@pytest.mark.parametrize(
+    "case, changes",
+    [("DMF", {}), ("FM", {}), ("RippleNet", {}), ("SASRec", {}), ("CDAE", {}), ("NeuMF", DENSE_USERS)],
+)
+def test_a_network_has_nothing_of_them(case, changes, people, monkeypatch):
     family = next(family for family, cases in CASES.items() if case in cases)
-    exported = made({**options_of(family, case, str(people)), **DENSITY})
+    exported = made({**options_of(family, case, str(people)), **DENSITY, **changes})
     header, arrays = exported.parts(values="int8")
     data = exported.dataset
     histories = CSR.of_lists([[item % 50] for item in range(40)])

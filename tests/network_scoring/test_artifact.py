@@ -28,9 +28,13 @@ KINDS = {
 }
 
 
+# so that its recurrent layer, which stays dense, is packed
+SIZES = {"GRU4Rec": {"embedding_size": 16, "hidden_size": 32}}
+
+
 def exported(case, data_path, **changes):
     family = KINDS.get(case, "sequential")
-    return made({**options_of(family, case, data_path), **DENSITY, **changes})
+    return made({**options_of(family, case, data_path), **DENSITY, **SIZES.get(case, {}), **changes})
 
 
 def opened(made_model, **options):
@@ -67,6 +71,33 @@ def test_sparse_weights_take_fewer_bits(data_path, values, error):
     assert 0 < np.abs(scores - expected).mean() < error * expected.std()
     full, small = (sum(array.nbytes for array in one.parts(values=name)[1].values()) for name in ("fp32", values))
     assert small < full
+
+
+@pytest.mark.parametrize(
+    "values, share, error", [("fp32", 1, 1e-5), ("fp16", 1 / 2, 2e-3), ("int8", 1 / 4, 0.05), ("int4", 1 / 8, 0.5)]
+)
+def test_dense_matrices_take_fewer_bits_too(data_path, values, share, error):
+    one = exported("GRU4Rec", data_path)
+    expected = one.expected(one.train_dataset[:5])
+    header, arrays = one.parts(values=values)
+    packed = header["weights"]["packed"]
+    assert set(packed) == {"gru_layers.weight_ih_l0", "gru_layers.weight_hh_l0"}
+    names = [name for name in arrays if any(name.startswith(f"{form['of']}.") for form in packed.values())]
+    n_bytes = sum(arrays[name].nbytes for name in names)
+    assert share <= n_bytes / (4 * 96 * (16 + 32)) < share + 0.1
+    scorer = opened(one, values=values)
+    with torch.no_grad():
+        scores = scorer.model.full_sort_predict(one.train_dataset[:5]).view(5, -1)[:, 1:].numpy()
+    assert np.abs(scores - expected).mean() < error * expected.std()
+
+
+def test_what_is_not_learned_or_not_finite_is_stored_as_it_is(data_path):
+    one = exported("GRU4Rec", data_path)
+    one.model.gru_layers.weight_hh_l0.data[0, 0] = 1e9
+    header, _ = one.parts(values="int4")
+    assert set(header["weights"]["packed"]) == {"gru_layers.weight_ih_l0"}
+    scorer = opened(one, values="int4")
+    assert torch.equal(scorer.model.gru_layers.weight_hh_l0, one.model.gru_layers.weight_hh_l0)
 
 
 def test_who_is_known_is_scored_by_all_or_by_what_was_trained_on(data_path):
@@ -212,7 +243,7 @@ def test_a_model_that_needs_more_than_items_of_a_history_is_refused_when_it_is_e
 HOSTILE = [None, "zzz", "../../etc/passwd", "__import__('os').mkdir('pwned')", -1, 10**12, 1.5, [], {}, [[]], True]
 
 
-@pytest.mark.parametrize("case", ["SASRecF", "DeepFM", "MultiVAE", "KGCN"])
+@pytest.mark.parametrize("case", ["SASRecF", "DeepFM", "MultiVAE", "KGCN", "GRU4Rec"])
 def test_whatever_it_says_is_served_or_refused_in_one_line(case, data_path):
     one = exported(case, data_path)
     header, arrays = one.parts()
