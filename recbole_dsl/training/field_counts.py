@@ -47,14 +47,13 @@ def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, list[str], bool]]:
 
 def _tokens_of(dataset: Dataset, field: str) -> Tensor:
     """(tokens,) int64: how many interactions have each token of ``field``, their own or their user's or item's."""
-    owners = {None: dataset.inter_feat, dataset.uid_field: dataset.user_feat, dataset.iid_field: dataset.item_feat}
     n_tokens = dataset.num(field)
-    for owner, feat in owners.items():
+    if field in dataset.inter_feat:
+        return torch.bincount(column_of(dataset.inter_feat, field).reshape(-1), minlength=n_tokens)
+    for owner, feat in (dataset.uid_field, dataset.user_feat), (dataset.iid_field, dataset.item_feat):
         if feat is None or field not in feat:
             continue
         tokens = column_of(feat, field)
-        if owner is None:
-            return torch.bincount(tokens.reshape(-1), minlength=n_tokens)
         times = torch.bincount(column_of(dataset.inter_feat, owner), minlength=len(tokens))
         n_each = tokens[0].numel()
         found = torch.zeros(n_tokens, dtype=torch.int64)

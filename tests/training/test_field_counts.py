@@ -87,6 +87,22 @@ def test_where_tokens_are_frequent_all_rows_start_with_as_many_weights(with_feat
     assert lengths.max() - lengths.min() <= 1
 
 
+def test_clicks_without_users_and_items_are_counted(tmp_path, with_features):
+    (tmp_path / "clicks").mkdir()
+    rows = [f"s{row % 7}\td{row % 3}\t{row % 2}" for row in range(200)]
+    text = "\n".join(["site:token\tdevice:token\tlabel:float", *rows]) + "\n"
+    (tmp_path / "clicks" / "clicks.inter").write_text(text)
+    changes = {"data_path": str(tmp_path), "load_col": None, "threshold": None}
+    changes |= {"USER_ID_FIELD": None, "ITEM_ID_FIELD": None}
+    config, model, train_data, _, _ = prepare("DeepFM", {**with_features, **changes}, "clicks")
+    DSLTrainer(config, model)
+    dataset = train_data._dataset
+    counts = field_counts(model, dataset)
+    assert len(counts) == 2
+    for rows in counts.values():
+        assert torch.equal(rows, joined_counts(dataset, model.token_field_names))
+
+
 def test_a_table_of_an_own_layout_is_left_out(with_features):
     config, model, train_data, _, _ = prepare("FM", with_features)
     model.token_embedding_table.embedding = torch.nn.Embedding(30, 20)
