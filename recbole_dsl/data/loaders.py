@@ -31,7 +31,9 @@ def data_preparation(
     They give the same batches from the same random numbers. Loaders that are saved or were loaded are RecBole's.
     """
     is_saved = config["dataloaders_save_path"] or config["save_dataloaders"]
-    if is_saved or config["repeatable"] or not Pairs.fit(dataset.user_num, dataset.item_num):
+    # clicks may have no users and items
+    has_pairs = bool(dataset.uid_field and dataset.iid_field) and Pairs.fit(dataset.user_num, dataset.item_num)
+    if is_saved or config["repeatable"] or not has_pairs:
         getLogger().debug("The data is divided by RecBole.")
         return recbole_utils.data_preparation(config, dataset)
     with progress("Divide", 3, config) as done:

@@ -125,6 +125,8 @@ def export(
     place = output_file(path, "artifact", "an artifact", is_artifact, [model_file])
     require_writable(os.path.dirname(place), "artifact")
     config, model, dataset, train, valid, test = load_data_and_model(model_file, data_path, model_class)
+    if not (dataset.uid_field and dataset.iid_field):
+        raise DSLError(f"dataset={config['dataset']}: must have USER_ID_FIELD and ITEM_ID_FIELD to be exported")
     model.eval()
     n_users, n_items = dataset.user_num - 1, dataset.item_num - 1
     trained = _histories([train._dataset], n_users)

@@ -278,7 +278,8 @@ def _train_logged(
     logger.info(set_color("best valid ", "yellow") + f": {best[1]}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
-    if saved and is_of_recbole(config.model_class):
+    recommends = bool(data.dataset.uid_field and data.dataset.iid_field)
+    if saved and recommends and is_of_recbole(config.model_class):
         path = from_here(trainer.saved_model_file)
         artifact = shlex.quote(f"{os.path.splitext(path)[0]}.rdsl")
         export = f"recbole-dsl export {shlex.quote(path)} {artifact} --values=int8"
