@@ -21,7 +21,9 @@ def field_counts(model: nn.Module, dataset: Dataset) -> dict[SparseWeight, Tenso
     found = {}
     for table, fields, is_padded in _tables(model):
         weight = table._modules.get("weight")
-        if not isinstance(weight, SparseWeight):
+        # modules of a user's own may name nothing, or what is no field
+        is_known = bool(fields) and all(field in dataset.field2id_token for field in fields)
+        if not isinstance(weight, SparseWeight) or not is_known:
             continue
         for field in fields:
             if field not in counts:
@@ -39,10 +41,11 @@ def _tables(model: nn.Module) -> Iterator[tuple[nn.Module, list[str], bool]]:
     for module in model.modules():
         table = getattr(module, "token_embedding_table", None)
         if isinstance(table, FMEmbedding):
-            yield table.embedding, module.token_field_names, False
+            yield table.embedding, getattr(module, "token_field_names", []), False
         tables = getattr(module, "token_seq_embedding_table", None)
         if isinstance(tables, nn.ModuleList):
-            yield from ((table, [field], True) for table, field in zip(tables, module.token_seq_field_names))
+            fields = getattr(module, "token_seq_field_names", [])
+            yield from ((table, [field], True) for table, field in zip(tables, fields))
 
 
 def _tokens_of(dataset: Dataset, field: str) -> Tensor:

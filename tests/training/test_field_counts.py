@@ -103,10 +103,23 @@ def test_clicks_without_users_and_items_are_counted(tmp_path, with_features):
         assert torch.equal(rows, joined_counts(dataset, model.token_field_names))
 
 
-def test_a_table_of_an_own_layout_is_left_out(with_features):
-    config, model, train_data, _, _ = prepare("FM", with_features)
+def other_size(model):
     model.token_embedding_table.embedding = torch.nn.Embedding(30, 20)
     model.token_seq_embedding_table = torch.nn.ModuleDict({"class": torch.nn.Embedding(9, 20)})
+
+
+def other_names(model):
+    model.token_field_names, model.token_seq_field_names = ["user_id", "nothing"], [3]
+
+
+def no_names(model):
+    del model.token_field_names, model.token_seq_field_names
+
+
+@pytest.mark.parametrize("change", [other_size, other_names, no_names])
+def test_a_table_of_an_own_layout_is_left_out(with_features, change):
+    config, model, train_data, _, _ = prepare("FM", with_features)
+    change(model)
     DSLTrainer(config, model)
     names = {weight: name for name, weight in sparse_weights(model).items()}
     found = {names[weight] for weight in field_counts(model, train_data._dataset)}
