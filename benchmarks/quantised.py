@@ -149,8 +149,7 @@ def quantised(trainer: Trainer, values: str) -> Iterator[tuple[int, int]]:
         weight.values.detach().copy_(torch.from_numpy(table.rows(0, weight.n_rows).values))
         n_bytes, n_rows = n_bytes + table.nbytes, n_rows + weight.n_rows
     for dense in filter(can_be_packed, trainer.model.parameters()):
-        entries, columns, offsets = all_entries(dense.detach())
-        table = PackedTable.of(CSR(offsets, columns, entries, dense[0].numel()), values)
+        table = PackedTable.of(all_entries(dense.detach()), values)
         kept.append((dense, dense.detach().clone()))
         dense.detach().copy_(torch.from_numpy(table.rows(0, len(dense)).values).view_as(dense))
         n_bytes += table.nbytes - 4 * dense.numel()

@@ -1,6 +1,6 @@
 """A model's weights in an artifact: sparse ones and dense matrices as packed tables, all else as it is."""
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,10 @@ def store_weights(
     for name, shape in shapes.items():
         identity = _identity(state[f"{name}.values"], name)
         if identity not in known:
-            parts = map(array_of, parts_in(state, name))
-            known[identity] = _store_sparse(*parts, shape, values, f"{prefix}{len(known)}", arrays)
+            entries, columns, offsets = map(array_of, parts_in(state, name))
+            n_columns = int(np.prod(shape[1:]))
+            matrix = CSR(offsets.astype(np.int64), columns, entries.astype(np.float32), n_columns)
+            known[identity] = _store_matrix(matrix, shape, values, f"{prefix}{len(known)}", arrays)
         stored["sparse"][name] = known[identity]
     parts = {f"{name}.{part}" for name in shapes for part in PARTS}
     for name in [name for name in state if name not in parts]:
@@ -52,7 +54,7 @@ def store_weights(
         if identity not in known:
             own = f"{prefix}{len(known)}"
             if is_packed:
-                known[identity] = _store_sparse(*all_entries(state[name]), state[name].shape, values, own, arrays)
+                known[identity] = _store_matrix(all_entries(state[name]), state[name].shape, values, own, arrays)
             else:
                 known[identity] = own
                 arrays[own] = array_of(state[name])
@@ -75,7 +77,7 @@ def read_weights(
     state, shapes = {}, {}
     for name, description in stored["sparse"].items():
         shape = _shape(name, description)
-        matrix = _read_sparse(description, artifact)
+        matrix = _read_matrix(description, artifact)
         offsets = new_offsets(shape[0], len(matrix.values))
         offsets.copy_(torch.from_numpy(matrix.offsets))
         state[f"{name}.values"] = torch.from_numpy(np.array(matrix.values, np.float32))
@@ -86,7 +88,7 @@ def read_weights(
     # earlier files have none
     for name, description in stored.get("packed", {}).items():
         shape = _shape(name, description)
-        values = np.array(_read_sparse(description, artifact).values, np.float32)
+        values = np.array(_read_matrix(description, artifact).values, np.float32)
         state[name] = torch.from_numpy(values).reshape(shape)
     for name, key in stored["dense"].items():
         state[name] = torch.from_numpy(np.array(arrays[key]))
@@ -101,11 +103,11 @@ def can_be_packed(tensor: Tensor) -> bool:
     return tensor[0].numel() <= MOST_COLUMNS and bool((tensor.abs() <= _HIGHEST).all())
 
 
-def all_entries(tensor: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The values, columns and offsets of ``tensor`` (rows, ...) as a matrix of which every entry is stored."""
+def all_entries(tensor: Tensor) -> CSR:
+    """``tensor`` (rows, ...) as a matrix of which every entry is stored."""
     n_rows, n_columns = len(tensor), tensor[0].numel()
     columns = np.tile(np.arange(n_columns, dtype=column_type(n_columns)), n_rows)
-    return array_of(tensor).reshape(-1), columns, np.arange(n_rows + 1) * n_columns
+    return CSR(np.arange(n_rows + 1) * n_columns, columns, array_of(tensor).reshape(-1), n_columns)
 
 
 def _shape(name: str, description: Mapping[str, Any]) -> list[int]:
@@ -115,27 +117,20 @@ def _shape(name: str, description: Mapping[str, Any]) -> list[int]:
     return shape
 
 
-def _store_sparse(
-    entries: np.ndarray,
-    columns: np.ndarray,
-    offsets: np.ndarray,
-    shape: list[int],
-    values: str,
-    prefix: str,
-    arrays: MutableMapping[str, np.ndarray],
+def _store_matrix(
+    matrix: CSR, shape: Sequence[int], values: str, prefix: str, arrays: MutableMapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    n_columns, offsets = int(np.prod(shape[1:])), offsets.astype(np.int64)
-    if n_columns <= MOST_COLUMNS:
-        table = PackedTable.of(CSR(offsets, columns, entries.astype(np.float32), n_columns), values)
+    if matrix.n_columns <= MOST_COLUMNS:
+        table = PackedTable.of(matrix, values)
         arrays.update(table.arrays(prefix))
         return {"of": prefix, "shape": list(shape), "table": table.describe()}
-    arrays[f"{prefix}.values"] = entries.astype(np.float32 if values == "fp32" else np.float16)
-    arrays[f"{prefix}.columns"] = columns.astype(np.uint32)
-    arrays[f"{prefix}.counts"] = np.diff(offsets).astype(np.uint32)
+    arrays[f"{prefix}.values"] = matrix.values.astype(np.float32 if values == "fp32" else np.float16)
+    arrays[f"{prefix}.columns"] = matrix.columns.astype(np.uint32)
+    arrays[f"{prefix}.counts"] = np.diff(matrix.offsets).astype(np.uint32)
     return {"of": prefix, "shape": list(shape)}
 
 
-def _read_sparse(description: Mapping[str, Any], artifact: Artifact) -> CSR:
+def _read_matrix(description: Mapping[str, Any], artifact: Artifact) -> CSR:
     prefix, n_rows = description["of"], description["shape"][0]
     if "table" in description:
         return PackedTable.read(artifact, prefix, n_rows, description["table"]).rows(0, n_rows)

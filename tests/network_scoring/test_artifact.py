@@ -91,7 +91,7 @@ def test_dense_matrices_take_fewer_bits_too(data_path, values, share, error):
     assert np.abs(scores - expected).mean() < error * expected.std()
 
 
-def test_what_is_not_learned_or_not_finite_is_stored_as_it_is(data_path):
+def test_a_matrix_with_an_entry_too_large_for_few_bits_is_stored_as_it_is(data_path):
     one = exported("GRU4Rec", data_path)
     one.model.gru_layers.weight_hh_l0.data[0, 0] = 1e9
     header, _ = one.parts(values="int4")

@@ -33,6 +33,14 @@ def joined_counts(dataset, fields):
     return torch.cat([torch.bincount(joined[field].reshape(-1), minlength=dataset.num(field)) for field in fields])
 
 
+def started(name, options):
+    """A sparse model with its start, and the data that it starts from."""
+    config, model, train_data, _, _ = prepare(name, options)
+    DSLTrainer(config, model)
+    start_weights(model, train_data._dataset, config["seed"])
+    return model, train_data._dataset
+
+
 def lengths_of(model, table):
     return sparse_weights(model)[table].row_offsets.diff()
 
@@ -55,11 +63,9 @@ def test_tokens_of_interactions_users_and_items_are_counted_as_joined(with_featu
 
 @pytest.mark.parametrize("name", ["FM", "DeepFM", "NFM"])
 def test_where_tokens_are_rare_frequent_ones_start_with_more_weights(with_features, name):
-    config, model, train_data, _, _ = prepare(name, with_features)
-    DSLTrainer(config, model)
-    start_weights(model, train_data._dataset, config["seed"])
+    model, dataset = started(name, with_features)
     lengths = lengths_of(model, "token_embedding_table.embedding.weight")
-    counts = joined_counts(train_data._dataset, model.token_field_names)
+    counts = joined_counts(dataset, model.token_field_names)
     order = counts.argsort()
     # the two genders, and nothing for tokens that only other parts of the data have
     assert lengths[order[-2:]].min() > 2 * lengths[counts > 0].median()
@@ -70,19 +76,15 @@ def test_where_tokens_are_rare_frequent_ones_start_with_more_weights(with_featur
 
 @pytest.mark.parametrize("name", ["FM", "WideDeep"])
 def test_where_tokens_are_rare_the_most_frequent_ones_have_first_orders(with_features, name):
-    config, model, train_data, _, _ = prepare(name, with_features)
-    DSLTrainer(config, model)
-    start_weights(model, train_data._dataset, config["seed"])
+    model, dataset = started(name, with_features)
     lengths = lengths_of(model, "first_order_linear.token_embedding_table.embedding.weight")
-    counts = joined_counts(train_data._dataset, model.token_field_names)
+    counts = joined_counts(dataset, model.token_field_names)
     assert counts[lengths == 1].min() >= counts[lengths == 0].max()
 
 
 def test_where_tokens_are_frequent_all_rows_start_with_as_many_weights(with_features, monkeypatch):
     monkeypatch.setattr("recbole_dsl.training.data_start._OFTEN", 2)
-    config, model, train_data, _, _ = prepare("FM", with_features)
-    DSLTrainer(config, model)
-    start_weights(model, train_data._dataset, config["seed"])
+    model, _ = started("FM", with_features)
     lengths = lengths_of(model, "token_embedding_table.embedding.weight")
     assert lengths.max() - lengths.min() <= 1
 
