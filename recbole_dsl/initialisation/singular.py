@@ -41,7 +41,12 @@ def largest_singular(
         return left, np.full(1, 1e-12, dtype=np.float32), right
     width = max(_WIDTH, n // 4)
     if width * depth < min(matrix.shape):
-        left, sizes, right = _best_in(*_krylov_space(matrix, width, depth, seed), n)
+        # the basis is what takes time to make orthonormal: the smaller side gets it
+        is_turned = matrix.shape[0] > matrix.shape[1]
+        some = matrix.T.tocsr() if is_turned else matrix
+        left, sizes, right = _best_in(*_krylov_space(some, width, depth, seed), n)
+        if is_turned:
+            left, right = right, left
     else:
         left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
         left, sizes, right = left[:, :n], sizes[:n], right[:n].T

@@ -17,8 +17,9 @@ def groups(rows, columns, n_groups, noise, seed=0):
 
 
 @pytest.mark.parametrize("depth, tolerance", [(ACCURATE, 0.02), (QUICK, 0.05)])
-def test_values_are_those_of_lapack(depth, tolerance):
-    matrix = groups(900, 700, n_groups=12, noise=0.01)
+@pytest.mark.parametrize("shape", [(900, 700), (700, 900)])
+def test_values_are_those_of_lapack(shape, depth, tolerance):
+    matrix = groups(*shape, n_groups=12, noise=0.01)
     left, sizes, right = largest_singular(matrix, 64, seed=1, depth=depth)
     expected = np.linalg.svd(matrix.toarray(), compute_uv=False)[:64]
     # twelve stand out from noise
