@@ -26,7 +26,7 @@ from recbole_dsl.evaluation.ranking import Ranked, RankingCollector, does_as_rec
 from recbole_dsl.evaluation.search import SCORES, undecided
 
 # the most pairs of a block: its users times the pairs of the user with most
-_PAIRS = 2**17
+_PAIRS = 2**19
 # a matrix of users x items is made, as in RecBole, if it has at most so many times the pairs
 _DENSE = 4
 # rows for which `predict` is compared with a product
