@@ -3,25 +3,20 @@
 import hashlib
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import pandas as pd
 import torch
 from recbole.config import Config
 from recbole.data.dataset import Dataset
-from recbole.data.interaction import Interaction
-from recbole.utils import FeatureSource, FeatureType
 
 from recbole_dsl.data.cache import NotKept, cache_of, digest_of, group_of
 from recbole_dsl.data.checks import atomic_files
-from recbole_dsl.data.columns import TokenIds
 from recbole_dsl.data.fast_dataset import fast_class
+from recbole_dsl.data.kept_state import kept, restored
 from recbole_dsl.data.sampling import Pairs
 from recbole_dsl.patching import changes
 
@@ -37,7 +32,6 @@ _OF_LINES = (
 ).split()
 # keys of the datasets that are in the cache
 _keys: "WeakKeyDictionary[Dataset, str]" = WeakKeyDictionary()
-_ENUMS = {kind.__name__: kind for kind in (FeatureType, FeatureSource)}
 
 
 def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset]) -> Dataset:
@@ -55,7 +49,7 @@ def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset
     found = cache.read(group, config=config)
     if found is not None:
         dataset = fast_class(kind).__new__(fast_class(kind))
-        vars(dataset).update(_restored(found["state"]), config=config, logger=getLogger())
+        vars(dataset).update(restored(found["state"]), config=config, logger=getLogger())
         getLogger().debug("data_cache: the data is taken from it.")
         for level, text in found["warnings"]:
             getLogger().log(level, text)
@@ -69,7 +63,7 @@ def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset
         return dataset
     state = {name: value for name, value in vars(dataset).items() if name not in _OF_A_RUN}
     try:
-        value = {"state": _kept(state), "warnings": warnings, "options": options}
+        value = {"state": kept(state), "warnings": warnings, "options": options}
     except NotKept as error:
         getLogger().debug(f"data_cache: not kept: {error}")
     else:
@@ -103,15 +97,15 @@ def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs |
     group = group_of("parts", _keys[dataset], hashlib.sha256(torch.get_rng_state().numpy()).hexdigest())
     found = cache.read(group, config=config)
     if found is not None:
-        vars(dataset).update(_restored(found["state"]))
+        vars(dataset).update(restored(found["state"]))
         torch.set_rng_state(torch.from_numpy(found["random"]))
         pairs = found["pairs"] and Pairs.from_arrays(found["pairs"], dataset.user_num, dataset.item_num)
-        return [dataset.copy(_restored(part)) for part in found["parts"]], pairs
+        return [dataset.copy(restored(part)) for part in found["parts"]], pairs
     with _noted_options(config) as options:
         built, pairs = made()
     value = {
-        "state": _kept({name: one for name, one in vars(dataset).items() if name not in _OF_A_RUN}),
-        "parts": [_kept(part.inter_feat) for part in built],
+        "state": kept({name: one for name, one in vars(dataset).items() if name not in _OF_A_RUN}),
+        "parts": [kept(part.inter_feat) for part in built],
         "pairs": pairs and list(pairs.arrays),
         "random": torch.get_rng_state().numpy(),
     }
@@ -165,74 +159,3 @@ def _noted_warnings() -> Iterator[list]:
         yield found
     finally:
         getLogger().removeHandler(handler)
-
-
-def _kept(value: Any) -> Any:
-    """``value`` of a dataset's state for the cache: what is neither plain data nor an array is a marked tuple."""
-    if isinstance(value, (FeatureType, FeatureSource)):
-        return "enum", type(value).__name__, value.name
-    if isinstance(value, TokenIds):
-        return dict(value) if value.is_changed else ("ids", value.tokens)
-    if isinstance(value, pd.DataFrame):
-        index = None if value.index.equals(pd.RangeIndex(len(value))) else value.index.to_numpy()
-        return "frame", index, {name: _kept_column(value[name]) for name in value}
-    if type(value) is Interaction:
-        return "interaction", {name: column.numpy() for name, column in value.interaction.items()}
-    if isinstance(value, defaultdict):
-        if value.default_factory is not int:
-            raise NotKept("a defaultdict")
-        return "counts", dict(value)
-    if isinstance(value, dict):
-        return {key: _kept(one) for key, one in value.items()}
-    if isinstance(value, tuple):
-        return ("tuple", *map(_kept, value))
-    return [_kept(one) for one in value] if isinstance(value, list) else value
-
-
-def _kept_column(column: pd.Series) -> Any:
-    values = column.to_numpy()
-    if values.dtype != object:
-        return values
-    kinds = {(type(value), getattr(value, "dtype", None), np.ndim(value)) for value in values}
-    if len(kinds) == 1:
-        ((kind, dtype, dimensions),) = kinds
-        if kind is np.ndarray and dimensions == 1 and dtype.kind in "if":
-            lengths = np.array([len(value) for value in values])
-            return "sequences", np.concatenate(values), lengths
-        if kind is list and len({len(value) for value in values}) == 1:
-            return "lists", np.array(values.tolist())
-    raise NotKept(f"the column {column.name}")
-
-
-def _restored(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _restored(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_restored(one) for one in value]
-    if not isinstance(value, tuple):
-        return value
-    kind, *rest = value
-    if kind == "enum":
-        return _ENUMS[rest[0]][rest[1]]
-    if kind == "ids":
-        return TokenIds(rest[0])
-    if kind == "counts":
-        return defaultdict(int, rest[0])
-    if kind == "interaction":
-        return Interaction({name: torch.from_numpy(column) for name, column in rest[0].items()})
-    if kind == "frame":
-        index, columns = rest
-        columns = {name: _restored_column(column) for name, column in columns.items()}
-        return pd.DataFrame(columns, index=index, copy=False)
-    return tuple(map(_restored, rest))
-
-
-def _restored_column(column: Any) -> Any:
-    if not isinstance(column, tuple):
-        return column
-    kind, values, *lengths = column
-    parts = values.tolist() if kind == "lists" else np.split(values, np.cumsum(lengths[0])[:-1])
-    # pandas would take rows of equal length for a table
-    found = np.empty(len(parts), object)
-    found[:] = parts
-    return found
