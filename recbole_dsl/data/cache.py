@@ -211,16 +211,18 @@ def _array(content: NDArray[np.uint8], listed: Mapping[str, Any]) -> NDArray:
     return some.view(kind).reshape(shape) if size else np.zeros(shape, kind)
 
 
-def _encoded(value: Any, arrays: list[NDArray], places: dict[int, tuple[int, Any]]) -> Any:
+def _encoded(value: Any, arrays: list[NDArray], places: dict[tuple, tuple[int, Any]]) -> Any:
     """``value`` as JSON, where a list is ["list", ...] and so on; arrays go into ``arrays``, each once."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in _NUMBERS + "U":
             raise NotKept(f"an array of {value.dtype}")
-        if id(value) not in places:
-            # keeps the value alive, so that its id is not reused
-            places[id(value)] = len(arrays), value
+        # tensors give a new array of the same memory each time
+        memory = value.__array_interface__["data"][0], value.dtype.str, value.shape, value.strides
+        if memory not in places:
+            # keeps the value alive, so that its memory is not reused
+            places[memory] = len(arrays), value
             arrays.append(np.ascontiguousarray(value))
-        return ["array", places[id(value)][0]]
+        return ["array", places[memory][0]]
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from recbole.config import Config
-from recbole.data.dataset import Dataset
+from recbole.data.dataset import Dataset, SequentialDataset
 
 from recbole_dsl.data.cache import NotKept, cache_of, digest_of, group_of
 from recbole_dsl.data.checks import atomic_files
@@ -74,7 +74,7 @@ def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset
 
 def _remember(dataset: Dataset, group: str, options: dict[str, str]) -> None:
     # other classes may create more than plain data when they split
-    if type(dataset) is fast_class(Dataset):
+    if type(dataset) in map(fast_class, (Dataset, SequentialDataset)):
         _keys[dataset] = group_of(group, sorted(options.items()))
 
 
@@ -82,13 +82,14 @@ def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs |
     """The three parts of ``dataset.build()`` and their pairs of users and items, perhaps from the cache.
 
     The key is that of the dataset, with each option that was read and the state of PyTorch's generator. That state
-    is afterwards as if the data had just been shuffled. There are no pairs if no negative items are drawn.
+    is afterwards as if the data had just been shuffled. There are no pairs if no negative items are drawn, or if
+    the data is repeatable.
     """
 
     def made() -> tuple[list[Dataset], Pairs | None]:
         built = dataset.build()
         options = [config[f"{phase}_neg_sample_args"] for phase in ("train", "valid", "test")]
-        draws = any(one["distribution"] != "none" for one in options)
+        draws = any(one["distribution"] != "none" for one in options) and not config["repeatable"]
         return built, Pairs.of(built) if draws else None
 
     cache = cache_of(config)
@@ -103,14 +104,22 @@ def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs |
         return [dataset.copy(restored(part)) for part in found["parts"]], pairs
     with _noted_options(config) as options:
         built, pairs = made()
-    value = {
+    try:
+        value = _kept_parts(dataset, built, pairs)
+    except NotKept as error:
+        getLogger().debug(f"data_cache: not kept: {error}")
+    else:
+        cache.write(group, options, value)
+    return built, pairs
+
+
+def _kept_parts(dataset: Dataset, parts: list[Dataset], pairs: Pairs | None) -> dict[str, Any]:
+    return {
         "state": kept({name: one for name, one in vars(dataset).items() if name not in _OF_A_RUN}),
-        "parts": [kept(part.inter_feat) for part in built],
+        "parts": [kept(part.inter_feat) for part in parts],
         "pairs": pairs and list(pairs.arrays),
         "random": torch.get_rng_state().numpy(),
     }
-    cache.write(group, options, value)
-    return built, pairs
 
 
 def _is_recboles(kind: type[Dataset]) -> bool:

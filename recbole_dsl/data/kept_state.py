@@ -11,7 +11,10 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_dsl.data.cache import NotKept
 from recbole_dsl.data.columns import TokenIds
+from recbole_dsl.data.lazy_columns import Histories, LazyColumn, Lengths, Spans, Targets
+from recbole_dsl.data.sequences import SequenceInteraction
 
+_LAZY = {kind.__name__: kind for kind in (Lengths, Targets, Histories)}
 _ENUMS = {kind.__name__: kind for kind in (FeatureType, FeatureSource)}
 
 
@@ -26,6 +29,8 @@ def kept(value: Any) -> Any:
         return "frame", index, {name: _kept_column(value[name]) for name in value}
     if type(value) is Interaction:
         return "interaction", {name: column.numpy() for name, column in value.interaction.items()}
+    if type(value) is SequenceInteraction:
+        return ("histories", *_kept_histories(value))
     if isinstance(value, defaultdict):
         if value.default_factory is not int:
             raise NotKept("a defaultdict")
@@ -54,6 +59,8 @@ def restored(value: Any) -> Any:
         return defaultdict(int, rest[0])
     if kind == "interaction":
         return Interaction({name: torch.from_numpy(column) for name, column in rest[0].items()})
+    if kind == "histories":
+        return _restored_histories(*rest)
     if kind == "frame":
         index, columns = rest
         columns = {name: _restored_column(column) for name, column in columns.items()}
@@ -85,3 +92,35 @@ def _restored_column(column: Any) -> Any:
     found = np.empty(len(parts), object)
     found[:] = parts
     return found
+
+
+def _kept_histories(value: SequenceInteraction) -> tuple[list, dict]:
+    """The spans of ``value``, each once, and its columns: a kind, spans by their number, and what else it has."""
+    spans: dict[int, int] = {}
+    arrays, columns = [], {}
+    for name, column in value.interaction.uncut().items():
+        if not isinstance(column, LazyColumn):
+            columns[name] = column.numpy()
+            continue
+        if id(column.spans) not in spans:
+            spans[id(column.spans)] = len(arrays)
+            arrays.append([column.spans.starts.numpy(), column.spans.lengths.numpy()])
+        attributes = {key: one for key, one in vars(column).items() if key != "spans"}
+        if "flat" in attributes:
+            attributes["flat"] = attributes["flat"].numpy()
+        columns[name] = [type(column).__name__, spans[id(column.spans)], attributes]
+    return arrays, columns
+
+
+def _restored_histories(arrays: list, columns: dict) -> SequenceInteraction:
+    spans = [Spans(*map(torch.from_numpy, pair)) for pair in arrays]
+    found = {}
+    for name, column in columns.items():
+        if isinstance(column, np.ndarray):
+            found[name] = torch.from_numpy(column)
+            continue
+        kind, number, attributes = column
+        if "flat" in attributes:
+            attributes["flat"] = torch.from_numpy(attributes["flat"])
+        found[name] = _LAZY[kind](spans[number], **attributes)
+    return SequenceInteraction(found)

@@ -13,6 +13,7 @@ from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.sampler import KGSampler
+from recbole.sampler.sampler import AbstractSampler
 from recbole.utils import ModelType
 from torch import Tensor
 
@@ -32,14 +33,18 @@ def data_preparation(
     """
     is_saved = config["dataloaders_save_path"] or config["save_dataloaders"]
     # clicks may have no users and items
-    has_pairs = bool(dataset.uid_field and dataset.iid_field) and Pairs.fit(dataset.user_num, dataset.item_num)
-    if is_saved or config["repeatable"] or not has_pairs:
+    has_both = bool(dataset.uid_field and dataset.iid_field)
+    if is_saved or not (has_both and (config["repeatable"] or Pairs.fit(dataset.user_num, dataset.item_num))):
         getLogger().debug("The data is divided by RecBole.")
         return recbole_utils.data_preparation(config, dataset)
     with progress("Divide", 3, config) as done:
         built, pairs = kept_parts(config, dataset)
         done.update()
-        samplers = _samplers(config, built, pairs)
+        # of repeatable data, as that of sequential models, RecBole's sampler keeps no items
+        if config["repeatable"]:
+            samplers = recbole_utils.create_samplers(config, dataset, built)
+        else:
+            samplers = _samplers(config, built, pairs)
         done.update()
         loaders = [_loader(config, dataset, *one) for one in zip(_PHASES, built, samplers)]
         done.update()
@@ -71,14 +76,14 @@ def _samplers(config: Config, built: list[Dataset], pairs: Pairs | None) -> list
 
 
 def _loader(
-    config: Config, dataset: Dataset, phase: str, part: Dataset, sampler: PairSampler | None
+    config: Config, dataset: Dataset, phase: str, part: Dataset, sampler: AbstractSampler | None
 ) -> AbstractDataLoader:
     kind = recbole_utils.get_dataloader(config, phase)
     if phase == "train" and config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         options = config["train_neg_sample_args"]
         graph = KGSampler(dataset, options["distribution"], options["alpha"])
         return kind(config, part, sampler, graph, shuffle=True)
-    if kind is FullSortEvalDataLoader and sampler is not None:
+    if kind is FullSortEvalDataLoader and type(sampler) is PairSampler:
         return _full_sort_loader(config, part, sampler)
     return kind(config, part, sampler, shuffle=phase == "train" and config["shuffle"])
 

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction, cat_interactions
+from recbole.utils import init_seed
 
+from recbole_dsl.data import kept_dataset
 from recbole_dsl.data.lazy_columns import Histories, LazyColumn, Lengths, Spans, Targets
 from recbole_dsl.data.loading import load_data
 from recbole_dsl.data.sequences import SequenceInteraction
@@ -72,9 +75,9 @@ class Scores:
         return torch.sin(batch["item_id_list"].sum(1) * 50.0 + batch["item_id"])
 
 
-def epochs(options: dict) -> list:
+def epochs(options: dict, make: Callable[[dict], tuple] = made) -> list:
     """Two epochs of batches, with evaluations, and the states of the random numbers after each."""
-    _, *loaders = made(options)
+    _, *loaders = make(options)
     loaders[0].get_model(Scores())
     return [found for loader in 2 * loaders for found in ([plain(batch) for batch in loader], random_states())]
 
@@ -85,6 +88,27 @@ def test_batches_of_histories_are_those_of_recbole(name, data_path):
     with stock():
         theirs = epochs(options)
     require_equal(epochs(options), theirs)
+
+
+def loaded(options: dict) -> tuple:
+    """What `made` gives, by our loader of data."""
+    config = Config(options["model"], options["dataset"], config_dict=options)
+    init_seed(config["seed"], config["reproducibility"])
+    data = load_data(config)
+    return data.dataset, data.train, data.valid, data.test
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_batches_of_histories_are_those_of_recbole_from_the_cache_too(name, data_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_dataset, "_WORTH", 0)
+    options = {**COMMON, "data_path": data_path, **CASES[name], "data_cache": str(tmp_path)}
+    with stock():
+        theirs = epochs(options)
+    require_equal(epochs(options, loaded), theirs)
+    if options["model"] not in ("DIEN", "GRU4RecKG"):
+        # these have datasets of their own; of others, nothing is divided again
+        monkeypatch.setattr(SequentialDataset, "build", None)
+    require_equal(epochs(options, loaded), theirs)
 
 
 def test_what_models_read_of_the_data_is_that_of_recbole(data_path):
