@@ -22,7 +22,7 @@ def figure_in(path: Path, columns: int = 1, **options: Any) -> Iterator[tuple[An
 
     style = {"svg.hashsalt": "recbole-dsl", "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
-        figure, axes = pyplot.subplots(1, columns, **options)
+        figure, axes = pyplot.subplots(ncols=columns, **options)
         try:
             yield figure, axes
             figure.tight_layout()

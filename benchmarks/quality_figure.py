@@ -1,6 +1,6 @@
 """The figures of quality: what a tenth of the weights keeps of the dense model's, and quality against bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,6 +14,7 @@ _SHOWN = {
     "small_deployed_svd": ("small dense with our start, equal bytes", "s", STARTED, 22),
     "small_deployed": ("small dense, equal bytes", "s", RIVAL, 22),
     "recjpq": ("product quantisation (RecJPQ)", "P", QUANTISED, 22),
+    "quotient_remainder": ("quotient-remainder hashing", "X", QUANTISED, 22),
     "published": ("DSL as published", "D", PUBLISHED, 20),
     "pruned_at_once": ("dense, pruned, fine-tuned", "v", PRUNED, 22),
 }
@@ -21,34 +22,58 @@ _DATASETS = {
     "ml-1m-thin-8": "ml-1m, thinned to 8 a user",
     "beauty-thin-6": "beauty, thinned to 6 a user",
     "groups-2000": "2,000 small groups (made)",
+    "fields-300000": "20 fields of long tails (made)",
 }
+_Cells = dict[tuple[str, str], dict[str, list[float]]]
 _WIDTH = 64
 _TICKS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]
 
 
 def draw(lines: list[Line], path: Path) -> None:
-    """A row for each model and dataset, as SVG, of lines that were `chosen_lines`; bars span the seeds."""
-    cells = {
-        pair: {method: [100 * value / mean(of["dense"]) for value in values] for method, values in of.items()}
-        for pair, of in seeds_at_a_tenth(lines).items()
+    """A row for each model and dataset, as SVG, of lines that were `chosen_lines`; bars span the seeds.
+
+    Above, the share of dense NDCG@10; below, the distance from dense AUC.
+    """
+    by_ndcg = _beside_dense(seeds_at_a_tenth(lines), lambda value, dense: 100 * value / dense)
+    by_auc = _beside_dense(seeds_at_a_tenth(lines, "auc"), lambda value, dense: value - dense)
+    heights = [len(cells) + 2 for cells in (by_ndcg, by_auc)]
+    with figure_in(path, nrows=2, height_ratios=heights, figsize=(8, 1.2 + 0.27 * sum(heights))) as (_, axes):
+        _draw_rows(axes[0], by_ndcg, 100)
+        axes[0].set(xlim=(15, None), xlabel="test NDCG@10, % of dense")
+        _draw_rows(axes[1], by_auc, 0)
+        axes[1].set(xlabel="test AUC, difference from dense")
+        named = {name: mark for axis in axes for mark, name in zip(*axis.get_legend_handles_labels())}
+        style = {"fontsize": 7, "loc": "lower center", "bbox_to_anchor": (0.4, 1), "ncols": 3, "frameon": False}
+        axes[0].legend(named.values(), named, **style)
+
+
+def _beside_dense(cells: _Cells, compare: Callable[[float, float], float]) -> _Cells:
+    """``cells`` with each value compared with the mean of the dense model's."""
+    return {
+        pair: {
+            method: [compare(value, mean(of["dense"])) for value in values]
+            for method, values in of.items()
+            if method in _SHOWN
+        }
+        for pair, of in cells.items()
     }
+
+
+def _draw_rows(axis: Any, cells: _Cells, dense: float) -> None:
     rows = {pair: row for row, pair in enumerate(reversed(list(cells)))}
-    end = 5 + max(max(of[method]) for of in cells.values() for method in _SHOWN if method in of)
-    with figure_in(path, figsize=(8, 1.4 + 0.27 * len(rows))) as (_, axis):
-        for method, (name, mark, colour, size) in _SHOWN.items():
-            found = [(of[method], rows[pair]) for pair, of in cells.items() if method in of]
-            if not found:
-                continue
-            ranges = [(row, min(values), max(values)) for values, row in found]
-            axis.hlines(*zip(*ranges), color=colour, linewidth=1.5, zorder=2)
-            means = [(mean(values), row) for values, row in found]
-            axis.scatter(*zip(*means), marker=mark, s=size, c=colour, label=name, zorder=3)
-        axis.axvline(100, color="black", linewidth=0.8)
-        axis.hlines(rows.values(), 0, end, color="#e0e0e0", linewidth=0.6, zorder=0)
-        names = [f"{model}, {_DATASETS.get(dataset, dataset)}" for model, dataset in rows]
-        axis.set_yticks(list(rows.values()), names, fontsize=8)
-        axis.set(xlim=(15, end), xlabel="test NDCG@10 at a tenth of the weights, % of dense; bars span the seeds")
-        axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3, frameon=False)
+    for method, (name, mark, colour, size) in _SHOWN.items():
+        found = [(of[method], rows[pair]) for pair, of in cells.items() if method in of]
+        if not found:
+            continue
+        ranges = [(row, min(values), max(values)) for values, row in found]
+        axis.hlines(*zip(*ranges), color=colour, linewidth=1.5, zorder=2)
+        means = [(mean(values), row) for values, row in found]
+        axis.scatter(*zip(*means), marker=mark, s=size, c=colour, label=name, zorder=3)
+    axis.axvline(dense, color="black", linewidth=0.8)
+    axis.grid(axis="y", color="#e0e0e0", linewidth=0.6)
+    axis.set_axisbelow(True)
+    names = [f"{model}, {_DATASETS.get(dataset, dataset)}" for model, dataset in rows]
+    axis.set_yticks(list(rows.values()), names, fontsize=8)
 
 
 def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], pair: tuple[str, str], path: Path) -> None:

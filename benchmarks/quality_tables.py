@@ -73,14 +73,14 @@ def at_a_tenth(lines: list[Line]) -> dict[tuple[str, str], dict[str, float]]:
     }
 
 
-def seeds_at_a_tenth(lines: list[Line]) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """As `at_a_tenth`, of each seed."""
+def seeds_at_a_tenth(lines: list[Line], metric: str = "ndcg") -> dict[tuple[str, str], dict[str, list[float]]]:
+    """As `at_a_tenth`, of each seed; with the ``metric`` "auc", the AUC of context-aware models."""
     found = {}
     for pair, of_pair in _by_pair(lines).items():
         cells: dict[str, list[float]] = {}
         for line in of_pair:
-            if "test_ndcg" in line and (line["method"] == "dense" or line["density"] == 0.1):
-                cells.setdefault(line["method"], []).append(line["test_ndcg"])
+            if f"test_{metric}" in line and (line["method"] == "dense" or line["density"] == 0.1):
+                cells.setdefault(line["method"], []).append(line[f"test_{metric}"])
         if "ours" in cells and "dense" in cells:
             found[pair] = cells
     return found

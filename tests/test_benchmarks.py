@@ -383,8 +383,11 @@ def test_context_aware_models_are_compared_by_auc(tmp_path):
         append_line(file, {**vars(run), "valid_auc": valid_auc, "test_auc": test_auc, "test_logloss": 0.55})
     lines = chosen_lines(read_lines(file))
     assert "| **ours** | 0.7850 (+0.0050), 0.5500 |" in quality_tables.tables(lines)
-    # figures and tables of NDCG@10 leave them out
+    # tables of NDCG@10 leave them out
     assert not quality_tables.at_a_tenth(lines)
+    assert quality_tables.seeds_at_a_tenth(lines, "auc") == {
+        ("DeepFM", "ml-100k"): {"dense": [0.78], "ours": [0.785]}
+    }
 
 
 def test_models_in_int8_and_int4_have_a_row_each():
