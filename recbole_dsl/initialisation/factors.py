@@ -35,7 +35,7 @@ _REPEATED = 1.0
 _FACTORISED = 2**15
 _MOST_FACTORS = 128
 _MAX_ROTATIONS = 60
-# rows that a rotation is found from; all give the same one, but for what its seed changes
+# a rotation is found from about so many rows: more change it less than another seed does
 _ROTATED = 2**14
 _ALL = slice(None)
 
