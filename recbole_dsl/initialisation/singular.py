@@ -42,11 +42,11 @@ def largest_singular(
     width = max(_WIDTH, n // 4)
     if width * depth < min(matrix.shape):
         # the basis is what takes time to make orthonormal: the smaller side gets it
-        is_turned = matrix.shape[0] > matrix.shape[1]
-        some = matrix.T.tocsr() if is_turned else matrix
-        left, sizes, right = _best_in(*_krylov_space(some, width, depth, seed), n)
-        if is_turned:
-            left, right = right, left
+        sides = matrix, matrix.T.tocsr()
+        if matrix.shape[0] <= matrix.shape[1]:
+            left, sizes, right = _best_in(*_krylov_space(*sides, width, depth, seed), n)
+        else:
+            right, sizes, left = _best_in(*_krylov_space(*sides[::-1], width, depth, seed), n)
     else:
         left, sizes, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
         left, sizes, right = left[:, :n], sizes[:n], right[:n].T
@@ -67,10 +67,11 @@ def second_singular(matrix: csr_matrix, seed: int) -> float:
     return float(svds(matrix, k=2, v0=start, tol=1e-2, return_singular_vectors=False).min())
 
 
-def _krylov_space(matrix: csr_matrix, width: int, depth: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """An orthonormal basis, (rows, width * depth or fewer), and its images by the transposed ``matrix``."""
+def _krylov_space(
+    matrix: csr_matrix, transposed: csr_matrix, width: int, depth: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """An orthonormal basis, (rows, width * depth or fewer), and its images by the ``transposed`` of ``matrix``."""
     basis, images = (np.empty((size, width * depth), dtype=np.float32) for size in matrix.shape)
-    transposed = matrix.T.tocsr()
     block = np.random.default_rng(seed).standard_normal((matrix.shape[1], width)).astype(np.float32)
     for begin in range(0, width * depth, width):
         block = matrix @ block
