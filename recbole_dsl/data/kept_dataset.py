@@ -13,7 +13,7 @@ import torch
 from recbole.config import Config
 from recbole.data.dataset import Dataset, SequentialDataset
 
-from recbole_dsl.data.cache import NotKept, cache_of, digest_of, group_of
+from recbole_dsl.data.cache import Cache, NotKept, cache_of, digest_of, group_of
 from recbole_dsl.data.checks import atomic_files
 from recbole_dsl.data.fast_dataset import fast_class
 from recbole_dsl.data.kept_state import kept, restored
@@ -61,13 +61,7 @@ def kept_dataset(config: Config, kind: type[Dataset], make: Callable[[], Dataset
             config[name]
     if any(" object at 0x" in text for text in options.values()):
         return dataset
-    state = {name: value for name, value in vars(dataset).items() if name not in _OF_A_RUN}
-    try:
-        value = {"state": kept(state), "warnings": warnings, "options": options}
-    except NotKept as error:
-        getLogger().debug(f"data_cache: not kept: {error}")
-    else:
-        cache.write(group, options, value)
+    if _keep(cache, group, options, lambda: {**_state(dataset), "warnings": warnings, "options": options}):
         _remember(dataset, group, options)
     return dataset
 
@@ -104,22 +98,28 @@ def kept_parts(config: Config, dataset: Dataset) -> tuple[list[Dataset], Pairs |
         return [dataset.copy(restored(part)) for part in found["parts"]], pairs
     with _noted_options(config) as options:
         built, pairs = made()
-    try:
-        value = _kept_parts(dataset, built, pairs)
-    except NotKept as error:
-        getLogger().debug(f"data_cache: not kept: {error}")
-    else:
-        cache.write(group, options, value)
+
+    def value() -> dict[str, Any]:
+        parts = {"parts": [kept(part.inter_feat) for part in built], "pairs": pairs and list(pairs.arrays)}
+        return {**_state(dataset), **parts, "random": torch.get_rng_state().numpy()}
+
+    _keep(cache, group, options, value)
     return built, pairs
 
 
-def _kept_parts(dataset: Dataset, parts: list[Dataset], pairs: Pairs | None) -> dict[str, Any]:
-    return {
-        "state": kept({name: one for name, one in vars(dataset).items() if name not in _OF_A_RUN}),
-        "parts": [kept(part.inter_feat) for part in parts],
-        "pairs": pairs and list(pairs.arrays),
-        "random": torch.get_rng_state().numpy(),
-    }
+def _state(dataset: Dataset) -> dict[str, Any]:
+    return {"state": kept({name: one for name, one in vars(dataset).items() if name not in _OF_A_RUN})}
+
+
+def _keep(cache: Cache, group: str, options: dict[str, str], value: Callable[[], Any]) -> bool:
+    """Write what ``value`` gives to ``cache``; False, and a line in the log, if it is nothing that can be kept."""
+    try:
+        found = value()
+    except NotKept as error:
+        getLogger().debug(f"data_cache: not kept: {error}")
+        return False
+    cache.write(group, options, found)
+    return True
 
 
 def _is_recboles(kind: type[Dataset]) -> bool:

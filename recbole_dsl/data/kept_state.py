@@ -1,6 +1,7 @@
 """The state of a dataset as plain data and arrays, which the cache can hold, and back."""
 
 from collections import defaultdict
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -105,10 +106,9 @@ def _kept_histories(value: SequenceInteraction) -> tuple[list, dict]:
         if id(column.spans) not in spans:
             spans[id(column.spans)] = len(arrays)
             arrays.append([column.spans.starts.numpy(), column.spans.lengths.numpy()])
-        attributes = {key: one for key, one in vars(column).items() if key != "spans"}
-        if "flat" in attributes:
-            attributes["flat"] = attributes["flat"].numpy()
-        columns[name] = [type(column).__name__, spans[id(column.spans)], attributes]
+        more = [getattr(column, field.name) for field in fields(column) if field.name != "spans"]
+        more = [one.numpy() if isinstance(one, torch.Tensor) else one for one in more]
+        columns[name] = [type(column).__name__, spans[id(column.spans)], *more]
     return arrays, columns
 
 
@@ -119,8 +119,7 @@ def _restored_histories(arrays: list, columns: dict) -> SequenceInteraction:
         if isinstance(column, np.ndarray):
             found[name] = torch.from_numpy(column)
             continue
-        kind, number, attributes = column
-        if "flat" in attributes:
-            attributes["flat"] = torch.from_numpy(attributes["flat"])
-        found[name] = _LAZY[kind](spans[number], **attributes)
+        kind, number, *more = column
+        more = [torch.from_numpy(one) if isinstance(one, np.ndarray) else one for one in more]
+        found[name] = _LAZY[kind](spans[number], *more)
     return SequenceInteraction(found)
