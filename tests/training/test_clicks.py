@@ -1,9 +1,12 @@
 """Clicks that are of no users and no items, as logs of advertisements have them."""
 
+import os
+
 import pytest
 from recbole.quick_start import run_recbole
 
 from recbole_dsl import DSLError, run_recbole_dsl
+from recbole_dsl.data import kept_dataset
 from recbole_dsl.serving import export
 from tests.running import metrics
 
@@ -31,12 +34,15 @@ def clicks(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["FM", "DeepFM", "WideDeep"])
-def test_density_one_gives_the_metrics_of_stock_recbole(model, clicks):
+def test_density_one_gives_the_metrics_of_stock_recbole(model, clicks, tmp_path, monkeypatch):
     stock = run_recbole(model, "clicks", config_dict=dict(clicks), saved=False)
+    monkeypatch.setattr(kept_dataset, "_WORTH", 0)
+    options = {**clicks, "density": 1, "data_cache": str(tmp_path / "kept")}
     # the second time from the cache
     for _ in range(2):
-        ours = run_recbole_dsl(model, "clicks", config_dict={**clicks, "density": 1}, saved=False)
+        ours = run_recbole_dsl(model, "clicks", config_dict=options, saved=False)
         assert metrics(ours) == stock
+        assert len(os.listdir(tmp_path / "kept")) == 1
 
 
 def test_a_sparse_model_is_trained_and_nothing_tells_to_recommend(clicks, capsys):
