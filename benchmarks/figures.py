@@ -11,9 +11,9 @@ QUANTISED = "#1565c0"
 
 @contextmanager
 def figure_in(path: Path, columns: int = 1, **options: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield a figure with one axis, or a row of ``columns``, and write it to ``path`` at the end.
+    """Yield a figure with one axis, or ``columns`` side by side, and write it to ``path`` at the end.
 
-    ``options`` are those of `pyplot.subplots`.
+    ``options`` are those of `pyplot.subplots`, as ``nrows``.
     """
     import matplotlib
 

@@ -50,11 +50,7 @@ def draw(lines: list[Line], path: Path) -> None:
 def _beside_dense(cells: _Cells, compare: Callable[[float, float], float]) -> _Cells:
     """``cells`` with each value compared with the mean of the dense model's."""
     return {
-        pair: {
-            method: [compare(value, mean(of["dense"])) for value in values]
-            for method, values in of.items()
-            if method in _SHOWN
-        }
+        pair: {method: [compare(value, mean(of["dense"])) for value in values] for method, values in of.items()}
         for pair, of in cells.items()
     }
 
