@@ -15,6 +15,7 @@ from recbole.data.dataset import Dataset
 from recbole.utils import EvaluatorType, ModelType
 
 from recbole_dsl.data.atomic_files import AtomicFile, Column
+from recbole_dsl.data.interactions import has_users_and_items
 from recbole_dsl.data.model_columns import (
     check_histories,
     check_item_features,
@@ -150,7 +151,7 @@ def check_loaded(config: Config, dataset: Dataset) -> None:
         DSLError: naming the dataset and what it lacks.
     """
     name = config["dataset"]
-    if not (dataset.uid_field and dataset.iid_field):
+    if not has_users_and_items(dataset):
         return
     # without the padding
     items = dataset.item_num - 1

@@ -29,3 +29,8 @@ def interactions_of(dataset: Dataset) -> csr_matrix:
             begins = begins.first_entries({users, history})
         parts.append((begins[users].numpy(), begins[history][:, 0].numpy()))
     return Pairs(parts, n_users, n_items).matrix()
+
+
+def has_users_and_items(dataset: Dataset) -> bool:
+    """Whether interactions are of users with items; those of clicks may name neither (``USER_ID_FIELD: null``)."""
+    return bool(dataset.uid_field and dataset.iid_field)

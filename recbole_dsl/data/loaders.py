@@ -17,6 +17,7 @@ from recbole.sampler.sampler import AbstractSampler
 from recbole.utils import ModelType
 from torch import Tensor
 
+from recbole_dsl.data.interactions import has_users_and_items
 from recbole_dsl.data.kept_dataset import kept_parts
 from recbole_dsl.data.progress import progress
 from recbole_dsl.data.sampling import Pairs, PairSampler, UsedItems
@@ -32,9 +33,10 @@ def data_preparation(
     They give the same batches from the same random numbers. Loaders that are saved or were loaded are RecBole's.
     """
     is_saved = config["dataloaders_save_path"] or config["save_dataloaders"]
-    # clicks may have no users and items
-    has_both = bool(dataset.uid_field and dataset.iid_field)
-    if is_saved or not (has_both and (config["repeatable"] or Pairs.fit(dataset.user_num, dataset.item_num))):
+    is_known = has_users_and_items(dataset) and (
+        config["repeatable"] or Pairs.fit(dataset.user_num, dataset.item_num)
+    )
+    if is_saved or not is_known:
         getLogger().debug("The data is divided by RecBole.")
         return recbole_utils.data_preparation(config, dataset)
     with progress("Divide", 3, config) as done:

@@ -12,6 +12,7 @@ from recbole.data.dataset import Dataset
 from recbole.model.abstract_recommender import AbstractRecommender
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
+from recbole_dsl.data.interactions import has_users_and_items
 from recbole_dsl.errors import DSLError, refusal
 from recbole_dsl.export.network import network_parts
 from recbole_dsl.export.product_form import ProductForm, before_propagation, product_form, scores_of
@@ -125,7 +126,7 @@ def export(
     place = output_file(path, "artifact", "an artifact", is_artifact, [model_file])
     require_writable(os.path.dirname(place), "artifact")
     config, model, dataset, train, valid, test = load_data_and_model(model_file, data_path, model_class)
-    if not (dataset.uid_field and dataset.iid_field):
+    if not has_users_and_items(dataset):
         raise DSLError(f"dataset={config['dataset']}: must have USER_ID_FIELD and ITEM_ID_FIELD to be exported")
     model.eval()
     n_users, n_items = dataset.user_num - 1, dataset.item_num - 1

@@ -11,7 +11,7 @@ from recbole.model.abstract_recommender import ContextRecommender, SequentialRec
 from recbole.model.layers import BaseFactorizationMachine
 from torch import Tensor, nn
 
-from recbole_dsl.data.interactions import interactions_of
+from recbole_dsl.data.interactions import has_users_and_items, interactions_of
 from recbole_dsl.data.kept_start import initialise_once, kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
@@ -205,7 +205,7 @@ def sided_weights(model: nn.Module, dataset: Dataset) -> dict[str, SidedWeight]:
     and on its other side two units or more.
     """
     tables, layers, numbers = {}, {}, {}
-    if dataset.uid_field and dataset.iid_field:
+    if has_users_and_items(dataset):
         numbers = {"user": dataset.user_num, "item": dataset.item_num}
     for name, module in model.named_modules():
         weight = module._modules.get("weight")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.checkpoint.tokens import unpack_tokens
 from recbole_dsl.config import DSLConfig
+from recbole_dsl.data.interactions import has_users_and_items
 from recbole_dsl.data.rows import rows_of
 from recbole_dsl.errors import DSLError
 from recbole_dsl.graphs.propagation import has_graphs
@@ -172,7 +173,7 @@ class OldModel:
 
     def tables(self) -> dict[str, str]:
         """The table of users and that of items, by their side, if the model is nothing else."""
-        if not (self.dataset.uid_field and self.dataset.iid_field) or has_graphs(self.model):
+        if not has_users_and_items(self.dataset) or has_graphs(self.model):
             return {}
         found = {self.side(name): name for name in self.weights}
         parameters = {id(weight.values) for weight in self.weights.values()}

@@ -21,6 +21,7 @@ from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.compat.for_ray import report
 from recbole_dsl.config import command_line_options
 from recbole_dsl.data.checks import check_dataset
+from recbole_dsl.data.interactions import has_users_and_items
 from recbole_dsl.data.loading import RunData, load_data
 from recbole_dsl.data.rows import FileRows
 from recbole_dsl.distributed.agreement import is_first, is_parallel
@@ -278,8 +279,7 @@ def _train_logged(
     logger.info(set_color("best valid ", "yellow") + f": {best[1]}")
     logger.info(set_color("test result", "yellow") + f": {test_result}")
     next_command = None
-    recommends = bool(data.dataset.uid_field and data.dataset.iid_field)
-    if saved and recommends and is_of_recbole(config.model_class):
+    if saved and has_users_and_items(data.dataset) and is_of_recbole(config.model_class):
         path = from_here(trainer.saved_model_file)
         artifact = shlex.quote(f"{os.path.splitext(path)[0]}.rdsl")
         export = f"recbole-dsl export {shlex.quote(path)} {artifact} --values=int8"

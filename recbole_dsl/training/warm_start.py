@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from recbole_dsl.checkpoint.checkpoint_file import read_checkpoint
 from recbole_dsl.config import DSLConfig
+from recbole_dsl.data.interactions import has_users_and_items
 from recbole_dsl.data.trained_on import trained_on
 from recbole_dsl.initialisation.held_out import best_damping
 from recbole_dsl.initialisation.recode import (
@@ -117,7 +118,7 @@ class _Start:
         self.old, self.model, self.dataset, self.options = old, old.model, old.dataset, old.options
         self.weights = old.weights
         dataset = old.dataset
-        interactions = dataset.inter_matrix("csr") if dataset.uid_field and dataset.iid_field else None
+        interactions = dataset.inter_matrix("csr") if has_users_and_items(dataset) else None
         self.interactions = None if interactions is None else damped(interactions, _DAMPING)
         seen = old.checkpoint["trained_on"].get("sample", torch.empty(0, dtype=torch.int64))
         before = [{**night, "new": {}} for night in old.checkpoint["nights"]]
