@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_dsl.initialisation.codes import spread
+from recbole_dsl.initialisation.codes import rows_come_first, spread
 from recbole_dsl.initialisation.masks import MaskSpec, largest_entries
 from recbole_dsl.initialisation.singular import ACCURATE, largest_singular, second_singular
 from recbole_dsl.sparse.rewrite import exchanged
@@ -206,7 +206,7 @@ def initialise_from(
 ) -> None:
     """Make the largest entries of ``rows`` the alive ones of ``weight``, in place.
 
-    Every row but the padding gets its largest one, if there are as many weights. The values are those of ``rows``,
+    If `rows_come_first`, each gets its largest one first, but for the padding. The values are those of ``rows``,
     scaled.
 
     Args:
@@ -223,7 +223,8 @@ def initialise_from(
     def compared(start: int, stop: int) -> Tensor:
         return F.normalize(rows(start, stop)) if by_share else rows(start, stop)
 
-    spec = MaskSpec(weight.n_rows, weight.n_columns, nnz, weight.padding_row, keep_rows=True)
+    keep_rows = rows_come_first(nnz, weight.n_rows, by_share)
+    spec = MaskSpec(weight.n_rows, weight.n_columns, nnz, weight.padding_row, keep_rows)
     alive = largest_entries(spec, compared, generator)
     weight.exchange(lambda _, old: exchanged(old, next(alive).view(-1).to(old.device)), nnz)
     for begin, end, first, last in weight.row_blocks():

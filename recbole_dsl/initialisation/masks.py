@@ -66,7 +66,8 @@ def random_mask(spec: MaskSpec, generator: torch.Generator) -> Iterator[Tensor]:
 def largest_mask(spec: MaskSpec, generator: torch.Generator) -> Iterator[Tensor]:
     """The weights with the largest magnitudes of the dense initialisation, as `random_mask` gives them.
 
-    With ``keep_rows`` the largest of each row come first, if there are as many weights. Ties are broken at random.
+    With ``keep_rows`` the largest of each row come first: if there are fewer weights than rows, no row gets two.
+    Ties are broken at random.
     """
     dense = spec.dense()
     yield from largest_entries(spec, lambda first, stop: dense[first:stop], generator)
@@ -82,8 +83,9 @@ def largest_entries(
         """As `choose` asks for them, the largest first."""
         first, stop = blocks[number]
         some = values(first, stop).detach().abs().cpu()
-        if spec.fills_rows:
-            some.scatter_(1, some.argmax(1, keepdim=True), float("inf"))
+        if spec.keep_rows:
+            best = some.argmax(1, keepdim=True)
+            some = some.scatter(1, best, float("inf")) if spec.fills_rows else _only(some, best)
         padding = spec.padding_in(first, stop)
         if padding is not None:
             some[padding] = -1.0
@@ -100,6 +102,11 @@ def largest_entries(
         if places is not None:
             alive.view(-1).index_fill_(0, places, True)
         yield alive
+
+
+def _only(values: Tensor, columns: Tensor) -> Tensor:
+    """``values`` in one of the ``columns`` (rows, 1) of each row, elsewhere -1."""
+    return torch.full_like(values, -1.0).scatter_(1, columns, values.gather(1, columns))
 
 
 Initialiser = Callable[[MaskSpec, torch.Generator], Iterator[Tensor]]

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 
+from recbole_dsl.initialisation.codes import rows_come_first
 from recbole_dsl.sparse.compressed_rows import row_blocks
 from recbole_dsl.topology.selection import share_out
 
@@ -175,7 +176,7 @@ def filled(codes: csr_matrix, budget: int, padding_row: int | None, seed: int) -
 
 
 def largest_of(blocks: Iterable[Block], shape: tuple[int, int], budget: int, by_share: bool = False) -> csr_matrix:
-    """The largest entries of a matrix: of each row if there are as many as rows, then of all; zeros never.
+    """The largest entries of a matrix: of each row first, if `rows_come_first`, then of all; zeros never.
 
     Args:
         blocks: the first row of each block of rows, and the block, dense; together all rows.
@@ -183,7 +184,7 @@ def largest_of(blocks: Iterable[Block], shape: tuple[int, int], budget: int, by_
         budget: how many.
         by_share: whether entries are compared after each row is divided by its norm.
     """
-    keep_rows = budget >= shape[0]
+    keep_rows = rows_come_first(budget, shape[0], by_share)
     kept = [np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.float32)]
     waiting: list[list[NDArray]] = [kept]
     n_waiting, least = 0, 0.0
@@ -194,7 +195,8 @@ def largest_of(blocks: Iterable[Block], shape: tuple[int, int], budget: int, by_
         if keep_rows:
             best = keys.argmax(1)
             some = np.flatnonzero(keys[np.arange(len(keys)), best])
-            keys[some, best[some]] = np.inf
+            # shares are 1 at most, and keep their order, which counts if there are fewer than rows
+            keys[some, best[some]] += 2 if by_share else np.inf
         places = np.flatnonzero(keys.ravel() > least)
         waiting.append([keys.ravel()[places], first * shape[1] + places, block.ravel()[places]])
         n_waiting += len(places)

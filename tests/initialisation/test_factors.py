@@ -146,8 +146,8 @@ def test_the_budget_and_the_padding_stay(rows, columns, share, padded, by_share)
     assert weight.nnz == nnz == counts.sum()
     if padded:
         assert counts[0] == 0
-    if nnz >= rows - padded:
-        assert (counts[padded:] > 0).all()
+    if by_share or nnz >= 2 * rows:
+        assert (counts > 0).sum() == min(nnz, rows - padded)
     assert topology_problem(*weight.shape, padding, weight.values, weight.columns, weight.row_offsets) is None
     assert float(weight.values.detach().square().sum()) / rows == pytest.approx(columns**0.5, rel=1e-4)
 
@@ -164,6 +164,17 @@ def test_the_largest_entries_are_alive_with_their_values():
     assert torch.equal(alive.view(-1) != 0, expected)
     scale = alive[alive != 0] / dense[alive != 0]
     assert torch.allclose(scale, scale[0].expand_as(scale))
+
+
+def test_few_weights_go_to_as_many_rows_as_possible_by_share_and_else_to_the_largest():
+    dense = torch.outer(2.0 ** torch.arange(0, -20, -1), torch.tensor([1.0, 0.9, 0.8]))
+    lengths = {}
+    for by_share in (False, True):
+        weight = weight_of(20, 3, 12)
+        initialise_from(weight, lambda a, b: dense[a:b], torch.Generator().manual_seed(0), by_share)
+        lengths[by_share] = weight.row_offsets.long().diff().tolist()
+    assert lengths[False] == [3, 3, 3, 3] + [0] * 16
+    assert max(lengths[True]) == 1
 
 
 def test_the_same_seed_gives_the_same_start():

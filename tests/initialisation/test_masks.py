@@ -45,3 +45,14 @@ def test_magnitude_keeps_the_largest():
     dense = torch.tensor([[9.0, -9.0], [-0.1, 3.0], [2.0, -4.0]])
     mask = initial_mask("magnitude", start(dense, 2, padding=0))
     assert mask.view(-1).nonzero().view(-1).tolist() == [3, 5] and dense[0, 0] == 9
+
+
+@given(st.integers(2, 60), st.integers(2, 6), st.data())
+def test_with_fewer_weights_than_rows_the_largest_of_as_many_rows_are_alive(rows, columns, data):
+    nnz = data.draw(st.integers(1, rows - 1))
+    dense = torch.randn(rows, columns)
+    with blocks_of(16):
+        mask = initial_mask("magnitude", start(dense, nnz, keep_rows=True))
+    assert mask.any(1).sum() == mask.sum() == nnz
+    best = dense.abs().max(1).values
+    assert torch.equal(dense[mask].abs().sort().values, best.sort().values[-nnz:])

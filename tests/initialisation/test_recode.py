@@ -36,12 +36,14 @@ def tables(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(tables(), st.integers(0, 150), st.sampled_from([8, 32, 2**20]))
-def test_the_largest_are_those_that_sorting_finds(table, budget, block):
+@given(tables(), st.integers(0, 150), st.sampled_from([8, 32, 2**20]), st.booleans())
+def test_the_largest_are_those_that_sorting_finds(table, budget, block, by_share):
     with blocks_of(block):
-        found = on_budget(csr_matrix(table), budget)
+        found = on_budget(csr_matrix(table), budget, by_share)
     keys = np.abs(table)
-    if budget >= len(table):
+    if by_share:
+        keys /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+    if by_share or budget >= 2 * len(table):
         keys[np.arange(len(keys)), keys.argmax(1)] *= np.where(keys.max(1) > 0, 1e6, 0)
     keys = keys.ravel()
     best = np.sort(np.argsort(-keys)[:budget])
