@@ -16,7 +16,7 @@ from recbole_dsl.errors import DSLError, one_line, shown
 from recbole_dsl.files import whole_file
 
 FORMAT = "recbole_dsl.serving"
-VERSION = 3
+VERSION = 4
 # our header is a text among safetensors' metadata
 _KEY = "recbole_dsl"
 # safetensors' names of the types that an artifact may hold

@@ -13,7 +13,7 @@ from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import SET_BITS, bits_for, pack, packed_bytes, unpack
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, ascend, column_type, offsets_of
 from recbole_dsl.serving.packed_lists import PackedLists
-from recbole_dsl.serving.quantising import LARGEST_VALUE, VALUES, decoded_scales, quantise
+from recbole_dsl.serving.quantising import LARGEST_VALUE, N_LEVELS, VALUES, decoded_scales, quantise, signed_levels
 
 # which entries there are: every one; a bit for each; ascending lists of their places, one for some rows at a time;
 # or, in earlier files, how many a row has and their columns
@@ -32,8 +32,8 @@ class PackedTable:
     Attributes:
         values: one of `VALUES`, how the entries are stored. int8 has a scale for each column, int4 for each row.
         index: one of `INDICES`.
-        parts: the arrays: ``codes`` and, depending on values and index, ``scales``, ``unit``, ``counts``,
-            ``high``, ``low``, ``columns``, ``bitmap``.
+        parts: the arrays: ``codes`` and, depending on values and index, ``levels``, ``scales``, ``unit``,
+            ``counts``, ``high``, ``low``, ``columns``, ``bitmap``.
     """
 
     n_rows: int
@@ -118,7 +118,8 @@ class PackedTable:
         codes = self.parts["codes"]
         if self.values == "int4":
             parts["codes"] = pack(unpack(codes, 4, 0, self.nnz)[places.values], 4)
-            parts |= {"scales": self.parts["scales"][rows], "unit": self.parts["unit"]}
+            parts |= {name: part for name, part in self.parts.items() if name in ("levels", "unit")}
+            parts["scales"] = self.parts["scales"][rows]
         else:
             parts["codes"] = codes[places.values]
         if self.values == "int8":
@@ -158,8 +159,8 @@ class PackedTable:
             decoded = matrix.values * self.parts["scales"][matrix.column_of_entry()]
         else:
             scales = decoded_scales(self.parts["scales"][start:stop]) * self.parts["unit"][0]
-            signed = unpack(codes, 4, first, last).astype(np.int8) - np.int8(8)
-            decoded = signed * np.repeat(scales, matrix.lengths)
+            levels = signed_levels(self.parts.get("levels"))[unpack(codes, 4, first, last)]
+            decoded = levels * np.repeat(scales, matrix.lengths)
         return CSR(offsets, matrix.columns, decoded, self.n_columns)
 
     def all_rows(self) -> CSR:
@@ -281,11 +282,15 @@ def _read_values(artifact: Artifact, prefix: str, table: PackedTable) -> dict[st
         parts = {"codes": artifact.array(name, "u1", (packed_bytes(nnz, 4),))}
         parts["scales"] = artifact.array(f"{prefix}.scales", "u1 f2", (table.n_rows,))
         parts["unit"] = artifact.array(f"{prefix}.unit", "f4", (1,))
-    for name in ("scales", "unit"):
+        # earlier files have none
+        if f"{prefix}.levels" in artifact.arrays:
+            parts["levels"] = artifact.array(f"{prefix}.levels", "f4", (N_LEVELS,))
+    for name in ("levels", "scales", "unit"):
         if name in parts and not (np.isfinite(parts[name]).all() and (parts[name] >= 0).all()):
             artifact.refuse(f"{prefix}.{name} must be finite numbers >= 0")
     with np.errstate(over="ignore"):
-        most = np.float32(128) * decoded_scales(parts["scales"]).max(initial=0) * parts.get("unit", [1])[0]
+        most = decoded_scales(parts["scales"]).max(initial=0) * parts.get("unit", [1])[0]
+        most *= np.float32(128) if "levels" not in parts else parts["levels"].max()
     if not most <= LARGEST_VALUE:
         artifact.refuse(f"{prefix}.scales must be smaller")
     return parts

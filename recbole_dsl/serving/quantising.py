@@ -1,32 +1,41 @@
-"""Storing values in few bits: a scale for each column or row, and a small integer for each value."""
+"""Storing values in few bits: a scale for each column or row, and a small number for each value."""
+
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError
 from recbole_dsl.serving.bits import pack
-from recbole_dsl.serving.csr import CSR, Floats
+from recbole_dsl.serving.csr import CSR, Floats, Ids
 
 VALUES = ("fp32", "fp16", "int8", "int4")
 # so that products of vectors fit into float32, however many columns there are
 LARGEST_VALUE = 1e15
-# the largest code, on both sides of 0
-_LARGEST = {"int8": 127, "int4": 7}
-# scales have few significant bits: their product with any code is exact, so quantising again changes nothing
+# the largest code of int8, on both sides of 0
+_LARGEST = 127
+# scales of int8 have few significant bits: their product with any code is exact, and quantising again changes
+# nothing
 _SCALE_BITS = 16
 # the scales that a byte tells: 0, and from 2**-15 on 16 of each power of two
 _BYTE_SCALES = np.ldexp(1 + np.arange(256) % 16 / 16, np.arange(256) // 16 - 15).astype(np.float32)
 _BYTE_SCALES[0] = 0
-# shares of the largest entry at which a column or row may be clipped
-_CLIPS = np.linspace(0.4, 1, 13)
+# shares of the largest entry that are tried: of a column in int8, where it is clipped; of a row in int4, its scale
+_CLIPS, _SCALES = np.linspace(0.4, 1, 13), np.linspace(0.75, 1.15, 6)
+# magnitudes of int4, and entries that they are chosen from
+N_LEVELS, _SAMPLE = 8, 2**16
+# times that levels and scales are chosen by each other, and steps of each choice of levels
+_ROUNDS, _STEPS = 3, 20
 
 
 def quantise(matrix: CSR, values: str) -> dict[str, NDArray]:
     """The arrays that store the values of ``matrix``.
 
     fp32 and fp16 are ``codes`` alone. int8 has ``codes`` from -127 to 127 and ``scales`` (n_columns,). int4 has
-    ``codes`` from 1 to 15 for -7 to 7, two a byte, and ``scales`` (rows,) of one byte, which are multiples of the
-    ``unit`` as `decoded_scales` gives them. A value that is not clipped changes by half a scale at most.
+    ``codes`` from 0 to 15, two a byte, ``levels`` (8,), and ``scales`` (rows,) of one byte, which are multiples of
+    the ``unit`` as `decoded_scales` gives them. Of the products of `signed_levels` with the scale of its row, an
+    entry has the nearest one. The levels are where the entries are (Lloyd 1982): a sparse table has few near 0,
+    for these are pruned.
 
     Raises:
         DSLError: if they are not finite, or too large for ``values``.
@@ -42,11 +51,7 @@ def quantise(matrix: CSR, values: str) -> dict[str, NDArray]:
         if not np.isfinite(half).all():
             raise DSLError(f"values=fp16: must be another, as the model has a value of {np.abs(x).max():.3g}")
         return {"codes": half}
-    codes, scales, unit = _codes_and_scales(matrix, values)
-    if values == "int8":
-        return {"codes": codes.astype(np.int8), "scales": scales}
-    packed = pack((codes + 8).astype(np.uint8), 4)
-    return {"codes": packed, "scales": _encoded_scales(scales), "unit": np.array([unit], np.float32)}
+    return _in_int8(matrix) if values == "int8" else _in_int4(matrix)
 
 
 def decoded_scales(scales: NDArray) -> Floats:
@@ -54,37 +59,107 @@ def decoded_scales(scales: NDArray) -> Floats:
     return _BYTE_SCALES[scales] if scales.dtype == np.uint8 else scales.astype(np.float32)
 
 
+def signed_levels(levels: Floats | None) -> Floats:
+    """(16,) what each code of int4 stands for, in scales; without ``levels``, as in earlier files, -8 to 7."""
+    if levels is None:
+        return np.arange(-8, 8, dtype=np.float32)
+    return np.concatenate([-levels[::-1], levels])
+
+
+def _in_int8(matrix: CSR) -> dict[str, NDArray]:
+    """Each column is clipped where its squared error is the least."""
+    x, columns = matrix.values, matrix.column_of_entry()
+
+    def codes(scales: Floats) -> Floats:
+        return np.rint(_ratios(x, scales[columns])).clip(-_LARGEST, _LARGEST)
+
+    def tried(clip: float) -> tuple[Floats, Floats]:
+        scales = _rounded_up(largest * np.float32(clip) / np.float32(_LARGEST), _SCALE_BITS)
+        return scales, codes(scales) * scales[columns]
+
+    largest = _largest(x, columns, matrix.n_columns)
+    scales = _best(x, columns, matrix.n_columns, map(tried, _CLIPS[::-1]))
+    return {"codes": codes(scales).astype(np.int8), "scales": scales}
+
+
+def _in_int4(matrix: CSR) -> dict[str, NDArray]:
+    """Levels of some rows, and for each row the scale with the least squared error."""
+    x, rows, n = matrix.values, matrix.row_of_entry(), matrix.n_rows
+    largest = _largest(x, rows, n)
+    # a power of two, so that it rounds nothing
+    unit = np.float32(2.0 ** np.ceil(np.log2(max(_SCALES[-1] * float(largest.max(initial=0)), 2.0**-100))))
+    is_some = np.zeros(n, bool)
+    is_some[:: max(1, len(x) // _SAMPLE)] = True
+    among = is_some[rows]
+    of_some = x[among], (np.cumsum(is_some) - 1)[rows[among]], largest[is_some], unit
+    scales, levels = _byte_scales(largest[is_some] / unit), None
+    for _ in range(_ROUNDS):
+        levels = _refined(levels, of_some[0], (scales * unit)[of_some[1]])
+        scales = _row_scales(*of_some, levels)
+    scales = _row_scales(x, rows, largest, unit, levels)
+    codes = _nearest(_ratios(np.abs(x), (scales * unit)[rows]), levels)
+    codes = np.where(x < 0, N_LEVELS - 1 - codes, N_LEVELS + codes).astype(np.uint8)
+    unit = np.array([unit], np.float32)
+    return {"codes": pack(codes, 4), "levels": levels, "scales": _encoded_scales(scales), "unit": unit}
+
+
+def _row_scales(x: Floats, rows: Ids, largest: Floats, unit: np.float32, levels: Floats) -> Floats:
+    """(n_rows,) of the multiples of ``unit`` that a byte can tell, those with the least squared error."""
+    magnitudes = np.abs(x)
+
+    def tried(share: float) -> tuple[Floats, Floats]:
+        scales = _byte_scales(largest * np.float32(share) / unit)
+        of_entry = (scales * unit)[rows]
+        return scales, levels[_nearest(_ratios(magnitudes, of_entry), levels)] * of_entry
+
+    return _best(magnitudes, rows, len(largest), map(tried, _SCALES))
+
+
+def _refined(levels: Floats | None, x: Floats, scales: Floats) -> Floats:
+    """(8,) ascending: the means of the magnitudes, in ``scales``, that are nearest to each of ``levels``."""
+    ratios, weights = _ratios(np.abs(x), scales), scales.astype(np.float64) ** 2
+    if levels is None:
+        shares = (np.arange(N_LEVELS) + 0.5) / N_LEVELS
+        levels = np.quantile(ratios, shares).astype(np.float32) if len(ratios) else shares.astype(np.float32)
+    for _ in range(_STEPS):
+        nearest = _nearest(ratios, levels)
+        sums, totals = (np.bincount(nearest, w, N_LEVELS) for w in (weights * ratios, weights))
+        means = np.divide(sums, totals, out=levels.astype(np.float64), where=totals > 0)
+        levels = np.sort(means).astype(np.float32)
+    return levels
+
+
+def _nearest(ratios: Floats, levels: Floats) -> Ids:
+    return np.searchsorted((levels[1:] + levels[:-1]) / 2, ratios)
+
+
+def _best(x: Floats, groups: Ids, n_groups: int, tried: Iterable[tuple[Floats, Floats]]) -> Floats:
+    """(n_groups,) of several scales, each with what ``x`` becomes, those with the least squared error."""
+    best, best_error = np.zeros(n_groups, np.float32), np.full(n_groups, np.inf)
+    for scales, decoded in tried:
+        error = np.bincount(groups, (decoded - x) ** 2, n_groups)
+        best = np.where(error < best_error, scales, best)
+        best_error = np.minimum(error, best_error)
+    return best
+
+
+def _largest(x: Floats, groups: Ids, n_groups: int) -> Floats:
+    largest = np.zeros(n_groups, np.float32)
+    np.maximum.at(largest, groups, np.abs(x))
+    return largest
+
+
+def _ratios(x: Floats, scales: Floats) -> Floats:
+    return np.divide(x, scales, out=np.zeros_like(x), where=scales > 0)
+
+
 def _encoded_scales(scales: Floats) -> NDArray[np.uint8]:
     """``scales`` of at most 1 in a byte each, rounded up."""
     return np.searchsorted(_BYTE_SCALES, scales).astype(np.uint8)
 
 
-def _codes_and_scales(matrix: CSR, values: str) -> tuple[Floats, Floats, np.float32]:
-    """Codes (nnz,), scales (columns or rows,) as multiples of the unit, and the unit.
-
-    Each column or row is clipped where its squared error is the least.
-    """
-    x, largest_code, is_int8 = matrix.values, _LARGEST[values], values == "int8"
-    groups = matrix.column_of_entry() if is_int8 else matrix.row_of_entry()
-    n_groups = matrix.n_columns if is_int8 else matrix.n_rows
-    largest = np.zeros(n_groups, np.float32)
-    np.maximum.at(largest, groups, np.abs(x))
-    # a power of two, so that it rounds nothing
-    highest = max(float(largest.max(initial=0)) / largest_code, 2.0**-100)
-    unit = np.float32(1) if is_int8 else np.float32(2.0 ** np.ceil(np.log2(highest)))
-    best, best_error = np.zeros(n_groups, np.float32), np.full(n_groups, np.inf)
-    for clip in _CLIPS[::-1]:
-        scales = largest * np.float32(clip) / np.float32(largest_code) / unit
-        scales = _rounded_up(scales, _SCALE_BITS) if is_int8 else decoded_scales(_encoded_scales(scales))
-        of_entry = (scales * unit)[groups]
-        error = np.bincount(groups, (_codes(x, of_entry, largest_code) * of_entry - x) ** 2, n_groups)
-        best = np.where(error < best_error, scales, best)
-        best_error = np.minimum(error, best_error)
-    return _codes(x, (best * unit)[groups], largest_code), best, unit
-
-
-def _codes(x: Floats, scales: Floats, largest: int) -> Floats:
-    return np.rint(np.divide(x, scales, out=np.zeros_like(x), where=scales > 0)).clip(-largest, largest)
+def _byte_scales(scales: Floats) -> Floats:
+    return decoded_scales(_encoded_scales(scales))
 
 
 def _rounded_up(scales: Floats, bits: int) -> Floats:

@@ -17,7 +17,7 @@ from recbole_dsl.serving.artifact import _checksum, read_artifact, write_artifac
 from tests.serving.artifacts import make
 
 MADE = make()
-WHOLE = {**MADE.header, "format": "recbole_dsl.serving", "version": 3}
+WHOLE = {**MADE.header, "format": "recbole_dsl.serving", "version": 4}
 
 
 def forge(header, arrays, path="forged.rdsl"):
@@ -101,7 +101,7 @@ def test_places_that_are_no_file_are_refused():
 @pytest.mark.parametrize(
     "changes, problem",
     [
-        ({"version": 4}, "has version 4, must be at most 3: update recbole_dsl"),
+        ({"version": 5}, "has version 5, must be at most 4: update recbole_dsl"),
         ({"version": 0}, "has version 0"),
         ({"version": True}, "has version True"),
         ({"version": "1"}, "has version 1, must be a number"),

@@ -12,7 +12,7 @@ from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import bits_for, pack, packed_bytes, unpack
 from recbole_dsl.serving.csr import CSR, offsets_of
 from recbole_dsl.serving.packed_table import PackedTable
-from recbole_dsl.serving.quantising import VALUES, decoded_scales
+from recbole_dsl.serving.quantising import VALUES, decoded_scales, signed_levels
 
 SHAPES = st.tuples(st.integers(1, 30), st.integers(1, 70), st.sampled_from([0, 0.05, 0.1, 0.4, 0.9, 1]))
 
@@ -45,7 +45,12 @@ def test_a_table_that_is_written_and_read_is_the_same_to_the_bit(seed, shape, va
     table = PackedTable.of(CSR.of_nonzero(x), values)
     again = read(table)
     assert (again.rows(0, len(x)).dense() == table.rows(0, len(x)).dense()).all()
-    # what is in few bits loses nothing by being written so again
+
+
+@given(st.integers(0, 99), SHAPES, st.sampled_from(["fp32", "fp16", "int8"]))
+def test_what_is_in_few_bits_loses_nothing_by_being_written_so_again(seed, shape, values):
+    x = dense(seed, *shape)
+    table = PackedTable.of(CSR.of_nonzero(x), values)
     twice = PackedTable.of(table.rows(0, len(x)), values)
     assert table.parts.keys() == twice.parts.keys()
     decoded, anew = (t.rows(0, len(x)).dense() for t in (table, twice))
@@ -56,21 +61,53 @@ def test_a_table_that_is_written_and_read_is_the_same_to_the_bit(seed, shape, va
 def test_the_error_of_few_bits_is_within_its_bound(seed, shape):
     x = dense(seed, *shape)
     entries = CSR.of_nonzero(x)
-    for values in VALUES:
+    for values in ("fp32", "fp16", "int8"):
         table = PackedTable.of(entries, values)
         error = np.abs(table.rows(0, len(x)).dense() - x)
         if values == "fp32":
             bound = np.zeros_like(x)
         elif values == "fp16":
             bound = np.abs(x) * 2.0**-11 + 2.0**-25
-        elif values == "int8":
+        else:
             scales = table.parts["scales"]
             bound = np.maximum(scales / 2, np.abs(x) - 127 * scales)
-        else:
-            scales = (decoded_scales(table.parts["scales"]) * table.parts["unit"])[:, None]
-            bound = np.maximum(scales / 2, np.abs(x) - 7 * scales)
         # the bound's own difference is rounded to float32
         assert (error <= bound * (1 + 1e-5) + 2.0**-22 * np.abs(x)).all()
+
+
+@given(st.integers(0, 99), SHAPES)
+def test_int4_takes_the_nearest_of_the_values_that_a_row_can_have(seed, shape):
+    x = dense(seed, *shape)
+    table = PackedTable.of(CSR.of_nonzero(x), "int4")
+    values = signed_levels(table.parts["levels"])
+    assert (np.diff(values) >= 0).all() and (values == -values[::-1]).all()
+    of_row = decoded_scales(table.parts["scales"])[:, None] * table.parts["unit"] * values
+    least = np.abs(x[:, :, None] - of_row[:, None]).min(2) * (x != 0)
+    error = np.abs(table.rows(0, len(x)).dense() - x)
+    assert (error <= least * (1 + 1e-5) + 2.0**-20 * np.abs(x)).all()
+
+
+@pytest.mark.parametrize("least, share", [(0, 0.95), (0.3, 0.7)])
+def test_int4_loses_less_than_even_steps_and_much_less_without_small_values(least, share):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(3000, 64)).astype(np.float32) * 10.0 ** random.integers(-2, 3, (3000, 1)).astype(
+        np.float32
+    )
+    x *= (np.abs(x) >= least * np.abs(x).max(1, keepdims=True)) * (random.random(x.shape) < 0.1)
+    table = PackedTable.of(CSR.of_nonzero(x), "int4")
+    step = np.abs(x).max(1, keepdims=True) / 7 + 1e-30
+    norms = np.linalg.norm(x, axis=1) + 1e-30
+    ours, even = (
+        (np.linalg.norm(decoded - x, axis=1) / norms).mean()
+        for decoded in (table.rows(0, len(x)).dense(), np.rint(x / step) * step)
+    )
+    assert ours < share * even
+
+
+def test_int4_of_nothing_and_of_zeros_is_zero():
+    empty = CSR(np.zeros(4, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.float32), 5)
+    assert not read(PackedTable.of(empty, "int4")).rows(0, 3).dense().any()
+    assert not read(PackedTable.of(CSR.of_full(np.zeros((3, 5), np.float32)), "int4")).rows(0, 3).dense().any()
 
 
 @given(st.integers(0, 99), SHAPES, st.sampled_from(VALUES), st.data())
@@ -90,7 +127,7 @@ def as_earlier(table):
     places = table.places()
     counts = places.lengths.astype(np.uint8 if table.n_columns < 256 else np.uint32)
     columns = pack(places.columns, bits_for(table.n_columns))
-    parts = {name: part for name, part in table.parts.items() if name in ("codes", "scales", "unit")}
+    parts = {name: part for name, part in table.parts.items() if name in ("codes", "levels", "scales", "unit")}
     return replace(table, index="columns", parts={**parts, "counts": counts, "columns": columns})
 
 
@@ -174,6 +211,24 @@ WRONG_EARLIER = {
 def test_arrays_that_are_no_table_of_an_earlier_file_are_refused_in_one_line(changed):
     with pytest.raises(DSLError, match=r"artifact=a.rdsl: t\.\w+ .*must") as refused:
         read(EARLIER, **changed)
+    assert "\n" not in str(refused.value)
+
+
+WRONG_LEVELS = {
+    "levels of another number": {"levels": np.ones(7, np.float32)},
+    "levels of another type": {"levels": np.ones(8, np.uint8)},
+    "a level that is no number": {"levels": np.full(8, np.nan, np.float32)},
+    "a level below 0": {"levels": np.full(8, -1, np.float32)},
+    "a level whose products are not finite": {"levels": np.full(8, 3e38, np.float32)},
+    "scales of another number": {"scales": np.ones(98, np.uint8)},
+    "a unit that is no number": {"unit": np.full(1, np.inf, np.float32)},
+}
+
+
+@pytest.mark.parametrize("changed", WRONG_LEVELS.values(), ids=WRONG_LEVELS.keys())
+def test_arrays_that_are_no_table_of_int4_are_refused_in_one_line(changed):
+    with pytest.raises(DSLError, match=r"artifact=a.rdsl: t\.\w+ .*must") as refused:
+        read(PackedTable.of(TABLE.all_rows(), "int4"), **changed)
     assert "\n" not in str(refused.value)
 
 
