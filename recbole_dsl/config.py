@@ -194,7 +194,8 @@ class DSLConfig:
         None,
         _share,
         "What the probability of each dropout layer is multiplied by, in [0, 1], as sparse weights overfit less. "
-        "None: density to the power 0.4 in models of the next item, else 1.",
+        "None: density to the power 0.4 in models of the next item with two dropout layers or more, as SASRec, "
+        "else 1.",
     )
     seed: int = _option(
         2020, _number(int, "an integer >= 0", lambda v: v >= 0), "Seed of the topology; RecBole's own option."

@@ -6,7 +6,8 @@ from torch import nn
 from recbole_dsl import DSLTrainer
 from tests.running import prepare
 
-SEQUENTIAL = {"n_layers": 1, "n_heads": 1, "load_col": None, "train_neg_sample_args": None}
+NEXT = {"load_col": None, "train_neg_sample_args": None}
+SEQUENTIAL = {**NEXT, "n_layers": 1, "n_heads": 1}
 
 
 def dropouts(model):
@@ -18,13 +19,17 @@ def dropouts(model):
     [
         ("SASRec", {**SEQUENTIAL, "density": 0.1}, 0.5 * 0.1**0.4),
         ("SASRec", {**SEQUENTIAL, "density": 1.0}, 0.5),
+        ("GRU4Rec", {**NEXT, "density": 0.1, "dropout_prob": 0.3}, 0.3),
+        ("GRU4Rec", {**NEXT, "density": 0.1, "dropout_prob": 0.3, "dropout_factor": 0.5}, 0.15),
         ("SASRec", {**SEQUENTIAL, "dropout_factor": 1}, 0.5),
         ("SASRec", {**SEQUENTIAL, "dropout_factor": 0}, 0.0),
         ("NeuMF", {"dropout_prob": 0.3}, 0.3),
         ("NeuMF", {"dropout_prob": 0.3, "dropout_factor": 0.5}, 0.15),
     ],
 )
-def test_dropout_falls_with_the_density_in_models_of_the_next_item(options, name, changes, expected):
+def test_dropout_falls_with_the_density_in_models_of_the_next_item_with_several_layers_of_it(
+    options, name, changes, expected
+):
     config, model, *_ = prepare(name, {**options, **changes})
     DSLTrainer(config, model)
     assert dropouts(model) == pytest.approx([expected], rel=1e-3)
