@@ -206,7 +206,7 @@ def initialise_from(
 ) -> None:
     """Make the largest entries of ``rows`` the alive ones of ``weight``, in place.
 
-    If `rows_come_first`, each gets its largest one first, but for the padding. The values are those of ``rows``,
+    If `rows_come_first`, each row but the padding gets its largest one first. The values are those of ``rows``,
     scaled.
 
     Args:

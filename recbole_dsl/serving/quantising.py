@@ -77,47 +77,47 @@ def _in_int8(matrix: CSR) -> dict[str, NDArray]:
         scales = _rounded_up(largest * np.float32(clip) / np.float32(_LARGEST), _SCALE_BITS)
         return scales, codes(scales) * scales[columns]
 
-    largest = _largest(x, columns, matrix.n_columns)
+    largest = _largest(np.abs(x), columns, matrix.n_columns)
     scales = _best(x, columns, matrix.n_columns, map(tried, _CLIPS[::-1]))
     return {"codes": codes(scales).astype(np.int8), "scales": scales}
 
 
 def _in_int4(matrix: CSR) -> dict[str, NDArray]:
     """Levels of some rows, and for each row the scale with the least squared error."""
-    x, rows, n = matrix.values, matrix.row_of_entry(), matrix.n_rows
-    largest = _largest(x, rows, n)
+    x, rows = np.abs(matrix.values), matrix.row_of_entry()
     # a power of two, so that it rounds nothing
-    unit = np.float32(2.0 ** np.ceil(np.log2(max(_SCALES[-1] * float(largest.max(initial=0)), 2.0**-100))))
-    is_some = np.zeros(n, bool)
+    unit = np.float32(2.0 ** np.ceil(np.log2(max(_SCALES[-1] * float(x.max(initial=0)), 2.0**-100))))
+    x /= unit
+    largest = _largest(x, rows, matrix.n_rows)
+    is_some = np.zeros(matrix.n_rows, bool)
     is_some[:: max(1, len(x) // _SAMPLE)] = True
     among = is_some[rows]
-    of_some = x[among], (np.cumsum(is_some) - 1)[rows[among]], largest[is_some], unit
-    scales, levels = _byte_scales(largest[is_some] / unit), None
+    some, rows_of_some = x[among], (np.cumsum(is_some) - 1)[rows[among]]
+    scales, levels = _byte_scales(largest[is_some]), None
     for _ in range(_ROUNDS):
-        levels = _refined(levels, of_some[0], (scales * unit)[of_some[1]])
-        scales = _row_scales(*of_some, levels)
-    scales = _row_scales(x, rows, largest, unit, levels)
-    codes = _nearest(_ratios(np.abs(x), (scales * unit)[rows]), levels)
-    codes = np.where(x < 0, N_LEVELS - 1 - codes, N_LEVELS + codes).astype(np.uint8)
+        levels = _refined(levels, some, scales[rows_of_some])
+        scales = _row_scales(some, rows_of_some, largest[is_some], levels)
+    scales = _row_scales(x, rows, largest, levels)
+    codes = _nearest(_ratios(x, scales[rows]), levels)
+    codes = np.where(matrix.values < 0, N_LEVELS - 1 - codes, N_LEVELS + codes).astype(np.uint8)
     unit = np.array([unit], np.float32)
     return {"codes": pack(codes, 4), "levels": levels, "scales": _encoded_scales(scales), "unit": unit}
 
 
-def _row_scales(x: Floats, rows: Ids, largest: Floats, unit: np.float32, levels: Floats) -> Floats:
-    """(n_rows,) of the multiples of ``unit`` that a byte can tell, those with the least squared error."""
-    magnitudes = np.abs(x)
+def _row_scales(x: Floats, rows: Ids, largest: Floats, levels: Floats) -> Floats:
+    """(n_rows,) of the scales that a byte can tell, those with the least squared error of the magnitudes ``x``."""
 
     def tried(share: float) -> tuple[Floats, Floats]:
-        scales = _byte_scales(largest * np.float32(share) / unit)
-        of_entry = (scales * unit)[rows]
-        return scales, levels[_nearest(_ratios(magnitudes, of_entry), levels)] * of_entry
+        scales = _byte_scales(largest * np.float32(share))
+        of_entry = scales[rows]
+        return scales, levels[_nearest(_ratios(x, of_entry), levels)] * of_entry
 
-    return _best(magnitudes, rows, len(largest), map(tried, _SCALES))
+    return _best(x, rows, len(largest), map(tried, _SCALES))
 
 
 def _refined(levels: Floats | None, x: Floats, scales: Floats) -> Floats:
-    """(8,) ascending: the means of the magnitudes, in ``scales``, that are nearest to each of ``levels``."""
-    ratios, weights = _ratios(np.abs(x), scales), scales.astype(np.float64) ** 2
+    """(8,) ascending: the means of the magnitudes ``x``, in ``scales``, that are nearest to each of ``levels``."""
+    ratios, weights = _ratios(x, scales), scales.astype(np.float64) ** 2
     if levels is None:
         shares = (np.arange(N_LEVELS) + 0.5) / N_LEVELS
         levels = np.quantile(ratios, shares).astype(np.float32) if len(ratios) else shares.astype(np.float32)
@@ -145,7 +145,7 @@ def _best(x: Floats, groups: Ids, n_groups: int, tried: Iterable[tuple[Floats, F
 
 def _largest(x: Floats, groups: Ids, n_groups: int) -> Floats:
     largest = np.zeros(n_groups, np.float32)
-    np.maximum.at(largest, groups, np.abs(x))
+    np.maximum.at(largest, groups, x)
     return largest
 
 

@@ -90,9 +90,8 @@ def test_int4_takes_the_nearest_of_the_values_that_a_row_can_have(seed, shape):
 @pytest.mark.parametrize("least, share", [(0, 0.95), (0.3, 0.7)])
 def test_int4_loses_less_than_even_steps_and_much_less_without_small_values(least, share):
     random = np.random.default_rng(0)
-    x = random.normal(size=(3000, 64)).astype(np.float32) * 10.0 ** random.integers(-2, 3, (3000, 1)).astype(
-        np.float32
-    )
+    x = random.normal(size=(3000, 64)).astype(np.float32)
+    x *= 10.0 ** random.integers(-2, 3, (3000, 1)).astype(np.float32)
     x *= (np.abs(x) >= least * np.abs(x).max(1, keepdims=True)) * (random.random(x.shape) < 0.1)
     table = PackedTable.of(CSR.of_nonzero(x), "int4")
     step = np.abs(x).max(1, keepdims=True) / 7 + 1e-30
