@@ -13,7 +13,15 @@ from recbole_dsl.serving.artifact import Artifact
 from recbole_dsl.serving.bits import SET_BITS, bits_for, pack, packed_bytes, unpack
 from recbole_dsl.serving.csr import CSR, Floats, Ids, Mask, ascend, column_type, offsets_of
 from recbole_dsl.serving.packed_lists import PackedLists
-from recbole_dsl.serving.quantising import LARGEST_VALUE, N_LEVELS, VALUES, decoded_scales, quantise, signed_levels
+from recbole_dsl.serving.quantising import (
+    LARGEST_VALUE,
+    N_LEVELS,
+    VALUES,
+    decoded_scales,
+    int8_is_smaller,
+    quantise,
+    signed_levels,
+)
 
 # which entries there are: every one; a bit for each; ascending lists of their places, one for some rows at a time;
 # or, in earlier files, how many a row has and their columns
@@ -44,7 +52,7 @@ class PackedTable:
 
     @classmethod
     def of(cls, matrix: CSR, values: str) -> "PackedTable":
-        """``matrix`` in few bits.
+        """``matrix`` in few bits; in int8 instead of int4 if that is smaller, as with less than two entries a row.
 
         Raises:
             DSLError: if ``values`` is none of `VALUES`, or too small for the entries.
@@ -53,6 +61,8 @@ class PackedTable:
             raise refusal("values", values, f"one of {', '.join(VALUES)}")
         if matrix.n_columns > MOST_COLUMNS:
             raise DSLError(f"a table of {matrix.n_columns} columns: must have at most {MOST_COLUMNS}")
+        if values == "int4" and int8_is_smaller(matrix):
+            values = "int8"
         index, parts = _smallest_index(matrix)
         return cls(matrix.n_rows, matrix.n_columns, values, index, {**parts, **quantise(matrix, values)})
 

@@ -54,6 +54,12 @@ def quantise(matrix: CSR, values: str) -> dict[str, NDArray]:
     return _in_int8(matrix) if values == "int8" else _in_int4(matrix)
 
 
+def int8_is_smaller(matrix: CSR) -> bool:
+    """Whether ``matrix`` takes fewer bytes in int8 than in int4, which has a scale for each row."""
+    nnz = len(matrix.values)
+    return nnz + 4 * matrix.n_columns < -(-nnz // 2) + matrix.n_rows + 4 * (N_LEVELS + 1)
+
+
 def decoded_scales(scales: NDArray) -> Floats:
     """The ``scales`` of int4 as multiples of their unit; earlier files have them in float16."""
     return _BYTE_SCALES[scales] if scales.dtype == np.uint8 else scales.astype(np.float32)

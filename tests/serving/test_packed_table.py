@@ -79,6 +79,7 @@ def test_the_error_of_few_bits_is_within_its_bound(seed, shape):
 def test_int4_takes_the_nearest_of_the_values_that_a_row_can_have(seed, shape):
     x = dense(seed, *shape)
     table = PackedTable.of(CSR.of_nonzero(x), "int4")
+    assume(table.values == "int4")
     values = signed_levels(table.parts["levels"])
     assert (np.diff(values) >= 0).all() and (values == -values[::-1]).all()
     of_row = decoded_scales(table.parts["scales"])[:, None] * table.parts["unit"] * values
@@ -101,6 +102,12 @@ def test_int4_loses_less_than_even_steps_and_much_less_without_small_values(leas
         for decoded in (table.rows(0, len(x)).dense(), np.rint(x / step) * step)
     )
     assert ours < share * even
+
+
+@given(st.integers(0, 99), SHAPES)
+def test_int4_is_never_larger_than_int8(seed, shape):
+    entries = CSR.of_nonzero(dense(seed, *shape))
+    assert PackedTable.of(entries, "int4").nbytes <= PackedTable.of(entries, "int8").nbytes
 
 
 def test_int4_of_nothing_and_of_zeros_is_zero():
@@ -160,7 +167,9 @@ def test_a_part_of_a_table_has_the_same_entries(seed, shape, values, is_earlier,
     assert (part.rows(0, part.n_rows).dense() == whole[rows][:, columns]).all()
 
 
-@pytest.mark.parametrize("density, values, most", [(0.1, "int8", 11), (0.1, "int4", 9), (0.01, "int8", 1.7)])
+@pytest.mark.parametrize(
+    "density, values, most", [(0.1, "int8", 11), (0.1, "int4", 9), (0.01, "int8", 1.7), (0.01, "int4", 1.7)]
+)
 def test_a_row_of_64_takes_few_bytes(density, values, most):
     table = PackedTable.of(CSR.of_nonzero(dense(0, 2000, 64, density)), values)
     assert table.index == "lists" and table.nbytes <= most * 2000
