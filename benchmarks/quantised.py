@@ -70,35 +70,39 @@ def table(lines: Iterable[Line]) -> str:
     cells: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         cells.setdefault((line["dataset"], line["side"]), []).append(line)
+    scores = "fp32", "quantised"
     rows = [
         [
             dataset,
             side,
             f"{of[0]['columns']}",
             f"{of[0]['row_bytes']:.1f}",
-            *(_spread(of, k) for k in ("fp32", "quantised")),
+            *(_mean([x[k] for x in of]) for k in scores),
         ]
         for (dataset, side), of in cells.items()
     ]
-    head = ["dataset", "BPR, test NDCG@10", "columns", "bytes a row, index included", "fp32", "quantised"]
+    head = ["dataset", "BPR, test NDCG@10", "columns", "bytes a row, index included", *scores]
     return "\n### At equal quantised bytes\n\n" + markdown_table(head, rows)
 
 
 def table_of_methods(lines: Iterable[Line]) -> str:
     """Test scores and kB of `benchmarks.quality` in float32 and quantised, of lines that were `chosen_lines`."""
-    rows = []
-    for line in sorted(lines, key=lambda line: (line["model"], line["dataset"], line["method"], -line["density"])):
+    cells: dict[tuple[str, str, float], list[Line]] = {}
+    for line in lines:
         if "int8" in line and line["method"] in METHOD_NAMES:
-            found = [stored(line, values) for values in _VALUES]
-            cells = [f"{value:.4f} ({n_bytes / 1e3:,.0f})" for n_bytes, value in found]
-            pair, density = f"{line['model']}, {line['dataset']}", f"{line['density']:g}"
-            rows.append([pair, METHOD_NAMES[line["method"]], density, *cells])
+            pair = f"{line['model']}, {line['dataset']}"
+            cells.setdefault((pair, line["method"], -line["density"]), []).append(line)
+    rows = []
+    for (pair, method, density), of in sorted(cells.items()):
+        found = [zip(*(stored(line, values) for line in of)) for values in _VALUES]
+        scores = [f"{_mean(values)} ({mean(n_bytes) / 1e3:,.0f})" for n_bytes, values in found]
+        rows.append([pair, METHOD_NAMES[method], f"{-density:g}", *scores])
     head = ["model, dataset", "method", "density", *_VALUES]
-    return "\n### Quantised\n\nThe test score, in brackets kB.\n\n" + markdown_table(head, rows)
+    words = "The test score, the mean ± standard deviation where there are several seeds; in brackets kB."
+    return f"\n### Quantised\n\n{words}\n\n" + markdown_table(head, rows)
 
 
-def _spread(lines: list[Line], key: str) -> str:
-    values = [line[key] for line in lines]
+def _mean(values: Sequence[float]) -> str:
     return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 

@@ -390,7 +390,7 @@ def test_context_aware_models_are_compared_by_auc(tmp_path):
     }
 
 
-def test_models_in_int8_and_int4_have_a_row_each():
+def test_models_in_int8_and_int4_have_a_row_for_all_seeds():
     run = {
         "model": "SASRec",
         "dataset": "beauty",
@@ -403,6 +403,8 @@ def test_models_in_int8_and_int4_have_a_row_each():
     table = quantised.table_of_methods([{**run, **stored, "method": "small_deployed"}, {**run, "method": "dense"}])
     row = "| SASRec, beauty | small dense, equal deployed bytes | 0.1 | 0.3000 (4) | 0.2500 (1) | 0.2000 (1) |"
     assert row in table and "| dense |" not in table
+    seeds = [{**run, **stored, "method": "small_deployed", "test_ndcg": score} for score in (0.2, 0.4)]
+    assert "| 0.3000 ± 0.1414 (4) | 0.2500 ± 0.0000 (1) |" in quantised.table_of_methods(seeds)
 
 
 def test_no_two_tokens_of_a_field_are_hashed_alike():
