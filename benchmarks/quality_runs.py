@@ -104,7 +104,6 @@ MODELS: dict[str, dict[str, Any]] = {
         "embedding_size": 64,
         "hidden_size": 128,
         "learning_rate": 0.004,
-        "stopping_step": 4,
     },
 }
 
@@ -116,8 +115,6 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     ("LightGCN", "ml-1m"): {"learning_rate": 0.002, "reg_weight": 1e-4},
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
-    # an epoch of the dense model takes almost a minute
-    ("SASRec", "beauty"): {"stopping_step": 5},
 }
 # the whole file, whose label is given
 _OF_FIELDS = {"load_col": None, "threshold": None, "embedding_size": 32}
