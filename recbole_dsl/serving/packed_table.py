@@ -52,7 +52,7 @@ class PackedTable:
 
     @classmethod
     def of(cls, matrix: CSR, values: str) -> "PackedTable":
-        """``matrix`` in few bits; in int8 instead of int4 if that is smaller, as with less than two entries a row.
+        """``matrix`` in few bits; in int8, not int4, if that is smaller, as with fewer than two entries a row.
 
         Raises:
             DSLError: if ``values`` is none of `VALUES`, or too small for the entries.
