@@ -7,12 +7,11 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from itertools import product
-from statistics import mean, stdev
 from typing import Any
 
 from recbole.config import Config
 
-from benchmarks.report import parse, print_header, print_table
+from benchmarks.report import mean_of_seeds, parse, print_header, print_table
 from benchmarks.sides import QUIET, build, load
 from recbole_dsl import DSLTrainer
 
@@ -54,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for side in _SIDES:
             runs = [_run(model, size, side, seed, options) for seed in options.seeds]
             tested = [auc for auc, _ in runs]
-            spread = f" ± {stdev(tested):.4f}" if len(tested) > 1 else ""
-            rows.append([model, str(size), side, f"{runs[0][1]:,}", f"{mean(tested):.4f}{spread}"])
+            rows.append([model, str(size), side, f"{runs[0][1]:,}", mean_of_seeds(tested)])
     print_table(["model", "columns", "the table of one column", "alive weights of the tables", "test AUC"], rows)
 
 

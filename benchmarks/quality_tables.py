@@ -1,10 +1,10 @@
 """The tables of results/quality.md and of docs/results.md, made from the lines of results/quality.jsonl."""
 
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from benchmarks.quality_lines import Line, score
-from benchmarks.report import markdown_table
+from benchmarks.report import markdown_table, mean_of_seeds
 
 METHOD_NAMES = {
     "dense": "dense",
@@ -140,9 +140,8 @@ def _cell(lines: list[Line], dense: list[float]) -> str:
     if not lines:
         return ""
     values = [score(line, "test") for line in lines]
-    spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
     if "test_auc" in lines[0]:
         difference = f" ({mean(values) - mean(dense):+.4f})" if dense else ""
-        return f"{mean(values):.4f}{spread}{difference}, {mean(line['test_logloss'] for line in lines):.4f}"
+        return f"{mean_of_seeds(values)}{difference}, {mean(line['test_logloss'] for line in lines):.4f}"
     share = f" ({mean(values) / mean(dense):.0%})" if dense else ""
-    return f"{mean(values):.4f}{spread}{share}"
+    return f"{mean_of_seeds(values)}{share}"

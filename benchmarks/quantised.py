@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from benchmarks.quality_lines import Line, append_line, read_lines, stored
 from benchmarks.quality_methods import Case
 from benchmarks.quality_runs import SEEDS, options_of
 from benchmarks.quality_tables import METHOD_NAMES
-from benchmarks.report import markdown_table, parse
+from benchmarks.report import markdown_table, mean_of_seeds, parse
 from benchmarks.sides import load, make_config
 from recbole_dsl import DSLTrainer
 from recbole_dsl.network_scoring.stored_weights import all_entries, can_be_packed
@@ -77,7 +77,7 @@ def table(lines: Iterable[Line]) -> str:
             side,
             f"{of[0]['columns']}",
             f"{of[0]['row_bytes']:.1f}",
-            *(_mean([x[k] for x in of]) for k in scores),
+            *(mean_of_seeds([x[k] for x in of]) for k in scores),
         ]
         for (dataset, side), of in cells.items()
     ]
@@ -88,22 +88,18 @@ def table(lines: Iterable[Line]) -> str:
 def table_of_methods(lines: Iterable[Line]) -> str:
     """Test scores and kB of `benchmarks.quality` in float32 and quantised, of lines that were `chosen_lines`."""
     cells: dict[tuple[str, str, float], list[Line]] = {}
-    for line in lines:
+    for line in sorted(lines, key=lambda line: (line["model"], line["dataset"], line["method"], -line["density"])):
         if "int8" in line and line["method"] in METHOD_NAMES:
             pair = f"{line['model']}, {line['dataset']}"
-            cells.setdefault((pair, line["method"], -line["density"]), []).append(line)
+            cells.setdefault((pair, line["method"], line["density"]), []).append(line)
     rows = []
-    for (pair, method, density), of in sorted(cells.items()):
+    for (pair, method, density), of in cells.items():
         found = [zip(*(stored(line, values) for line in of)) for values in _VALUES]
-        scores = [f"{_mean(values)} ({mean(n_bytes) / 1e3:,.0f})" for n_bytes, values in found]
-        rows.append([pair, METHOD_NAMES[method], f"{-density:g}", *scores])
+        scores = [f"{mean_of_seeds(values)} ({mean(n_bytes) / 1e3:,.0f})" for n_bytes, values in found]
+        rows.append([pair, METHOD_NAMES[method], f"{density:g}", *scores])
     head = ["model, dataset", "method", "density", *_VALUES]
     words = "The test score, the mean ± standard deviation where there are several seeds; in brackets kB."
     return f"\n### Quantised\n\n{words}\n\n" + markdown_table(head, rows)
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def _line(dataset: str, side: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from statistics import mean, stdev
 
 import torch
 
@@ -38,3 +39,8 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """What `print_table` prints."""
     lines = (head, ["---", *["---:"] * (len(head) - 1)], *rows)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def mean_of_seeds(values: Sequence[float]) -> str:
+    """The mean of ``values``, with four digits, and their standard deviation if there are several."""
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")

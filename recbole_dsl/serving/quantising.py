@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.serving.bits import pack
+from recbole_dsl.serving.bits import pack, packed_bytes
 from recbole_dsl.serving.csr import CSR, Floats, Ids
 
 VALUES = ("fp32", "fp16", "int8", "int4")
@@ -57,7 +57,7 @@ def quantise(matrix: CSR, values: str) -> dict[str, NDArray]:
 def int8_is_smaller(matrix: CSR) -> bool:
     """Whether ``matrix`` takes fewer bytes in int8 than in int4, which has a scale for each row."""
     nnz = len(matrix.values)
-    return nnz + 4 * matrix.n_columns < -(-nnz // 2) + matrix.n_rows + 4 * (N_LEVELS + 1)
+    return nnz + 4 * matrix.n_columns < packed_bytes(nnz, 4) + matrix.n_rows + 4 * (N_LEVELS + 1)
 
 
 def decoded_scales(scales: NDArray) -> Floats:
