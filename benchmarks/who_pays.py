@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.who_pays", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="BPR")
     parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument(
+        "--methods", nargs="+", choices=_METHODS, default=_METHODS, help="of which ours is always one"
+    )
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=200, help="those of the lines")
     parser.add_argument("--lines", type=Path, default=_ROOT / "results" / "quality.jsonl")
@@ -39,25 +42,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = {method: train(run, options.data_path) for method, run in runs.items()}
     some_data = next(iter(trained.values()))[1]
     groups = Groups.of(some_data[0]._dataset)
-    hits = {method: Hits.of(trainer.model, data[2]) for method, (trainer, data) in trained.items()}
+    hits = [
+        {method: Hits.of(trainer.model, data[part]) for method, (trainer, data) in trained.items()}
+        for part in (2, 1)
+    ]
     path = options.lines.parent / f"who_pays-{options.model}-{options.dataset}"
     widths = _widths(trained["ours"][0], groups)
-    path.with_suffix(".md").write_text(_page(options, groups, hits, widths, path.with_suffix(".svg").name))
+    path.with_suffix(".md").write_text(_page(options, groups, *hits, widths, path.with_suffix(".svg").name))
     _draw(trained["ours"][0], groups, path.with_suffix(".svg"))
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Run]:
+    wanted_methods = [method for method in _METHODS if method in {*options.methods, "ours"}]
     runs = {}
     for line in chosen_lines(read_lines(options.lines)):
         run = Run.of(line)
         density = 1.0 if run.method == "dense" else options.density
         wanted = options.model, options.dataset, density, SEEDS[0], options.epochs
-        if (run.model, run.dataset, run.density, run.seed, run.epochs) == wanted and run.method in _METHODS:
+        if (run.model, run.dataset, run.density, run.seed, run.epochs) == wanted and run.method in wanted_methods:
             runs[run.method] = run
-    missing = [method for method in _METHODS if method not in runs]
+    missing = [method for method in wanted_methods if method not in runs]
     if missing:
         raise SystemExit(f"lines={options.lines}: must have {', '.join(missing)} of {options.model}")
-    return {method: runs[method] for method in _METHODS}
+    return {method: runs[method] for method in wanted_methods}
 
 
 def _widths(trainer: Trainer, groups: Groups) -> dict[str, list[float]]:
@@ -65,27 +72,27 @@ def _widths(trainer: Trainer, groups: Groups) -> dict[str, list[float]]:
 
 
 def _rows(trainer: Trainer) -> list[tuple[str, np.ndarray]]:
-    """Alive weights of each row of the tables of users and of items."""
+    """Alive weights of each row of the tables of users, if there is one, and of items."""
     weights = sparse_weights(trainer.model)
-    return [
-        (side, weights[f"{side}_embedding.weight"].row_offsets.long().diff().numpy()) for side in ("user", "item")
-    ]
+    tables = {side: weights.get(f"{side}_embedding.weight") for side in ("user", "item")}
+    return [(side, table.row_offsets.long().diff().numpy()) for side, table in tables.items() if table is not None]
 
 
 def _page(
     options: argparse.Namespace,
     groups: Groups,
     hits: Mapping[str, Hits],
+    valid_hits: Mapping[str, Hits],
     widths: Mapping[str, list[float]],
     figure: str,
 ) -> str:
-    users, items = groups.members["user"], groups.members["item"]
+    users = groups.members["user"]
     sections = [
         f"# Groups of users and items: {options.model}, {options.dataset}, density {options.density}\n",
         f"    {options.command}\n",
-        "Test data, seed 2020. Users are in five equal-sized groups, by their number of training interactions. "
-        "Items are in five groups with equal numbers of interactions, by their popularity. The rarest come "
-        "first.\n",
+        "Test data unless another is named, seed 2020. Users are in five equal-sized groups, by their number of "
+        "training interactions. Items are in five groups with equal numbers of interactions, by their "
+        "popularity. The rarest come first.\n",
         "## Users: NDCG@10 (Recall@10)\n",
         markdown_table(
             ["training interactions", *groups.ranges("user")],
@@ -95,11 +102,9 @@ def _page(
             ],
         ),
         "## Items: share of their test interactions that are found\n",
-        markdown_table(
-            ["training interactions", *groups.ranges("item")],
-            [["items", *(str(len(g)) for g in items)]]
-            + [[METHOD_NAMES[m], *(f"{hit.of_items(g):.4f}" for g in items)] for m, hit in hits.items()],
-        ),
+        _of_items(groups, hits),
+        "## Items: share of their validation interactions that are found\n",
+        _of_items(groups, valid_hits),
         "## Alive weights of a row, of ours\n",
         markdown_table(
             ["group", *(str(i + 1) for i in range(GROUPS))],
@@ -110,9 +115,24 @@ def _page(
     return "\n".join(sections)
 
 
+def _of_items(groups: Groups, hits: Mapping[str, Hits]) -> str:
+    items = groups.members["item"]
+    held = next(iter(hits.values())).items
+    return markdown_table(
+        ["training interactions", *groups.ranges("item")],
+        [
+            ["items", *(str(len(g)) for g in items)],
+            ["share of the interactions", *(f"{np.isin(held, g).mean():.0%}" for g in items)],
+            *([METHOD_NAMES[m], *(f"{hit.of_items(g):.4f}" for g in items)] for m, hit in hits.items()),
+        ],
+    )
+
+
 def _draw(trainer: Trainer, groups: Groups, path: Path) -> None:
-    with figure_in(path, 2, figsize=(9, 3.4), sharey=True) as (_, axes):
-        for axis, (side, widths) in zip(axes, _rows(trainer)):
+    rows = _rows(trainer)
+    with figure_in(path, len(rows), figsize=(4.5 * len(rows), 3.4), sharey=True) as (_, axes):
+        axes = np.atleast_1d(axes)
+        for axis, (side, widths) in zip(axes, rows):
             counts = groups.counts[side]
             axis.scatter(
                 counts[1:] + 1,

@@ -467,10 +467,11 @@ def test_who_pays_divides_users_and_items_into_groups(tmp_path):
         append_line(file, {**vars(run), "valid_ndcg": 0.1})
     who_pays.main(["--epochs", "1", "--lines", str(file)])
     page = (tmp_path / "who_pays-BPR-ml-100k.md").read_text()
-    blocks = re.findall(r"(?:^\|.*\|\n)+", page, flags=re.MULTILINE)
-    users, items, widths = ([line.strip("| ").split(" | ") for line in b.splitlines()[2:]] for b in blocks)
-    assert [len(users), len(items)] == [4, 5] and all(len(row) == 6 for row in users + items + widths)
+    users, items, valid, widths = _rows_of_tables(page)
+    assert [len(users), len(items), len(valid)] == [4, 6, 6]
+    assert all(len(row) == 6 for row in users + items + valid + widths)
     assert sum(map(int, items[0][1:])) == 1682
+    assert sum(int(cell.rstrip("%")) for cell in items[1][1:]) == pytest.approx(100, abs=3)
     assert all(0 <= float(cell.split(" ")[0]) <= 1 for row in users for cell in row[1:])
     # groups of users have one size; items have half as many weights each
     per_user = sum(map(float, widths[0][1:])) / 5
@@ -478,6 +479,24 @@ def test_who_pays_divides_users_and_items_into_groups(tmp_path):
     assert of_items / 1682 == pytest.approx(per_user / 2, abs=0.2)
     assert (943 * per_user + of_items) / (943 + 1682) == pytest.approx(6.4, abs=0.2)
     assert (tmp_path / "who_pays-BPR-ml-100k.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_who_pays_takes_a_model_without_users(tmp_path):
+    file = tmp_path / "quality.jsonl"
+    dataset = ensure_power_law(str(tmp_path), USERS, ITEMS, INTERACTIONS, times=True)
+    for method in "dense", "ours":
+        run = Run("GRU4Rec", dataset, method, 1.0 if method == "dense" else 0.1, 2020, 0.004, 0.0, 1)
+        append_line(file, {**vars(run), "valid_ndcg": 0.1})
+    of_run = ["--model", "GRU4Rec", "--dataset", dataset, "--data_path", str(tmp_path), "--epochs", "1"]
+    who_pays.main([*of_run, "--methods", "dense", "--lines", str(file)])
+    users, items, valid, widths = _rows_of_tables((tmp_path / f"who_pays-GRU4Rec-{dataset}.md").read_text())
+    assert [len(users), len(items), len(valid)] == [2, 4, 4]
+    assert [row[0] for row in widths] == ["items"]
+
+
+def _rows_of_tables(page):
+    blocks = re.findall(r"(?:^\|.*\|\n)+", page, flags=re.MULTILINE)
+    return [[line.strip("| ").split(" | ") for line in block.splitlines()[2:]] for block in blocks]
 
 
 def test_a_topology_is_drawn_from_its_start_on(tmp_path):
