@@ -99,9 +99,10 @@ def draw_frontier(lines: Sequence[Line], quantised: Sequence[Line], pair: tuple[
                 x = mean(line["row_bytes"] for line in found) * dense["weights"] / _WIDTH / 1e3
                 y = mean(line["quantised"] for line in found)
                 axis.plot(x, y, mark, color=colour, markerfacecolor="white", label=name)
-        (x, y), *_ = _means(lines, "dense")
-        axis.plot(x, y, "k*", markersize=11, label="dense, float32")
-        axis.axhline(y, color="black", linewidth=0.6, linestyle=":")
+        for values, colour in (("float32", "black"), ("int8", "white"), ("int4", "#bbbbbb")):
+            if places := _means(lines, "dense", values):
+                axis.plot(*places[0], "k*", markersize=11, markerfacecolor=colour, label=f"dense, {values}")
+        axis.axhline(_means(lines, "dense")[0][1], color="black", linewidth=0.6, linestyle=":")
         metric = "AUC" if "test_auc" in dense else "NDCG@10"
         axis.set(xscale="log", xlabel="kB of weights and indices", ylabel=f"test {metric}")
         low, high = axis.get_xlim()
