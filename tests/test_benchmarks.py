@@ -61,24 +61,29 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def tables(capsys):
-    """Run a script and give its tables, each a list of rows without the head, a row a list of cells."""
+    """Run a script and give the `_rows_of_tables` that it prints."""
 
     def run(script, *arguments):
         script.main([*map(str, arguments)])
         printed = capsys.readouterr().out
         assert f"    python -m benchmarks.{script.__name__.rpartition('.')[2]} " in printed
         assert f"PyTorch {torch.__version__}" in printed
-        blocks = re.findall(r"(?:^\|.*\|\n)+", printed, flags=re.MULTILINE)
-        return [[line.strip("| ").split(" | ") for line in block.splitlines()[2:]] for block in blocks]
+        return _rows_of_tables(printed)
 
     return run
+
+
+def _rows_of_tables(page):
+    """The tables of a Markdown page, each a list of rows without the head, a row a list of cells."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", page, flags=re.MULTILINE)
+    return [[line.strip("| ").split(" | ") for line in block.splitlines()[2:]] for block in blocks]
 
 
 def test_scaling_writes_what_two_processes_send(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "PAGE", tmp_path / "scaling.md")
     sizes = ["--rows", "400", "--graph_rows", "400", "--steps", "2", "--batch", "256"]
     scaling.main([*sizes, "--data_path", str(tmp_path)])
-    rows = [line.strip("| ").split(" | ") for line in scaling.PAGE.read_text().splitlines() if line[:1] == "|"][2:]
+    (rows,) = _rows_of_tables(scaling.PAGE.read_text())
     assert [row[:4] for row in rows] == [
         [model, "400", density, processes]
         for model in ("BPR", "LightGCN")
@@ -492,11 +497,6 @@ def test_who_pays_takes_a_model_without_users(tmp_path):
     users, items, valid, widths = _rows_of_tables((tmp_path / f"who_pays-GRU4Rec-{dataset}.md").read_text())
     assert [len(users), len(items), len(valid)] == [2, 4, 4]
     assert [row[0] for row in widths] == ["items"]
-
-
-def _rows_of_tables(page):
-    blocks = re.findall(r"(?:^\|.*\|\n)+", page, flags=re.MULTILINE)
-    return [[line.strip("| ").split(" | ") for line in block.splitlines()[2:]] for block in blocks]
 
 
 def test_a_topology_is_drawn_from_its_start_on(tmp_path):
