@@ -23,12 +23,12 @@ import torch
 import yaml
 from recbole.trainer import Trainer
 
-from benchmarks import quality_by_data, quality_figure, quantised
+from benchmarks import fake_quantisation, quality_by_data, quality_figure, quantised
 from benchmarks.joint_codes import code_bytes
 from benchmarks.long_tails import is_made
 from benchmarks.quality_by_data import read_facts
 from benchmarks.quality_lines import Line, Run, append_line, best_first, best_settings, chosen_lines, read_lines
-from benchmarks.quality_methods import ABLATIONS, METHODS, METHODS_OF, USUAL_METHODS
+from benchmarks.quality_methods import ALL_METHODS, METHODS_OF, USUAL_METHODS
 from benchmarks.quality_runs import MODELS, SEEDS, SEQUENTIAL, dense_state, options_of, train
 from benchmarks.quality_tables import summary, tables, write_page
 from benchmarks.report import parse
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     usual = [model for model in MODELS if model not in METHODS_OF and model not in SEQUENTIAL]
     parser.add_argument("--models", nargs="+", choices=MODELS, default=usual)
     parser.add_argument("--datasets", nargs="+", default=["ml-100k", "ml-1m", "lastfm"])
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *ABLATIONS])
+    parser.add_argument("--methods", nargs="+", choices=ALL_METHODS)
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--weight_decays", nargs="+", type=float, help="those of the grid")
@@ -176,7 +176,7 @@ class _Cell:
 
     def _quantised(self, trainer: Trainer, test_data: Any, values: str) -> dict[str, float]:
         """The bytes of the model and its test score if its weights are written as ``values``."""
-        with quantised.quantised(trainer, values) as (n_bytes, _):
+        with fake_quantisation.quantised(trainer, values) as (n_bytes, _):
             test = trainer.evaluate(test_data, load_best_model=False)
         name = "auc" if "auc" in test else "ndcg@10"
         return {"bytes": n_bytes + code_bytes(trainer.model), name.removesuffix("@10"): test[name]}

@@ -14,6 +14,7 @@ from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
 from torch.nn import Module
 
+from benchmarks.fake_quantisation import train_for
 from benchmarks.gradual import GradualPruningTrainer
 from benchmarks.hashed import hash_fields
 from benchmarks.joint_codes import code_items
@@ -181,6 +182,17 @@ def recjpq(case: Case) -> Trainer:
     return DSLTrainer(case.config, model)
 
 
+def _trained_for(values: str, method: Callable[[Case], Trainer]) -> Callable[[Case], Trainer]:
+    """``method`` with fake quantisation: its model is trained for weights that are written as ``values``."""
+
+    def trained(case: Case) -> Trainer:
+        trainer = method(case)
+        train_for(trainer, values)
+        return trainer
+
+    return trained
+
+
 def _sparse_bytes(case: Case, copies: int) -> int:
     """The bytes of ``copies`` of the sparse model's weights and one of their indices."""
     _, sparse = DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform"))
@@ -226,3 +238,8 @@ ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_damping": _ours_but({"_DAMPINGS": (0.5,)}),
     "ours_unrepeated": _ours_but({"_REPEATED": 0.1}),
 }
+FOR_INT4 = {
+    f"{method.__name__}_int4": _trained_for("int4", method)
+    for method in (small_deployed, ours, small_deployed_svd)
+}
+ALL_METHODS = {**METHODS, **FOR_INT4, **ABLATIONS}

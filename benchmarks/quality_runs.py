@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.long_tails import ensure_dataset
 from benchmarks.many_fields import is_fields
 from benchmarks.quality_lines import Run
-from benchmarks.quality_methods import ABLATIONS, METHODS, Case
+from benchmarks.quality_methods import ALL_METHODS, Case
 from benchmarks.sides import load, make_config
 from recbole_dsl import sparse_weights
 
@@ -148,7 +148,7 @@ def train(
         # loaders remember where they are in their shuffle, so every run has its own
         data = load(_config(run.with_(seed=SEEDS[0]), data_path, folder))
         config = _config(run, data_path, folder)
-        trainer = {**METHODS, **ABLATIONS}[run.method](Case(config, data, lambda: dense_weights(run.seed)))
+        trainer = ALL_METHODS[run.method](Case(config, data, lambda: dense_weights(run.seed)))
         trainer.fit(data[0], data[1], verbose=False, show_progress=False)
         trainer.evaluate(data[1])
     return trainer, data

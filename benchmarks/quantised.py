@@ -1,4 +1,4 @@
-"""Quality at equal quantised bytes: our sparse tables in int8 beside narrow dense ones in int8 and in int4.
+"""Quality at equal quantised bytes: our sparse tables beside narrow dense ones, in int8 and in int4.
 
     python -m benchmarks.quantised --threads 1 --data_path dataset
 
@@ -7,39 +7,55 @@ trains what is not yet in results/quantised.jsonl; `python -m benchmarks.quality
 
 import argparse
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
-from recbole.trainer import Trainer
-
+from benchmarks.fake_quantisation import quantised, train_for
 from benchmarks.quality_lines import Line, append_line, read_lines, stored
 from benchmarks.quality_methods import Case
 from benchmarks.quality_runs import SEEDS, options_of
-from benchmarks.quality_tables import METHOD_NAMES
+from benchmarks.quality_tables import FOR_INT4_NAMES, METHOD_NAMES
 from benchmarks.report import markdown_table, mean_of_seeds, parse
 from benchmarks.sides import load, make_config
 from recbole_dsl import DSLTrainer
-from recbole_dsl.network_scoring.stored_weights import all_entries, can_be_packed
-from recbole_dsl.serving.csr import CSR
-from recbole_dsl.serving.packed_table import PackedTable
 
 LINES = Path(__file__).parent.parent / "results" / "quantised.jsonl"
-# what is trained: columns, density, whether it starts from our factorisation, and how its values are written
-SIDES: dict[str, tuple[int, float, bool, str]] = {
-    "ours, density 0.1, int8": (64, 0.1, True, "int8"),
-    "ours, density 0.1, int4": (64, 0.1, True, "int4"),
-    "**ours**, int8": (64, 0.113, True, "int8"),
-    "**ours**, int4": (64, 0.158, True, "int4"),
-    "narrow dense, int8": (12, 1.0, False, "int8"),
-    "narrow dense, int4": (22, 1.0, False, "int4"),
-    "narrow dense with our start, int8": (12, 1.0, True, "int8"),
-    "narrow dense with our start, int4": (22, 1.0, True, "int4"),
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is trained, and how its values are written.
+
+    Attributes:
+        is_started: whether a dense model starts from our factorisation, as sparse ones do.
+        is_trained_for: whether it is trained with its values as they are written.
+    """
+
+    columns: int
+    density: float
+    is_started: bool
+    values: str
+    is_trained_for: bool = False
+
+
+SIDES = {
+    "ours, density 0.1, int8": Side(64, 0.1, True, "int8"),
+    "ours, density 0.1, int4": Side(64, 0.1, True, "int4"),
+    "**ours**, int8": Side(64, 0.113, True, "int8"),
+    "**ours**, int4": Side(64, 0.158, True, "int4"),
+    "**ours**, trained for int4": Side(64, 0.158, True, "int4", is_trained_for=True),
+    "narrow dense, int8": Side(12, 1.0, False, "int8"),
+    "narrow dense, int4": Side(22, 1.0, False, "int4"),
+    "narrow dense, trained for int4": Side(22, 1.0, False, "int4", is_trained_for=True),
+    "narrow dense with our start, int8": Side(12, 1.0, True, "int8"),
+    "narrow dense with our start, int4": Side(22, 1.0, True, "int4"),
+    "narrow dense with our start, trained for int4": Side(22, 1.0, True, "int4", is_trained_for=True),
 }
+_NAMES = METHOD_NAMES | FOR_INT4_NAMES
 _VALUES = "float32", "int8", "int4"
 # learning rate and weight decay that the grid of benchmarks.quality chose for ours, for the narrow dense model and
 # for the narrow dense model with our start
@@ -89,73 +105,51 @@ def table_of_methods(lines: Iterable[Line]) -> str:
     """Test scores and kB of `benchmarks.quality` in float32 and quantised, of lines that were `chosen_lines`."""
     cells: dict[tuple[str, str, float], list[Line]] = {}
     for line in sorted(lines, key=lambda line: (line["model"], line["dataset"], line["method"], -line["density"])):
-        if "int8" in line and line["method"] in METHOD_NAMES:
+        if "int8" in line and line["method"] in _NAMES:
             pair = f"{line['model']}, {line['dataset']}"
             cells.setdefault((pair, line["method"], line["density"]), []).append(line)
     rows = []
     for (pair, method, density), of in cells.items():
         found = [zip(*(stored(line, values) for line in of)) for values in _VALUES]
         scores = [f"{mean_of_seeds(values)} ({mean(n_bytes) / 1e3:,.0f})" for n_bytes, values in found]
-        rows.append([pair, METHOD_NAMES[method], f"{density:g}", *scores])
+        rows.append([pair, _NAMES[method], f"{density:g}", *scores])
     head = ["model, dataset", "method", "density", *_VALUES]
     words = "The test score, the mean ± standard deviation where there are several seeds; in brackets kB."
     return f"\n### Quantised\n\n{words}\n\n" + markdown_table(head, rows)
 
 
-def _line(dataset: str, side: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    columns, density, started, values = SIDES[side]
+def _line(dataset: str, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    side = SIDES[name]
     ours, narrow, narrow_started = SETTINGS[dataset]
-    learning_rate, weight_decay = ours if density < 1 else narrow_started if started else narrow
+    learning_rate, weight_decay = ours if side.density < 1 else narrow_started if side.is_started else narrow
     with tempfile.TemporaryDirectory() as folder:
         own = {"learning_rate": learning_rate, "weight_decay": weight_decay, "epochs": options.epochs}
         own |= {"checkpoint_dir": folder, "data_path": options.data_path}
-        own |= {"embedding_size": columns, "density": density}
+        own |= {"embedding_size": side.columns, "density": side.density}
 
         def config(seed: int) -> Any:
             return make_config("BPR", dataset, {**options_of("BPR", dataset), **own, "seed": seed})
 
         data = load(config(SEEDS[0]))
         case = Case(config(seed), data, dict)
-        trainer = DSLTrainer(case.config, case.model(density))
+        trainer = DSLTrainer(case.config, case.model(side.density))
         for weight in trainer.sparsity.weights.values():
-            weight.awaits_data = started
+            weight.awaits_data = side.is_started
+        if side.is_trained_for:
+            train_for(trainer, side.values)
         trainer.fit(data[0], data[1], verbose=False, show_progress=False)
         before = trainer.evaluate(data[2])["ndcg@10"]
-        with quantised(trainer, values) as (n_bytes, n_rows):
+        with quantised(trainer, side.values) as (n_bytes, n_rows):
             after = trainer.evaluate(data[2], load_best_model=False)["ndcg@10"]
     return {
         "dataset": dataset,
-        "side": side,
+        "side": name,
         "seed": seed,
-        "columns": columns,
+        "columns": side.columns,
         "row_bytes": n_bytes / n_rows,
         "fp32": before,
         "quantised": after,
     }
-
-
-@contextmanager
-def quantised(trainer: Trainer, values: str) -> Iterator[tuple[int, int]]:
-    """The model with its sparse weights and dense matrices as an artifact would hold them; yields bytes and rows.
-
-    The bytes are those of all weights, the rows those of sparse ones.
-    """
-    n_rows, n_bytes = 0, 4 * trainer.cost.dense_tensors.sparse
-    kept = []
-    for weight in trainer.sparsity.weights.values():
-        parts = (part.detach().numpy() for part in (weight.row_offsets, weight.columns, weight.values))
-        table = PackedTable.of(CSR(*parts, weight.n_columns), values)
-        kept.append((weight.values, weight.values.detach().clone()))
-        weight.values.detach().copy_(torch.from_numpy(table.rows(0, weight.n_rows).values))
-        n_bytes, n_rows = n_bytes + table.nbytes, n_rows + weight.n_rows
-    for dense in filter(can_be_packed, trainer.model.parameters()):
-        table = PackedTable.of(all_entries(dense.detach()), values)
-        kept.append((dense, dense.detach().clone()))
-        dense.detach().copy_(torch.from_numpy(table.rows(0, len(dense)).values).view_as(dense))
-        n_bytes += table.nbytes - 4 * dense.numel()
-    yield n_bytes, n_rows
-    for parameter, before in kept:
-        parameter.detach().copy_(before)
 
 
 if __name__ == "__main__":
