@@ -22,7 +22,6 @@ from benchmarks.last_position import SASRec
 from benchmarks.nmf import start_from_nmf
 from recbole_dsl import DSLTrainer, initialisation
 from recbole_dsl.data.interactions import interactions_of
-from recbole_dsl.training.data_start import start_weights
 
 # the options that say how wide a model is
 WIDTHS = {
@@ -130,13 +129,16 @@ def _ours_but(constants: Mapping[str, Any], **options: Any) -> Callable[[Case], 
 
     def method(case: Case) -> Trainer:
         trainer = DSLTrainer(case.config, case.model(case.config["density"], **options))
-        with ExitStack() as stack:
-            for name, value in constants.items():
-                modules = initialisation.factors, initialisation.held_out
-                module = next(one for one in modules if hasattr(one, name))
-                stack.enter_context(patch.object(module, name, value))
-            start_weights(trainer.model, case.data[0]._dataset, trainer.dsl_config.seed)
-        trainer.topology.restart()
+        if constants:
+            train_data = case.data[0]
+            # it holds the start of the usual constants
+            train_data._dataset.config["data_cache"] = False
+            with ExitStack() as stack:
+                for name, value in constants.items():
+                    modules = initialisation.factors, initialisation.held_out
+                    module = next(one for one in modules if hasattr(one, name))
+                    stack.enter_context(patch.object(module, name, value))
+                trainer._start_weights(train_data)
         return trainer
 
     return method
