@@ -43,11 +43,11 @@ class Side:
 
 
 SIDES = {
-    "ours, density 0.1, int8": Side(64, 0.1, True, "int8"),
-    "ours, density 0.1, int4": Side(64, 0.1, True, "int4"),
     "**ours**, int8": Side(64, 0.113, True, "int8"),
     "**ours**, int4": Side(64, 0.158, True, "int4"),
     "**ours**, trained for int4": Side(64, 0.158, True, "int4", is_trained_for=True),
+    "ours, density 0.1, int8": Side(64, 0.1, True, "int8"),
+    "ours, density 0.1, int4": Side(64, 0.1, True, "int4"),
     "narrow dense, int8": Side(12, 1.0, False, "int8"),
     "narrow dense, int4": Side(22, 1.0, False, "int4"),
     "narrow dense, trained for int4": Side(22, 1.0, False, "int4", is_trained_for=True),
@@ -83,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def table(lines: Iterable[Line]) -> str:
     """Test NDCG@10 before and after quantisation, and the bytes of a row."""
-    cells: dict[tuple[str, str], list[Line]] = {}
+    cells: dict[tuple[str, str], list[Line]] = {cell: [] for cell in product(SETTINGS, SIDES)}
     for line in lines:
-        cells.setdefault((line["dataset"], line["side"]), []).append(line)
+        cells[line["dataset"], line["side"]].append(line)
     scores = "fp32", "quantised"
     rows = [
         [
@@ -96,6 +96,7 @@ def table(lines: Iterable[Line]) -> str:
             *(mean_of_seeds([x[k] for x in of]) for k in scores),
         ]
         for (dataset, side), of in cells.items()
+        if of
     ]
     head = ["dataset", "BPR, test NDCG@10", "columns", "bytes a row, index included", *scores]
     return "\n### At equal quantised bytes\n\n" + markdown_table(head, rows)
