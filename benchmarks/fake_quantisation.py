@@ -37,31 +37,29 @@ def train_for(trainer: Trainer, values: str) -> None:
     """
     model = trainer.model
     usual_loss, usual_validation = model.calculate_loss, trainer._valid_epoch
+    # (weights, what rounding adds) and (weights, their float32 values while they are rounded)
     added: list[tuple[Tensor, Tensor]] = []
-    kept: list[tuple[Tensor, Tensor]] = []
-    optimizers: list[torch.optim.Optimizer] = []
+    exact: list[tuple[Tensor, Tensor]] = []
     topologies: list[Any] = []
-    n_steps = 0
+    optimizer, n_steps = None, 0
 
     def restore(*_: Any) -> None:
-        for tensor, before in kept:
-            tensor.copy_(before)
-        kept.clear()
+        nonlocal exact
+        _replace(exact)
+        exact = []
 
     @wraps(usual_loss)
     def calculate_loss(*args: Any) -> Any:
-        nonlocal n_steps
-        if trainer.optimizer not in optimizers:
-            optimizers.append(trainer.optimizer)
-            trainer.optimizer.register_step_pre_hook(restore)
+        nonlocal added, exact, topologies, optimizer, n_steps
+        if trainer.optimizer is not optimizer:
+            optimizer = trainer.optimizer
+            optimizer.register_step_pre_hook(restore)
         now = [weight.topology for weight in trainer.sparsity.weights.values()]
-        if n_steps % _INTERVAL == 0 or any(one is not before for one, before in zip(now, topologies, strict=True)):
-            added[:] = [(tensor, stored - tensor) for tensor, stored, _ in _as_stored(trainer, values)]
-            topologies[:] = now
+        if n_steps % _INTERVAL == 0 or now != topologies:
+            added = [(tensor, stored - tensor) for tensor, stored, _ in _as_stored(trainer, values)]
+            topologies = now
         n_steps += 1
-        kept[:] = [(tensor, tensor.clone()) for tensor, _ in added]
-        for tensor, error in added:
-            tensor.add_(error)
+        exact = _replace([(tensor, tensor + error) for tensor, error in added])
         return usual_loss(*args)
 
     @wraps(usual_validation)
@@ -75,16 +73,20 @@ def train_for(trainer: Trainer, values: str) -> None:
 @contextmanager
 def _rounded(trainer: Trainer, values: str) -> Iterator[int]:
     """The model with its weights as stored; yields what they add to the bytes of dense tensors."""
-    kept, n_added = [], 0
-    for tensor, stored, n_bytes in _as_stored(trainer, values):
-        kept.append((tensor, tensor.clone()))
-        tensor.copy_(stored)
-        n_added += n_bytes
+    all_stored = list(_as_stored(trainer, values))
+    exact = _replace([(tensor, stored) for tensor, stored, _ in all_stored])
     try:
-        yield n_added
+        yield sum(n_added for *_, n_added in all_stored)
     finally:
-        for tensor, before in kept:
-            tensor.copy_(before)
+        _replace(exact)
+
+
+def _replace(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Give the first of each pair the values of the second; returns pairs that undo it."""
+    before = [(tensor, tensor.clone()) for tensor, _ in pairs]
+    for tensor, values in pairs:
+        tensor.copy_(values)
+    return before
 
 
 def _as_stored(trainer: Trainer, values: str) -> Iterator[tuple[Tensor, Tensor, int]]:

@@ -21,10 +21,7 @@ METHOD_NAMES = {
     "ours_tables": "ours, layers and positions dense",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }
-FOR_INT4_NAMES = {
-    f"{method}_int4": f"{METHOD_NAMES[method]}, trained for int4"
-    for method in ("small_deployed", "ours", "small_deployed_svd")
-}
+FOR_INT4_NAMES = {f"{method}_int4": f"{name}, trained for int4" for method, name in METHOD_NAMES.items()}
 # ours comes first, for a page shows the first columns of a wide table
 _SUMMARY = (
     *("ours", "dense", "small_deployed", "small_deployed_svd"),
