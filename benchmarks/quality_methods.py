@@ -20,7 +20,7 @@ from benchmarks.hashed import hash_fields
 from benchmarks.joint_codes import code_items
 from benchmarks.last_position import SASRec
 from benchmarks.nmf import start_from_nmf
-from recbole_dsl import DSLTrainer, initialisation
+from recbole_dsl import DSLTrainer, SparsityReport, initialisation
 from recbole_dsl.data.interactions import interactions_of
 
 # the options that say how wide a model is
@@ -124,6 +124,14 @@ def ours(case: Case) -> Trainer:
     return DSLTrainer(case.config, case.model(case.config["density"]))
 
 
+def ours_wide(case: Case) -> Trainer:
+    """`ours` with tables twice as wide, and as many weights in all."""
+    usual = _uniform(case)
+    widths = {name: _times(case.config[name], 2) for name in _table_widths(case.config["model"])}
+    weights = usual.nnz + _n_dense(usual) - _n_dense(_uniform(case, **widths))
+    return DSLTrainer(case.config, case.model(case.config["density"], weights=weights, sparse_init=None))
+
+
 def _ours_but(constants: Mapping[str, Any], **options: Any) -> Callable[[Case], Trainer]:
     """`ours` with other options, and other constants of `recbole_dsl.initialisation` until it has started."""
 
@@ -197,9 +205,24 @@ def _trained_for(values: str, method: Callable[[Case], Trainer]) -> Callable[[Ca
 
 def _sparse_bytes(case: Case, copies: int) -> int:
     """The bytes of ``copies`` of the sparse model's weights and one of their indices."""
-    _, sparse = DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform"))
-    rest = sum(count for count, _ in sparse.dense.values())
-    return 4 * copies * (sparse.nnz + rest) + sum(weight.index_bytes for weight in sparse.weights.values())
+    sparse = _uniform(case)
+    index_bytes = sum(weight.index_bytes for weight in sparse.weights.values())
+    return 4 * copies * (sparse.nnz + _n_dense(sparse)) + index_bytes
+
+
+def _uniform(case: Case, **options: Any) -> SparsityReport:
+    """What the sparse model has, quickly made: with a random topology."""
+    return DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform", **options))[1]
+
+
+def _n_dense(report: SparsityReport) -> int:
+    return sum(count for count, _ in report.dense.values())
+
+
+def _table_widths(model: str) -> tuple[str, ...]:
+    """The options that say how wide the tables of ``model`` are."""
+    widths = WIDTHS[model]
+    return tuple(name for name in widths if name.endswith("embedding_size")) or widths[:1]
 
 
 def _times(width: int | list[int], share: float) -> int | list[int]:
@@ -218,12 +241,13 @@ METHODS: dict[str, Callable[[Case], Trainer]] = {
         pruned_gradually,
         sparserec,
         ours,
+        ours_wide,
         small_deployed_svd,
         quotient_remainder,
         recjpq,
     )
 }
-USUAL_METHODS = tuple(name for name in METHODS if name not in ("quotient_remainder", "recjpq"))
+USUAL_METHODS = tuple(name for name in METHODS if name not in ("ours_wide", "quotient_remainder", "recjpq"))
 # what is compared unless the command says otherwise
 METHODS_OF = dict.fromkeys(("FM", "DeepFM", "DCNV2"), ("dense", "small_deployed", "quotient_remainder", "ours"))
 # ours with one thing changed

@@ -18,6 +18,7 @@ METHOD_NAMES = {
     "quotient_remainder": "quotient-remainder hashing, equal deployed bytes",
     "recjpq": "product quantisation with SVD codes (RecJPQ), about equal deployed bytes",
     "ours": "**ours**",
+    "ours_wide": "**ours**, tables twice as wide, as many weights",
     "ours_tables": "ours, layers and positions dense",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
 }

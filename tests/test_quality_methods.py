@@ -18,6 +18,10 @@ def result_of(line):
     return line["model"], line["dataset"], line["density"], score(line, "valid"), score(line, "test")
 
 
+def n_weights(trainer):
+    return sum(parameter.numel() for parameter in trainer.model.parameters())
+
+
 @pytest.mark.parametrize(
     "model, changed",
     [("BPR", STARTS[:4]), ("MultiVAE", STARTS[4:])],
@@ -49,3 +53,16 @@ def test_no_committed_line_of_another_start_is_that_of_ours():
     others = [line for line in lines if line["method"] in STARTS]
     assert {line["method"] for line in others} == set(STARTS)
     assert not [line for line in others if result_of(line) in ours]
+
+
+@pytest.mark.parametrize("model, table", [("SASRec", "item_embedding.weight"), ("BPR", "user_embedding.weight")])
+def test_a_wide_model_has_as_many_weights_as_ours_in_tables_twice_as_wide(tmp_path, model, table):
+    config = make_config(
+        model, "ml-100k", {**options_of(model, "ml-100k"), "density": 0.1, "checkpoint_dir": str(tmp_path)}
+    )
+    data = load(config)
+    ours, wide = (METHODS[method](Case(config, data, dict)) for method in ("ours", "ours_wide"))
+    usual, doubled = (trainer.sparsity.weights[table] for trainer in (ours, wide))
+    assert doubled.n_columns == 2 * usual.n_columns
+    assert n_weights(wide) == n_weights(ours)
+    assert wide.dsl_config.sparse_init == ours.dsl_config.sparse_init
