@@ -125,11 +125,13 @@ def ours(case: Case) -> Trainer:
 
 
 def ours_wide(case: Case) -> Trainer:
-    """`ours` with tables twice as wide, and as many weights in all."""
+    """`ours` with tables twice as wide, as many weights in all, and as much dropout."""
     usual = _uniform(case)
     widths = {name: _times(case.config[name], 2) for name in _table_widths(case.config["model"])}
     weights = usual.nnz + _n_dense(usual) - _n_dense(_uniform(case, **widths))
-    return DSLTrainer(case.config, case.model(case.config["density"], weights=weights, sparse_init=None))
+    factor = next((after / before for before, after in usual.dropout.items()), None)
+    options = {"weights": weights, "dropout_factor": factor, "sparse_init": None}
+    return DSLTrainer(case.config, case.model(case.config["density"], **options))
 
 
 def _ours_but(constants: Mapping[str, Any], **options: Any) -> Callable[[Case], Trainer]:

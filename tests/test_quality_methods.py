@@ -66,3 +66,4 @@ def test_a_wide_model_has_as_many_weights_as_ours_in_tables_twice_as_wide(tmp_pa
     assert doubled.n_columns == 2 * usual.n_columns
     assert n_weights(wide) == n_weights(ours)
     assert wide.dsl_config.sparse_init == ours.dsl_config.sparse_init
+    assert wide.sparsity.dropout == ours.sparsity.dropout
