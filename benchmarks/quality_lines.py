@@ -60,7 +60,7 @@ def stored(line: Line, values: str) -> tuple[int, float] | None:
     """
     if values == "float32":
         # the bytes of a dense model's line hold an index that it does without
-        is_dense = line["method"].startswith(("dense", "small", "quotient"))
+        is_dense = line["method"].startswith(("dense", "small", "quotient", "deep"))
         return (4 * line["weights"] if is_dense else line["bytes"]), score(line, "test")
     if values not in line:
         return None

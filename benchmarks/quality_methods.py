@@ -14,6 +14,7 @@ from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
 from torch.nn import Module
 
+from benchmarks.deep_hashing import hash_deeply
 from benchmarks.fake_quantisation import train_for
 from benchmarks.gradual import GradualPruningTrainer
 from benchmarks.hashed import hash_fields
@@ -129,8 +130,7 @@ def ours_wide(case: Case) -> Trainer:
     usual = _uniform(case)
     widths = {name: _times(case.config[name], 2) for name in _table_widths(case.config["model"])}
     weights = usual.nnz + _n_dense(usual) - _n_dense(_uniform(case, **widths))
-    factor = next((after / before for before, after in usual.dropout.items()), None)
-    options = {"weights": weights, "dropout_factor": factor, "sparse_init": None}
+    options = {"weights": weights, "dropout_factor": _dropout_factor(usual), "sparse_init": None}
     return DSLTrainer(case.config, case.model(case.config["density"], **options))
 
 
@@ -159,13 +159,19 @@ def small_deployed_svd(case: Case) -> Trainer:
     return _small(case, copies=1, started=True)
 
 
-def _small(case: Case, copies: int, started: bool = False) -> Trainer:
+def small_deployed_svd_dropout(case: Case) -> Trainer:
+    """`small_deployed_svd` with as much dropout as ours."""
+    return _small(case, copies=1, started=True, dropout_factor=_dropout_factor(_uniform(case)))
+
+
+def _small(case: Case, copies: int, started: bool = False, dropout_factor: float | None = None) -> Trainer:
     """The dense model nearest in bytes to ``copies`` of the sparse weights and one of their indices."""
     wanted = _sparse_bytes(case, copies)
     full = {name: case.config[name] for name in WIDTHS[case.config["model"]]}
 
     def narrowed(share: float) -> Module:
-        return case.model(1.0, **{name: _times(width, share) for name, width in full.items()})
+        widths = {name: _times(width, share) for name, width in full.items()}
+        return case.model(1.0, dropout_factor=dropout_factor, **widths)
 
     def distance(columns: int) -> int:
         return abs(4 * copies * sum(p.numel() for p in narrowed(columns / 64).parameters()) - wanted)
@@ -183,6 +189,14 @@ def quotient_remainder(case: Case) -> Trainer:
     wanted = _sparse_bytes(case, copies=1)
     model = case.model(1.0)
     hash_fields(model, wanted // 4)
+    return DSLTrainer(case.config, model)
+
+
+def deep_hash(case: Case) -> Trainer:
+    """A context-aware model of the sparse one's deployed bytes, without tables (`benchmarks.deep_hashing`)."""
+    wanted = _sparse_bytes(case, copies=1)
+    model = case.model(1.0)
+    hash_deeply(model, wanted // 4)
     return DSLTrainer(case.config, model)
 
 
@@ -217,6 +231,11 @@ def _uniform(case: Case, **options: Any) -> SparsityReport:
     return DSLTrainer.prepare(case.config, case.model(case.config["density"], sparse_init="uniform", **options))[1]
 
 
+def _dropout_factor(report: SparsityReport) -> float | None:
+    """What dropout is multiplied by, None in a model without any."""
+    return next((after / before for before, after in report.dropout.items()), None)
+
+
 def _n_dense(report: SparsityReport) -> int:
     return sum(count for count, _ in report.dense.values())
 
@@ -245,11 +264,14 @@ METHODS: dict[str, Callable[[Case], Trainer]] = {
         ours,
         ours_wide,
         small_deployed_svd,
+        small_deployed_svd_dropout,
         quotient_remainder,
+        deep_hash,
         recjpq,
     )
 }
-USUAL_METHODS = tuple(name for name in METHODS if name not in ("ours_wide", "quotient_remainder", "recjpq"))
+_UNUSUAL_METHODS = "ours_wide", "small_deployed_svd_dropout", "quotient_remainder", "deep_hash", "recjpq"
+USUAL_METHODS = tuple(name for name in METHODS if name not in _UNUSUAL_METHODS)
 # what is compared unless the command says otherwise
 METHODS_OF = dict.fromkeys(("FM", "DeepFM", "DCNV2"), ("dense", "small_deployed", "quotient_remainder", "ours"))
 # ours with one thing changed

@@ -16,11 +16,13 @@ METHOD_NAMES = {
     "pruned_gradually": "dense, pruned gradually, fine-tuned",
     "sparserec": "SparseRec's recipe",
     "quotient_remainder": "quotient-remainder hashing, equal deployed bytes",
+    "deep_hash": "rows made of hashes (DHE), equal deployed bytes",
     "recjpq": "product quantisation with SVD codes (RecJPQ), about equal deployed bytes",
     "ours": "**ours**",
     "ours_wide": "**ours**, tables twice as wide, as many weights",
     "ours_tables": "ours, layers and positions dense",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
+    "small_deployed_svd_dropout": "*small dense, equal deployed bytes, with our start and our dropout*",
 }
 FOR_INT4_NAMES = {f"{method}_int4": f"{name}, trained for int4" for method, name in METHOD_NAMES.items()}
 # ours comes first, for a page shows the first columns of a wide table

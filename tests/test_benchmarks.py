@@ -13,6 +13,7 @@ import yaml
 from recbole.model.sequential_recommender import SASRec
 
 from benchmarks import (
+    deep_hashing,
     epochs,
     full_softmax,
     graphs,
@@ -422,6 +423,23 @@ def test_no_two_tokens_of_a_field_are_hashed_alike():
         start += size
     assert len(table.quotients) + len(table.remainders) == sum(hashed.n_rows(size, 7) for size in sizes)
     assert rows.std() == pytest.approx(1, rel=0.1)
+
+
+def test_rows_made_of_hashes_differ_between_tokens_and_are_the_same_for_one():
+    weight = torch.randn(3000, 16) * 0.1
+    rows = deep_hashing.DeepHash(weight, 8)
+    tokens = torch.tensor([[7, 2999, 7], [0, 7, 1]])
+    made = rows(tokens).detach()
+    assert made.shape == (2, 3, 16)
+    assert torch.equal(made[0, 0], made[0, 2]) and torch.equal(made[0, 0], made[1, 1])
+    assert len(rows(torch.arange(3000)).detach().unique(dim=0)) == 3000
+    assert rows(torch.arange(3000)).std().item() == pytest.approx(0.1, rel=0.2)
+    assert sum(p.numel() for p in rows.parameters()) == deep_hashing.n_weights(8, 16)
+    # a hash is a place on a line from -1 to 1, and as likely anywhere on it
+    hashes = rows.encoded(torch.arange(3000))
+    assert hashes.min() >= -1 and hashes.max() <= 1 and abs(hashes.mean()) < 0.01
+    assert hashes.std().item() == pytest.approx(3**-0.5, rel=0.01)
+    assert torch.equal(deep_hashing.DeepHash(weight, 8).encoded(tokens[0]), rows.encoded(tokens[0]))
 
 
 def test_codes_of_items_fill_256_quantiles_evenly_and_follow_the_singular_vectors():

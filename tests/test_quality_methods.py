@@ -67,3 +67,18 @@ def test_a_wide_model_has_as_many_weights_as_ours_in_tables_twice_as_wide(tmp_pa
     assert n_weights(wide) == n_weights(ours)
     assert wide.dsl_config.sparse_init == ours.dsl_config.sparse_init
     assert wide.sparsity.dropout == ours.sparsity.dropout
+
+
+def test_a_narrow_model_with_our_dropout_is_narrow_and_has_it(tmp_path):
+    options = {**options_of("SASRec", "ml-100k"), "density": 0.1, "checkpoint_dir": str(tmp_path)}
+    data = load(make_config("SASRec", "ml-100k", options))
+    # a method changes the config of its case
+    ours, usual, narrow = (
+        METHODS[method](Case(make_config("SASRec", "ml-100k", options), data, dict))
+        for method in ("ours", "small_deployed_svd", "small_deployed_svd_dropout")
+    )
+    assert narrow.sparsity.dropout == ours.sparsity.dropout != usual.sparsity.dropout
+    rates = {module.p for module in narrow.model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == set(ours.sparsity.dropout.values())
+    shapes = [{name: p.shape for name, p in one.model.named_parameters()} for one in (usual, narrow)]
+    assert shapes[0] == shapes[1]
