@@ -127,7 +127,11 @@ class DSLConfig:
         "Optimizer steps between two topology updates, at least 1. None: 1/32 of the training, in sequential "
         "models at most an epoch.",
     )
-    update_ratio: float = _option(0.1, _share, "Share of alive weights exchanged at the first update, in [0, 1].")
+    update_ratio: float | None = _option(
+        None,
+        _share,
+        "Share of alive weights exchanged at the first update, in [0, 1]. None: 0.1, in sequential models 0.5.",
+    )
     schedule: str = _option(
         "cosine", _choice, "How the update ratio falls: cosine or linear to 0.005, or constant."
     )

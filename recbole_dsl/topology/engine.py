@@ -22,6 +22,8 @@ from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_
 _SHARE, _SMALL = 0.2, 2**24
 # update_interval, as a part of the training; grow_window, as a part of the interval where a tensor is not small
 _UPDATES, _COLLECTED = 32, 10
+# update_ratio, and that of a model with an update in each epoch
+_RATIO, _RATIO_OF_EPOCHS = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class DynamicTopology:
 
     Attributes:
         step: optimizer steps counted so far.
-        epochs: of the training, if each is to have an update at least; None by default.
+        epochs: of the training, if each is to have an update at least, and a large one; None by default.
         updates: every `TopologyUpdate` so far.
     """
 
@@ -112,6 +114,13 @@ class DynamicTopology:
         if self.config.update_interval is None and self.total_steps is not None:
             return max(1, self.total_steps // max(_UPDATES, self.epochs or 0))
         return self.config.update_interval
+
+    @property
+    def first_ratio(self) -> float:
+        """Share of alive weights that the first update exchanges: the option, or a tenth, with `epochs` a half."""
+        if self.config.update_ratio is not None:
+            return self.config.update_ratio
+        return _RATIO if self.epochs is None else _RATIO_OF_EPOCHS
 
     @property
     def grow_window(self) -> int:
@@ -302,7 +311,7 @@ class DynamicTopology:
     @torch.no_grad()
     def _update(self) -> None:
         progress = self.step / (self.config.stop_fraction * self.total_steps)
-        ratio = update_ratio(self.config.schedule, self.config.update_ratio, progress)
+        ratio = update_ratio(self.config.schedule, self.first_ratio, progress)
         # a tensor that the last step did not train has nothing to choose by
         trained = [_was_trained(weight) for weight in self.weights.values()]
         if is_distributed():

@@ -210,6 +210,24 @@ def test_by_default_an_interval_is_a_32nd_of_the_training_and_at_most_one_of_its
     assert topology.update_interval == interval
 
 
+@pytest.mark.parametrize(
+    ("options", "epochs", "wanted"),
+    [({}, None, 0.1), ({}, 10, 0.5), ({"update_ratio": 0.3}, None, 0.3), ({"update_ratio": 0.0}, 10, 0.0)],
+)
+def test_by_default_the_first_update_exchanges_a_tenth_and_a_half_where_each_epoch_has_one(
+    options, epochs, wanted
+):
+    model, _, optimizer, topology = start(
+        DSLConfig(density=0.3, sparse_init="uniform", **options), total_steps=1000
+    )
+    topology.epochs = epochs
+    random = torch.Generator().manual_seed(0)
+    while not topology.updates:
+        train_step(model, optimizer, toy_batch(random))
+    # the schedule has begun to fall
+    assert topology.updates[0].ratio == pytest.approx(wanted, rel=0.05)
+
+
 @pytest.mark.parametrize("budget", ["uniform", "global"])
 def test_a_tensor_that_the_last_step_did_not_train_is_left_as_it_is(budget):
     model = torch.nn.ModuleList([torch.nn.Embedding(9, 8), torch.nn.Embedding(9, 8)])
