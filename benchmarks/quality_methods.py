@@ -280,6 +280,7 @@ ABLATIONS: dict[str, Callable[[Case], Trainer]] = {
     "ours_tables": _ours_but({}, targets="item_embedding.weight"),
     "ours_fixed": _ours_but({}, topology="fixed"),
     "ours_ratio": _ours_but({}, update_ratio=0.5),
+    "ours_tenth": _ours_but({}, update_ratio=0.1),
     "ours_window": _ours_but({}, grow_window=1),
     "ours_random_growth": _ours_but({}, grow="random"),
     "ours_unrotated": _ours_but({"_MAX_ROTATIONS": 0}),

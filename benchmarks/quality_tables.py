@@ -20,6 +20,7 @@ METHOD_NAMES = {
     "recjpq": "product quantisation with SVD codes (RecJPQ), about equal deployed bytes",
     "ours": "**ours**",
     "ours_wide": "**ours**, tables twice as wide, as many weights",
+    "ours_tenth": "ours, `update_ratio=0.1`",
     "ours_tables": "ours, layers and positions dense",
     "small_deployed_svd": "*small dense, equal deployed bytes, with our start*",
     "small_deployed_svd_dropout": "*small dense, equal deployed bytes, with our start and our dropout*",
