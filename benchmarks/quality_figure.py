@@ -12,7 +12,7 @@ from benchmarks.quality_tables import seeds_at_a_tenth
 _SHOWN = {
     "ours": ("ours", "o", OURS, 46),
     "small_deployed_svd": ("small dense with our start, equal bytes", "s", STARTED, 22),
-    "small_deployed_svd_dropout": ("the same with our dropout", "^", STARTED, 22),
+    "small_deployed_svd_dropout": ("small dense with our start and dropout", "^", STARTED, 22),
     "small_deployed": ("small dense, equal bytes", "s", RIVAL, 22),
     "recjpq": ("product quantisation (RecJPQ)", "P", QUANTISED, 22),
     "quotient_remainder": ("quotient-remainder hashing", "X", QUANTISED, 22),
