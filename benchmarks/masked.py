@@ -63,7 +63,9 @@ class MaskedTrainer(Trainer):
         options, weight, mask = self.dsl_config, parameter.view(-1), self.masks[parameter].view(-1)
         alive = mask.bool()
         n_alive = int(alive.sum())
-        ratio = update_ratio(options.schedule, options.update_ratio, self.steps / self.total_steps)
+        # as the package has it, but in sequential models
+        first = 0.1 if options.update_ratio is None else options.update_ratio
+        ratio = update_ratio(options.schedule, first, self.steps / self.total_steps)
         n = min(round(ratio * n_alive), len(mask) - n_alive)
         pruned = weight.abs().masked_fill_(~alive, torch.inf).topk(n, largest=False, sorted=False).indices
         grown = gradient.view(-1).abs().masked_fill_(alive, -1).topk(n, sorted=False).indices
