@@ -11,7 +11,7 @@ from recbole.trainer import Trainer
 from torch import Tensor, nn
 
 from recbole_dsl import DSLConfig
-from recbole_dsl.topology.schedule import update_ratio
+from recbole_dsl.topology.schedule import FIRST_RATIO, update_ratio
 
 
 class MaskedTrainer(Trainer):
@@ -63,8 +63,7 @@ class MaskedTrainer(Trainer):
         options, weight, mask = self.dsl_config, parameter.view(-1), self.masks[parameter].view(-1)
         alive = mask.bool()
         n_alive = int(alive.sum())
-        # as the package has it, but in sequential models
-        first = 0.1 if options.update_ratio is None else options.update_ratio
+        first = FIRST_RATIO if options.update_ratio is None else options.update_ratio
         ratio = update_ratio(options.schedule, first, self.steps / self.total_steps)
         n = min(round(ratio * n_alive), len(mask) - n_alive)
         pruned = weight.abs().masked_fill_(~alive, torch.inf).topk(n, largest=False, sorted=False).indices

@@ -186,17 +186,19 @@ def _small(case: Case, copies: int, started: bool = False, dropout_factor: float
 
 def quotient_remainder(case: Case) -> Trainer:
     """A context-aware model of the sparse one's deployed bytes, its fields hashed (`benchmarks.hashed`)."""
-    wanted = _sparse_bytes(case, copies=1)
-    model = case.model(1.0)
-    hash_fields(model, wanted // 4)
-    return DSLTrainer(case.config, model)
+    return _hashed(case, hash_fields)
 
 
 def deep_hash(case: Case) -> Trainer:
     """A context-aware model of the sparse one's deployed bytes, without tables (`benchmarks.deep_hashing`)."""
+    return _hashed(case, hash_deeply)
+
+
+def _hashed(case: Case, hash_tables: Callable[[Module, int], None]) -> Trainer:
+    """The dense model whose tables ``hash_tables`` replaces so that it has the sparse one's deployed bytes."""
     wanted = _sparse_bytes(case, copies=1)
     model = case.model(1.0)
-    hash_deeply(model, wanted // 4)
+    hash_tables(model, wanted // 4)
     return DSLTrainer(case.config, model)
 
 

@@ -15,15 +15,13 @@ from recbole_dsl.topology.gradients import GradientBuffer, is_distributed, windo
 from recbole_dsl.topology.grow_criteria import GROW, GrowCriterion
 from recbole_dsl.topology.processes import decided_by_first, refuse_different_topologies, take_entries_of_first
 from recbole_dsl.topology.prune_criteria import PRUNE
-from recbole_dsl.topology.schedule import update_ratio
+from recbole_dsl.topology.schedule import FIRST_RATIO, FIRST_RATIO_OF_EPOCHS, update_ratio
 from recbole_dsl.topology.taken_steps import StepGradients, scaler_at_work, was_skipped
 
 # defaults of options: grow_memory, as a share of a dense tensor or, if that is more, in bytes;
 _SHARE, _SMALL = 0.2, 2**24
 # update_interval, as a part of the training; grow_window, as a part of the interval where a tensor is not small
 _UPDATES, _COLLECTED = 32, 10
-# update_ratio, and that of a model with an update in each epoch
-_RATIO, _RATIO_OF_EPOCHS = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class DynamicTopology:
         """Share of alive weights that the first update exchanges: the option, or a tenth, with `epochs` a half."""
         if self.config.update_ratio is not None:
             return self.config.update_ratio
-        return _RATIO if self.epochs is None else _RATIO_OF_EPOCHS
+        return FIRST_RATIO if self.epochs is None else FIRST_RATIO_OF_EPOCHS
 
     @property
     def grow_window(self) -> int:

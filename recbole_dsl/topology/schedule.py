@@ -2,6 +2,8 @@
 
 import math
 
+# defaults of the option update_ratio: the second where every epoch has an update
+FIRST_RATIO, FIRST_RATIO_OF_EPOCHS = 0.1, 0.5
 FINAL_RATIO = 0.005
 
 
