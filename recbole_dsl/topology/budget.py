@@ -62,6 +62,19 @@ def allocate(
     return _apportion(total, shares, [s.capacity for s in sizes])
 
 
+def allocate_crossed(tables: Sequence[TensorSize], layers: Sequence[TensorSize], total: int) -> list[int]:
+    """Number of alive weights per tensor, first of the tables; they sum to ``total``.
+
+    The ``layers`` have the square of the tables' density, as in a dense model of fewer columns, whose layers lose
+    rows and columns where its tables lose columns.
+    """
+    size, square_size = (sum(one.numel for one in some) for some in (tables, layers))
+    # of: density * size + density**2 * square_size = total
+    density = 2 * total / (size + math.sqrt(size**2 + 4 * square_size * total))
+    shares = [density * one.numel for one in tables] + [density**2 * one.numel for one in layers]
+    return _apportion(total, shares, [one.capacity for one in (*tables, *layers)])
+
+
 def uniform(size: TensorSize) -> float:
     """The same density for every tensor."""
     return size.numel

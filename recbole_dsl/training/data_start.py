@@ -7,8 +7,7 @@ from logging import getLogger
 
 import torch
 from recbole.data.dataset import Dataset
-from recbole.model.abstract_recommender import ContextRecommender, SequentialRecommender
-from recbole.model.layers import BaseFactorizationMachine
+from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 
 from recbole_dsl.data.interactions import has_users_and_items, interactions_of
@@ -16,34 +15,33 @@ from recbole_dsl.data.kept_start import initialise_once, kept_factors
 from recbole_dsl.graphs.propagation import has_graphs
 from recbole_dsl.initialisation.factors import Factors, initialise_from
 from recbole_dsl.initialisation.held_out import histories_are_long
-from recbole_dsl.initialisation.shared_columns import share_columns
 from recbole_dsl.sparse.modules import sparse_weights
 from recbole_dsl.sparse.weight import SparseWeight
 from recbole_dsl.topology.budget import TensorSize, allocate
-from recbole_dsl.training.field_counts import field_counts
+from recbole_dsl.training.field_start import start_fields
 
 # scale of tables whose row products are the scores themselves. At scale 1 products of unrelated rows have the
 # variance 1, which layers and propagation need; BPR then converges within a few epochs, and training gains little.
 # Sequential models multiply a state by the rows of all items. They learn more slowly from the scale of their own
 # initialisers, which is two fifths of this for GRU4Rec on ml-100k, and a quarter for SASRec
 _SCALE = 0.25
-# half of the tokens are seen so many times or more: equal rows were better with FM on ml-100k
-_OFTEN = 32
 # items whose mean a masked one starts from, at most
 _SOME = 2**12
 
 
 def start_weights(
-    model: nn.Module, dataset: Dataset, seed: int, item_density_ratio: float | None = None
+    model: nn.Module,
+    dataset: Dataset,
+    seed: int,
+    item_density_ratio: float | None = None,
+    budget: str = "uniform",
 ) -> list[str]:
     """Give the sparse weights of users and of items in ``model`` a topology and values from ``dataset``.
 
     These are its `sided_weights`. Layers keep the scale of their initialiser. These and all other sparse weights
     are divided by the root of their density: with fewer terms in each sum, the outputs keep the variance that the
-    initialiser gave them. Tables of context-aware models keep their values as they are: rows of rare tokens hardly
-    change, and what they start from is noise to the layers that read them. Those whose rows are multiplied, as in
-    FM, `share_columns`. Where tokens are rare, frequent ones have more of their weights, and more first orders in
-    any model.
+    initialiser gave them. Tables of context-aware models and the layers that cross their rows start otherwise; see
+    `start_fields`.
 
     This happens once, with ``sparse_init=svd``, to weights that `sparsify` made and into which nothing was loaded,
     unless another with as many factors holds given values; see `best_factors`. The entries of a table of
@@ -52,7 +50,8 @@ def start_weights(
     one that a prediction follows, and its rows share alike too. A layer starts from the `Factors` that stand
     out; if it has more units than there are factors these repeat. Not in a table: a user and an item who are alike
     would make different columns alive. Where a model is a table of users and one of items, and histories are long,
-    the tables share their weights anew, by ``item_density_ratio``; see `allocate`.
+    the tables share their weights anew, by ``item_density_ratio``; see `allocate`. A ``budget`` of "erk" stays as
+    it is.
 
     Returns:
         The names of the weights.
@@ -79,7 +78,8 @@ def start_weights(
                     f"{best.steps} steps"
                 )
                 factors[kind] = best
-                if _has_only_tables(model, sided) and histories_are_long(interactions):
+                is_uneven = budget != "erk" and _has_only_tables(model, sided)
+                if is_uneven and histories_are_long(interactions):
                     shares = _shared(sided, item_density_ratio)
             else:
                 factors[kind] = kept_factors(dataset.config, interactions, one.n_factors, None)
@@ -96,38 +96,13 @@ def start_weights(
         initialise = partial(initialise_from, one.weight, rows, generator, by_share, square_sum, nnz)
         arguments = one.side, one.reads, by_share, square_sum, nnz
         initialise_once(dataset.config, factors[kind], arguments, one.weight, generator, initialise)
-    tables = _field_tables(model) & set(new.values())
-    # where layers read the rows, as in DCNv2, shared columns make no difference
-    multiplies_rows = any(isinstance(module, BaseFactorizationMachine) for module in model.modules())
-    counts = _rare_counts(model, dataset) if tables else {}
+    others = {name: weight for name, weight in new.items() if name not in sided}
+    as_drawn = start_fields(model, dataset, others, generator, budget)
     for name, weight in new.items():
-        if name not in sided:
-            if weight not in tables:
-                weight.values.detach().mul_(weight.density**-0.5)
-            elif multiplies_rows or (weight.n_columns == 1 and weight in counts):
-                share_columns(weight, generator, counts.get(weight))
+        if name in others and name not in as_drawn:
+            weight.values.detach().mul_(weight.density**-0.5)
         weight.awaits_data = False
     return list(sided)
-
-
-def _field_tables(model: nn.Module) -> set[SparseWeight]:
-    """The sparse tables of a context-aware model, first orders too; none of other models."""
-    if not isinstance(model, ContextRecommender):
-        return set()
-    tables = (module._modules.get("weight") for module in model.modules() if isinstance(module, nn.Embedding))
-    return {weight for weight in tables if isinstance(weight, SparseWeight)}
-
-
-def _rare_counts(model: nn.Module, dataset: Dataset) -> dict[SparseWeight, Tensor]:
-    """The `field_counts` of ``dataset`` if half of its tokens are seen fewer than 32 times; otherwise nothing."""
-    counts = field_counts(model, dataset)
-    seen = [rows[rows > 0] for rows in counts.values()]
-    if not any(map(len, seen)) or torch.cat(seen).median() >= _OFTEN:
-        return {}
-    getLogger().info(
-        f"sparse_init=svd: half of the tokens are seen fewer than {_OFTEN} times; frequent ones get more weights"
-    )
-    return counts
 
 
 def _has_only_tables(model: nn.Module, sided: "dict[str, SidedWeight]") -> bool:

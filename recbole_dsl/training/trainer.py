@@ -280,11 +280,13 @@ class DSLMixin(WithOptimizers, Resumable):
             agree_on_start(self.config, self.model)
             self.topology.restart()
         awaited = any(weight.awaits_data for weight in sparse_weights(self.model).values())
-        ratio = 1.0 if self.dsl_config.budget == "erk" else self.dsl_config.item_density_ratio
-        started = start_weights(self.model, train_data._dataset, self.dsl_config.seed, ratio)
+        options = self.dsl_config
+        started = start_weights(
+            self.model, train_data._dataset, options.seed, options.item_density_ratio, options.budget
+        )
         if awaited and not started and self.dsl_config.sparse_init == "svd":
             self.logger.warning(
-                "sparse_init=svd: no sparse tensor has a row for each user or each item, so all start at random"
+                "sparse_init=svd: no sparse tensor has a row for each user or each item, so all values are random"
             )
         if started:
             agree_on_start(self.config, self.model)
@@ -292,10 +294,11 @@ class DSLMixin(WithOptimizers, Resumable):
         if pretrained and self.start_epoch == 0:
             named = ", ".join(f"{name} ({how})" for name, how in pretrained.items())
             self.logger.info(f"start from the largest of the values that they were given: {named}")
+        if awaited:
+            self.topology.restart()
         if not started:
             return
         return_free_memory()
-        self.topology.restart()
         self.logger.info(f"start from a factorisation of the training data: {', '.join(started)}")
 
     def _check_nan(self, loss: Tensor) -> None:

@@ -185,31 +185,6 @@ def test_only_sequential_models_give_rare_items_as_many_weights_as_popular_ones(
     assert shares["SASRec"] < 1 < shares["BPR"]
 
 
-@pytest.mark.parametrize("name", ["DeepFM", "DCNV2"])
-def test_fields_of_context_aware_models_keep_their_scale_and_share_columns_where_they_are_multiplied(
-    options, name, monkeypatch
-):
-    # the tokens of the data are rare: rows have as many weights where they are not
-    monkeypatch.setattr(data_start, "_OFTEN", 1)
-    changes = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
-    config, model, train_data, _, _ = prepare(name, {**options, **changes})
-    dense = model.token_embedding_table.embedding.weight.detach().clone()
-    dense_layer = model.mlp_layers.mlp_layers[1].weight.detach().clone()
-    DSLTrainer(config, model)
-    assert start_weights(model, train_data._dataset, config["seed"]) == []
-    table = model.token_embedding_table.embedding.weight.detach()
-    n_shared = int(config["density"] * table.shape[1])
-    shares = (table[:, :n_shared] != 0).all() and not (table[:, n_shared + 1 :] != 0).any()
-    assert shares == (name == "DeepFM"), "DCNv2 gives its rows to layers alone"
-    # a row starts from as small values as the dense model's, though it has fewer of them
-    kept = dense[dense != 0].sort().values
-    assert torch.isin(table[table != 0], kept).all()
-    layer = model.mlp_layers.mlp_layers[1].weight.detach()
-    alive = layer != 0
-    assert torch.allclose(layer[alive], dense_layer[alive] * config["density"] ** -0.5, rtol=1e-2)
-    assert alive.any(0).float().mean() > n_shared / table.shape[1], "layers stay at random"
-
-
 def test_the_first_topology_is_the_one_from_the_data(options):
     config, model, train_data, _, _ = prepare("BPR", {**options, "topology": "fixed"})
     trainer = DSLTrainer(config, model)
@@ -282,6 +257,8 @@ def test_svd_that_finds_no_table_says_so(options, caplog):
         ("BPR", {"item_density_ratio": 1}, 1),
         ("BPR", {"budget": "global", "topology": "fixed"}, 0.1**0.3),
         ("BPR", {"sparse_init": "uniform"}, 1),
+        # in proportion to rows and columns
+        ("BPR", {"budget": "erk"}, ((1682 + 64) / 1682) / ((943 + 64) / 943)),
         ("NeuMF", {}, 1),
         ("LightGCN", {}, 1),
     ],
