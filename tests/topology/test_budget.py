@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_dsl.errors import DSLError
-from recbole_dsl.topology.budget import BUDGETS, TensorSize, allocate
+from recbole_dsl.topology.budget import BUDGETS, TensorSize, allocate, allocate_crossed
 
 
 @st.composite
@@ -55,3 +55,20 @@ def test_tables_of_items_are_less_dense_by_a_ratio():
     by_default = [allocate([users, items], density, "uniform") for density in (0.01, 0.1, 0.5)]
     ratios = [of_items / 3 / of_users for of_users, of_items in by_default]
     assert ratios == pytest.approx([0.01**0.3, 0.1**0.3, 0.5**0.3], rel=0.01)
+
+
+@given(st.lists(tensor_sizes(), min_size=1, max_size=3), st.lists(tensor_sizes(), max_size=3), st.floats(0, 1))
+def test_a_crossed_budget_is_exact_and_within_each_tensor(tables, layers, share):
+    sizes = [*tables, *layers]
+    total = sum(round(1 + share * (size.capacity - 1)) for size in sizes)
+    counts = allocate_crossed(tables, layers, total)
+    assert sum(counts) == total
+    assert all(1 <= count <= size.capacity for count, size in zip(counts, sizes))
+
+
+def test_layers_that_cross_tables_have_the_square_of_their_density():
+    tables = [TensorSize("users", 1000, 50, 50_000), TensorSize("items", 3000, 50, 150_000)]
+    layer = TensorSize("cross", 100, 100, 10_000)
+    assert allocate_crossed(tables, [layer, layer], 20_200) == [5000, 15_000, 100, 100], "0.1 and 0.01"
+    assert allocate_crossed(tables, [layer], 210_000) == [50_000, 150_000, 10_000]
+    assert allocate_crossed(tables, [], 20_000) == [5000, 15_000]
