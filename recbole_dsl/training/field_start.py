@@ -43,9 +43,8 @@ def start_fields(
     if not tables:
         return set()
     counts = _rare_counts(model, dataset)
-    wide = {name: weight for name, weight in tables.items() if weight.n_columns > 1}
-    cross = _cross_layers(model, wide, new)
-    shares = _shared(wide, cross) if cross and budget != "erk" else {}
+    wide, cross = _crossed(model, new)
+    shares = field_budgets(model, new, budget)
     multiplies_rows = bool(cross) or any(isinstance(one, BaseFactorizationMachine) for one in model.modules())
     for name, weight in tables.items():
         if multiplies_rows or (weight.n_columns == 1 and weight in counts):
@@ -57,6 +56,20 @@ def start_fields(
     return {*tables, *cross}
 
 
+def field_budgets(model: nn.Module, new: Mapping[str, SparseWeight], budget: str) -> dict[str, int]:
+    """Number of alive weights that `start_fields` gives each of the ``new`` weights, where it changes that."""
+    tables, cross = _crossed(model, new)
+    if not cross or budget == "erk":
+        return {}
+    weights = {**tables, **cross}
+    sizes = [TensorSize(name, w.n_rows, w.n_columns, w.capacity) for name, w in weights.items()]
+    total = sum(weight.nnz for weight in weights.values())
+    counts = dict(zip(weights, allocate_crossed(sizes[: len(tables)], sizes[len(tables) :], total)))
+    densities = ", ".join(f"{name} {counts[name] / weight.numel:.4f}" for name, weight in weights.items())
+    getLogger().info(f"sparse_init=svd: cross layers get the square of the tables' density: {densities}")
+    return counts
+
+
 def _field_tables(model: nn.Module, new: Mapping[str, SparseWeight]) -> dict[str, SparseWeight]:
     """The ``new`` tables of a context-aware model, first orders too; none of other models."""
     if not isinstance(model, ContextRecommender):
@@ -65,19 +78,21 @@ def _field_tables(model: nn.Module, new: Mapping[str, SparseWeight]) -> dict[str
     return {name: weight for name, weight in new.items() if weight in tables}
 
 
-def _cross_layers(
-    model: nn.Module, tables: Mapping[str, SparseWeight], new: Mapping[str, SparseWeight]
-) -> dict[str, SparseWeight]:
-    """The ``new`` square weights from the joined rows of all fields to themselves, but for those of linear layers.
+def _crossed(
+    model: nn.Module, new: Mapping[str, SparseWeight]
+) -> tuple[dict[str, SparseWeight], dict[str, SparseWeight]]:
+    """The ``new`` field tables but first orders, and the layers that cross their rows.
 
-    A hidden layer may be as wide by chance.
+    These are square weights from the joined rows of all fields to themselves. Linear layers are none: a hidden
+    layer may be as wide by chance.
     """
+    tables = {name: weight for name, weight in _field_tables(model, new).items() if weight.n_columns > 1}
     widths = {weight.n_columns for weight in tables.values()}
     if len(widths) != 1:
-        return {}
+        return tables, {}
     joined = model.num_feature_field * widths.pop()
     hidden = {module._modules.get("weight") for module in model.modules() if isinstance(module, nn.Linear)}
-    return {name: w for name, w in new.items() if tuple(w.shape) == (joined, joined) and w not in hidden}
+    return tables, {name: w for name, w in new.items() if tuple(w.shape) == (joined, joined) and w not in hidden}
 
 
 def _rare_counts(model: nn.Module, dataset: Dataset) -> dict[SparseWeight, Tensor]:
@@ -89,15 +104,4 @@ def _rare_counts(model: nn.Module, dataset: Dataset) -> dict[SparseWeight, Tenso
     getLogger().info(
         f"sparse_init=svd: half of the tokens are seen fewer than {_OFTEN} times; frequent ones get more weights"
     )
-    return counts
-
-
-def _shared(tables: Mapping[str, SparseWeight], cross: Mapping[str, SparseWeight]) -> dict[str, int]:
-    """How many weights each of the ``tables`` and ``cross`` layers gets of all that they have."""
-    weights = {**tables, **cross}
-    sizes = [TensorSize(name, w.n_rows, w.n_columns, w.capacity) for name, w in weights.items()]
-    total = sum(weight.nnz for weight in weights.values())
-    counts = dict(zip(weights, allocate_crossed(sizes[: len(tables)], sizes[len(tables) :], total)))
-    densities = ", ".join(f"{name} {counts[name] / weight.numel:.4f}" for name, weight in weights.items())
-    getLogger().info(f"sparse_init=svd: cross layers get the square of the tables' density: {densities}")
     return counts

@@ -34,6 +34,7 @@ from recbole_dsl.initialisation.recode import (
 )
 from recbole_dsl.sparse.compressed_rows import new_offsets, row_blocks, smallest_unsigned
 from recbole_dsl.sparse.weight import SparseWeight
+from recbole_dsl.training.field_start import field_budgets
 from recbole_dsl.training.model_state import drop_caches
 from recbole_dsl.training.old_model import OldModel
 from recbole_dsl.training.token_axes import Axis
@@ -93,7 +94,8 @@ def warm_start(config: Config, model: AbstractRecommender, dataset: Dataset) -> 
     """Give ``model``, which is sparse, the weights of the file that the option ``warm_start`` names; once.
 
     Tokens decide: rows, and columns of layers, go to where their user, item or other token is today. What is gone
-    gives its weights back. The number of alive weights of each tensor is what `sparsify` made it.
+    gives its weights back. The number of alive weights of each tensor is what `sparsify` made it, or what
+    `start_fields` makes it.
 
     Args:
         dataset: the training part.
@@ -117,6 +119,9 @@ class _Start:
     def __init__(self, old: OldModel):
         self.old, self.model, self.dataset, self.options = old, old.model, old.dataset, old.options
         self.weights = old.weights
+        new = {name: weight for name, weight in self.weights.items() if weight.awaits_data}
+        self.budgets = {name: weight.nnz for name, weight in self.weights.items()}
+        self.budgets |= field_budgets(self.model, new, self.options.budget)
         dataset = old.dataset
         interactions = dataset.inter_matrix("csr") if has_users_and_items(dataset) else None
         self.interactions = None if interactions is None else damped(interactions, _DAMPING)
@@ -149,7 +154,7 @@ class _Start:
     def _recode(self, tables: Mapping[str, str]) -> None:
         sides = tables["user"], tables["item"]
         kept = [self.old.moved(name) for name in sides]
-        budgets = tuple(self.weights[name].nnz for name in sides)
+        budgets = tuple(self.budgets[name] for name in sides)
         interactions = self.dataset.inter_matrix("csr")
         before = [night["damping"] for night in self.night.before if night["recoded"]]
         # the choice takes twice the time of all that follows
@@ -163,16 +168,16 @@ class _Start:
 
     def _with_new(self, name: str, kept: Mapping[str, csr_matrix]) -> csr_matrix:
         """The moved entries of a weight with the codes of what is new, on its budget."""
-        weight, axes = self.weights[name], self.old.axes[name]
+        budget, axes = self.budgets[name], self.old.axes[name]
         code, is_turned = kept[name], axes[0] is None and len(axes) == 2 and axes[1] is not None
         axis = axes[1] if is_turned else axes[0]
         if axis is not None:
             code = code.T.tocsr() if is_turned else code
-            code = self._add_new(name, axis, code, weight.nnz, is_turned, kept)
+            code = self._add_new(name, axis, code, budget, is_turned, kept)
             code = code.T.tocsr() if is_turned else code
-        elif code.nnz == weight.nnz:
+        elif code.nnz == budget:
             return code
-        return on_budget(code, weight.nnz, self.old.side(name) == "user")
+        return on_budget(code, budget, self.old.side(name) == "user")
 
     def _add_new(
         self, name: str, axis: Axis, code: csr_matrix, budget: int, is_turned: bool, kept: Mapping[str, csr_matrix]
@@ -251,21 +256,21 @@ class _Start:
         return largest_of(blocks, shape, ceil(old.nnz / old.shape[0] * shape[0]), by_share=True)
 
     def _set(self, name: str, code: csr_matrix, before: csr_matrix) -> None:
-        weight = self.weights[name]
-        code = filled(code, weight.nnz, weight.padding_row, self.options.seed)
+        weight, budget = self.weights[name], self.budgets[name]
+        code = filled(code, budget, weight.padding_row, self.options.seed)
         code.sort_indices()
         alive, was = (
             csr_matrix((np.ones(some.nnz, np.int8), some.indices, some.indptr), some.shape)
             for some in (code, before)
         )
         both = int(alive.multiply(was).sum(dtype=np.int64))
-        self.night.weights[name] = [both, weight.nnz - both]
+        self.night.weights[name] = [both, budget - both]
         offsets = torch.from_numpy(code.indptr.astype(np.int64))
         weight.load_state_dict(
             {
                 "values": torch.from_numpy(code.data.astype(np.float32)),
                 "columns": torch.from_numpy(code.indices.astype(np.int64)).to(smallest_unsigned(weight.n_columns)),
-                "row_offsets": offsets.to(new_offsets(0, weight.nnz).dtype),
+                "row_offsets": offsets.to(new_offsets(0, budget).dtype),
             }
         )
 

@@ -31,6 +31,13 @@ FEATURES = {
     "user": ["user_id", "age", "gender"],
     "item": ["item_id", "release_year", "class"],
 }
+RATINGS = {
+    "load_col": FEATURES,
+    "threshold": {"rating": 4},
+    "metrics": ["AUC"],
+    "valid_metric": "AUC",
+    "eval_args": {"mode": "labeled"},
+}
 # what each model needs to be trained on "tiny"
 OF_MODEL = {
     "NeuMF": {"mf_embedding_size": 8, "mlp_embedding_size": 8, "mlp_hidden_size": [8]},
@@ -39,13 +46,8 @@ OF_MODEL = {
     "SASRec": {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None},
     "BERT4Rec": {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None},
     "CKE": {"load_col": GRAPH},
-    "FM": {
-        "load_col": FEATURES,
-        "threshold": {"rating": 4},
-        "metrics": ["AUC"],
-        "valid_metric": "AUC",
-        "eval_args": {"mode": "labeled"},
-    },
+    "FM": RATINGS,
+    "DCNV2": RATINGS | {"mlp_hidden_size": [8]},
 }
 
 
@@ -170,6 +172,18 @@ def test_whoever_was_there_keeps_their_weights(model, options):
     came = {key: value for key, value in after.items() if key not in before}
     assert came and all(np.isfinite(value).all() for value in came.values())
     assert all(value.any() for key, value in came.items() if key[1] == "item_id")
+
+
+def test_cross_layers_stay_where_they_were(options):
+    options |= OF_MODEL["DCNV2"]
+    run_recbole_dsl("DCNV2", "before", config_dict=options)
+    file = saved()
+    old = sparse_weights(load_data_and_model(file)[1])
+    new = sparse_weights(started("DCNV2", {**options, "warm_start": file})[0])
+    for name in (name for name in old if "cross" in name):
+        # the tables have other numbers of rows, and so other shares of all weights
+        fewer, more = sorted((old[name], new[name]), key=lambda weight: weight.nnz)
+        assert torch.isin(fewer.positions(), more.positions()).all() and fewer.nnz > 0.7 * more.nnz
 
 
 @pytest.mark.parametrize("rows", ["recode", "fold_in", "random"])
