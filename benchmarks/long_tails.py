@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.many_fields import ensure_fields, is_fields
+from recbole_dsl.files import whole_file
 
 # items of a group, and groups of a user: two or three
 GROUP_SIZE = 10
@@ -65,6 +66,6 @@ def _small_groups(n: int) -> Iterable[tuple[int, int]]:
 
 def _write(file: Path, pairs: Iterable[tuple]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text("user_id:token\titem_id:token\n" + "".join(f"{user}\t{item}\n" for user, item in pairs))
-    part.replace(file)
+    with whole_file(str(file)) as out:
+        out.write(b"user_id:token\titem_id:token\n")
+        out.writelines(f"{user}\t{item}\n".encode() for user, item in pairs)

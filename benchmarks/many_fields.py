@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.power_law import popular_ranks
+from recbole_dsl.files import whole_file
 
 # tokens of each field: users and items are the first two
 SIZES = (
@@ -56,9 +57,7 @@ def ensure_fields(path: Path, name: str) -> None:
     file = path / name / f"{name}.inter"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        _write(part, int(_NAME.fullmatch(name)[1]))
-        part.replace(file)
+        _write(file, int(_NAME.fullmatch(name)[1]))
 
 
 def drawn(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +83,7 @@ def _write(file: Path, rows: int) -> None:
     tokens, probabilities = drawn(rows)
     labels = np.random.default_rng(1).random(rows) < probabilities
     names = ["user_id", "item_id", *(f"field_{number}" for number in range(2, len(SIZES)))]
-    with file.open("w", encoding="ascii") as out:
-        out.write("\t".join([*(f"{name}:token" for name in names), "label:float"]) + "\n")
-        out.writelines("\t".join(map(str, [*row, int(label)])) + "\n" for row, label in zip(tokens, labels))
+    lines = ("\t".join(map(str, [*row, int(label)])) for row, label in zip(tokens, labels))
+    with whole_file(str(file)) as out:
+        out.write("\t".join([*(f"{name}:token" for name in names), "label:float\n"]).encode())
+        out.writelines(f"{line}\n".encode() for line in lines)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_dsl.files import whole_file
+
 # popularity falls with rank to this power: at a million items the most popular one has 0.4 % of all interactions
 EXPONENT = 0.6
 _CHUNK = 1_000_000
@@ -27,9 +29,7 @@ def ensure_power_law(
     file = folder / f"{name}.inter"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.part"
-        _write(part, (users, items, interactions), np.random.default_rng(seed), times)
-        part.replace(file)
+        _write(file, (users, items, interactions), np.random.default_rng(seed), times)
     return name
 
 
@@ -42,8 +42,8 @@ def _write(file: Path, sizes: tuple[int, int, int], random: np.random.Generator,
     users, items, interactions = sizes
     user_of_rank, item_of_rank = random.permutation(users), random.permutation(items)
     once = max(users, items)
-    with file.open("w", encoding="ascii") as out:
-        out.write("user_id:token\titem_id:token" + "\ttimestamp:float" * times + "\n")
+    with whole_file(str(file)) as out:
+        out.write(b"user_id:token\titem_id:token" + b"\ttimestamp:float" * times + b"\n")
         for start in range(0, interactions, _CHUNK):
             stop = min(start + _CHUNK, interactions)
             # a first pass over all users and items, in two orders that have nothing to do with each other
@@ -52,4 +52,4 @@ def _write(file: Path, sizes: tuple[int, int, int], random: np.random.Generator,
             user = np.concatenate([first % users, user_of_rank[popular_ranks(random, users, size)]])
             item = np.concatenate([item_of_rank[first % items], item_of_rank[popular_ranks(random, items, size)]])
             ends = (f"\t{time}\n" for time in range(start, stop)) if times else repeat("\n")
-            out.writelines(f"{u}\t{i}{end}" for u, i, end in zip(user.tolist(), item.tolist(), ends))
+            out.writelines(f"{u}\t{i}{end}".encode() for u, i, end in zip(user.tolist(), item.tolist(), ends))

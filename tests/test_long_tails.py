@@ -1,6 +1,9 @@
 """The data that benchmarks.quality makes: short histories, and small groups of items."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from benchmarks.long_tails import GROUP_SIZE, ensure_dataset
 
@@ -37,3 +40,10 @@ def test_any_other_name_is_a_dataset_of_the_given_folder(tmp_path):
     for name in ("ml-1m", "ml-100k", "groups", "my-groups-5"):
         assert ensure_dataset(name, "data", str(tmp_path)) == "data"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["groups-30", "fields-500"])
+def test_many_runs_may_make_a_dataset_at_once(tmp_path, name):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: ensure_dataset(name, "", str(tmp_path)), range(4)))
+    assert [file.name for file in (tmp_path / name).iterdir()] == [f"{name}.inter"]
