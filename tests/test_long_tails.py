@@ -5,7 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from benchmarks import long_tails
 from benchmarks.long_tails import GROUP_SIZE, ensure_dataset
+
+
+@pytest.fixture(autouse=True)
+def few_users(monkeypatch):
+    monkeypatch.setattr(long_tails, "_USERS", 500)
 
 
 def pairs_of(folder, name):
