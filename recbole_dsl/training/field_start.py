@@ -45,9 +45,9 @@ def start_fields(
     counts = _rare_counts(model, dataset)
     wide, cross = _crossed(model, new)
     shares = field_budgets(model, new, budget)
-    multiplies_rows = bool(cross) or any(isinstance(one, BaseFactorizationMachine) for one in model.modules())
+    shared = bool(cross) or _multiplies_rows(model)
     for name, weight in tables.items():
-        if multiplies_rows or (weight.n_columns == 1 and weight in counts):
+        if shared or (weight.n_columns == 1 and weight in counts):
             share_columns(weight, generator, counts.get(weight), shares.get(name))
     if cross:
         filled = column_shares(wide.values(), counts).repeat(model.num_feature_field)
@@ -76,6 +76,15 @@ def _field_tables(model: nn.Module, new: Mapping[str, SparseWeight]) -> dict[str
         return {}
     tables = {module._modules.get("weight") for module in model.modules() if isinstance(module, nn.Embedding)}
     return {name: weight for name, weight in new.items() if weight in tables}
+
+
+def _multiplies_rows(model: nn.Module) -> bool:
+    """Whether the class of ``model``, or of a layer, tells that rows of fields are multiplied column by column."""
+    # RecBole loads all of its context-aware models with the first one
+    from recbole.model.context_aware_recommender import AFM, FFM, FwFM, xDeepFM
+
+    multiply = (BaseFactorizationMachine, AFM, FFM, FwFM, xDeepFM)
+    return any(isinstance(module, multiply) for module in model.modules())
 
 
 def _crossed(

@@ -38,6 +38,20 @@ def test_fields_keep_their_scale_and_share_columns_where_they_are_multiplied(opt
     assert alive.any(0).float().mean() > n_shared / table.shape[1], "layers stay at random"
 
 
+@pytest.mark.parametrize("name", ["AFM", "FFM", "FM", "FwFM", "NFM", "xDeepFM"])
+def test_all_tables_of_models_that_multiply_rows_share_columns(options, name, common_tokens):
+    changes = {"mlp_hidden_size": [8], "cin_layer_size": [4]}
+    config, model, train_data, _, _ = prepare(name, {**options, **NEGATIVES, **changes})
+    DSLTrainer(config, model)
+    start_weights(model, train_data._dataset, config["seed"])
+    tables = [weight for name, weight in sparse_weights(model).items() if "embedding" in name]
+    tables = [weight for weight in tables if weight.n_columns == config["embedding_size"]]
+    assert tables
+    for weight in tables:
+        table, n_shared = weight.dense() != 0, int(weight.density * weight.n_columns)
+        assert table[:, :n_shared].all() and not table[:, n_shared + 1 :].any()
+
+
 class OwnLayers(DCNV2):
     """Cross layers of a user's own, whose hidden layers are as wide as all fields by chance."""
 
