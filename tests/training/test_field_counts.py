@@ -83,7 +83,7 @@ def test_where_tokens_are_rare_the_most_frequent_ones_have_first_orders(with_fea
 
 
 def test_where_tokens_are_frequent_all_rows_start_with_as_many_weights(with_features, monkeypatch):
-    monkeypatch.setattr("recbole_dsl.training.data_start._OFTEN", 2)
+    monkeypatch.setattr("recbole_dsl.training.field_start._OFTEN", 2)
     model, _ = started("FM", with_features)
     lengths = lengths_of(model, "token_embedding_table.embedding.weight")
     assert lengths.max() - lengths.min() <= 1
