@@ -284,7 +284,7 @@ class DSLMixin(WithOptimizers, Resumable):
         started = start_weights(
             self.model, train_data._dataset, options.seed, options.item_density_ratio, options.budget
         )
-        if awaited and not started and self.dsl_config.sparse_init == "svd":
+        if awaited and not started and options.sparse_init == "svd":
             self.logger.warning(
                 "sparse_init=svd: no sparse tensor has a row for each user or each item, so all values are random"
             )
