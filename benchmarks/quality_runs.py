@@ -108,6 +108,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 SEQUENTIAL = [model for model, options in MODELS.items() if "MAX_ITEM_LIST_LENGTH" in options]
+# ml-latest-small says nothing of its users
+_NO_USERS = {"load_col": {name: columns for name, columns in _CONTEXT["load_col"].items() if name != "user"}}
 _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     # narrow models rest on plateaus for a dozen epochs
     ("BPR", "lastfm"): {"stopping_step": 30},
@@ -115,6 +117,7 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     ("LightGCN", "ml-1m"): {"learning_rate": 0.002, "reg_weight": 1e-4},
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
+    **{(model, "ml-latest-small"): _NO_USERS for model in ("FM", "DeepFM", "DCNV2")},
 }
 # the whole file, whose label is given
 _OF_FIELDS = {"load_col": None, "threshold": None, "embedding_size": 32}
