@@ -117,7 +117,7 @@ _OF_DATASET: dict[tuple[str, str], dict[str, Any]] = {
     ("LightGCN", "ml-1m"): {"learning_rate": 0.002, "reg_weight": 1e-4},
     # an evaluation takes as long as the training of a dozen epochs
     ("NeuMF", "lastfm"): {"learning_rate": 0.002, "eval_step": 10},
-    **{(model, "ml-latest-small"): _NO_USERS for model in ("FM", "DeepFM", "DCNV2")},
+    **{(model, "ml-latest-small"): _NO_USERS for model, options in MODELS.items() if "threshold" in options},
 }
 # the whole file, whose label is given
 _OF_FIELDS = {"load_col": None, "threshold": None, "embedding_size": 32}
